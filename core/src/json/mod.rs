@@ -1,0 +1,1 @@
+//! JSON: framing of chunked bodies into bounded elements, decoding of one element.

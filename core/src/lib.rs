@@ -1,0 +1,9 @@
+//! Collector for Grafolean bots: no_std, no alloc, sans-IO
+#![no_std]
+#![forbid(unsafe_code)]
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+#[cfg(test)]
+extern crate std;
+
+pub mod json;

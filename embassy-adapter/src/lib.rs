@@ -1,0 +1,1 @@
+//! Runs Grafolean bots on microcontrollers with embassy, without alloc

@@ -1,0 +1,1 @@
+//! ICMP echo for tokio on Linux: one shared socket per address family

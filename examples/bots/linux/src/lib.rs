@@ -1,0 +1,1 @@
+//! Grafolean bots for Linux

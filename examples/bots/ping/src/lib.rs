@@ -1,0 +1,1 @@
+//! The logic of Grafolean's ICMP ping bot, no_std

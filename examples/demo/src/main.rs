@@ -1,0 +1,2 @@
+//! Demo: stand-in backend, ping bot and custom bot in one terminal
+fn main() {}

@@ -1,0 +1,1 @@
+//! Runs Grafolean bots on tokio: HTTP, timers, signals, settings from the environment

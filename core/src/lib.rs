@@ -6,4 +6,8 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod hash;
+pub mod interval;
 pub mod json;
+pub mod table;
+pub mod time;

@@ -1,0 +1,330 @@
+//! Time as it comes in with every call: monotonic milliseconds, the tick that drives the schedule,
+//! and the wall clock that gives values their time.
+//!
+//! The core reads no clock. [`Millis`] is monotonic and counts suspended time (`CLOCK_BOOTTIME` on Linux,
+//! embassy-time on a board); what 0 means is the caller's choice: hosts anchor it once to Unix time, so that a
+//! job's instants are the same after a restart, boards count from boot.
+
+use core::fmt;
+
+/// Monotonic time in milliseconds.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Millis(pub u64);
+
+impl Millis {
+    /// The whole second that this time lies in.
+    #[must_use]
+    pub const fn tick(self) -> Tick {
+        Tick(self.0 / 1000)
+    }
+
+    /// This time and `ms` milliseconds; saturates at the end of time.
+    #[must_use]
+    pub const fn saturating_add(self, ms: u64) -> Self {
+        Millis(self.0.saturating_add(ms))
+    }
+
+    /// Milliseconds since `earlier`, 0 if that is later.
+    #[must_use]
+    pub const fn since(self, earlier: Millis) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Whole seconds of [`Millis`]: the unit of the schedule.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Default, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Tick(pub u64);
+
+impl Tick {
+    /// The first millisecond of this tick; saturates.
+    #[must_use]
+    pub const fn start(self) -> Millis {
+        Millis(self.0.saturating_mul(1000))
+    }
+
+    /// Seconds since `earlier`, 0 if that is later.
+    #[must_use]
+    pub const fn since(self, earlier: Tick) -> u64 {
+        self.0.saturating_sub(earlier.0)
+    }
+}
+
+/// Wall-clock time: milliseconds since 1970-01-01T00:00:00Z.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct UnixMillis(pub u64);
+
+impl fmt::Display for UnixMillis {
+    /// Seconds with three decimals, as the backend takes a value's time (`PUT /accounts/N/values`).
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.{:03}", self.0 / 1000, self.0 % 1000)
+    }
+}
+
+/// A correction larger than this (milliseconds) moves a wall clock learned from `Date` headers; smaller ones
+/// are within what the header's whole seconds and the network's delay explain.
+pub const DATE_TOLERANCE_MS: u64 = 2_000;
+/// A wall clock goes back over a time already used only if it is off by more than this (milliseconds).
+pub const BACKWARD_LIMIT_MS: u64 = 3_600_000;
+/// Answers that confirm such a step back are at least this far apart (milliseconds).
+pub const BACKWARD_SPACING_MS: u64 = 60_000;
+/// A host's clock that is off from `Date` by more than this (milliseconds) is worth a message.
+pub const SKEW_LIMIT_MS: u64 = 5_000;
+
+/// Where the wall clock comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum WallSource {
+    /// The driver gives the system's clock with [`WallClock::handle_system`]; `Date` headers are only compared.
+    System,
+    /// Learned from the `Date` header of any answer with [`WallClock::handle_date`] (±1 s).
+    DateHeader,
+}
+
+/// What a `Date` header told.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum DateNotice {
+    /// Nothing to say: within the tolerance, or waiting for confirmation.
+    Fine,
+    /// The clock became known.
+    Learned,
+    /// The clock was moved by this many milliseconds.
+    Moved(i64),
+    /// The host's own clock is off from the backend's by this many milliseconds (positive: the host is ahead).
+    Skewed(i64),
+}
+
+/// The wall clock: an offset to monotonic time that is learned from outside.
+///
+/// Costs 64 bytes and no allocation; every method is O(1).
+#[derive(Clone, Debug)]
+pub struct WallClock {
+    source: WallSource,
+    /// Unix ms at monotonic 0, once known.
+    offset_ms: Option<i64>,
+    /// The latest time given to a value: the clock does not go back over it lightly.
+    used: Option<UnixMillis>,
+    backward: Option<Backward>,
+    skewed: bool,
+}
+
+/// A step back that waits for confirmation.
+#[derive(Clone, Copy, Debug)]
+struct Backward {
+    confirmations: u8,
+    last_seen: Millis,
+}
+
+impl WallClock {
+    /// A clock that knows nothing yet.
+    #[must_use]
+    pub const fn new(source: WallSource) -> Self {
+        WallClock { source, offset_ms: None, used: None, backward: None, skewed: false }
+    }
+
+    /// Where this clock comes from.
+    #[must_use]
+    pub const fn source(&self) -> WallSource {
+        self.source
+    }
+
+    /// The wall-clock time at `now`, if known.
+    #[must_use]
+    pub fn at(&self, now: Millis) -> Option<UnixMillis> {
+        let unix = i64::try_from(now.0).ok()?.checked_add(self.offset_ms?)?;
+        u64::try_from(unix).ok().map(UnixMillis)
+    }
+
+    /// The wall-clock time at `now`, marked as used: it has been given to a value.
+    pub fn use_at(&mut self, now: Millis) -> Option<UnixMillis> {
+        let unix = self.at(now)?;
+        self.mark_used(unix);
+        Some(unix)
+    }
+
+    /// Remembers that `unix` has been given to a value.
+    pub fn mark_used(&mut self, unix: UnixMillis) {
+        self.used = Some(self.used.map_or(unix, |u| u.max(unix)));
+    }
+
+    /// The system's clock showed `unix` at `now`. Only for [`WallSource::System`]; ignored otherwise.
+    pub fn handle_system(&mut self, now: Millis, unix: UnixMillis) {
+        if self.source == WallSource::System {
+            self.offset_ms = offset(now, unix);
+        }
+    }
+
+    /// An answer that arrived at `now` had the header `Date: unix_s`.
+    pub fn handle_date(&mut self, now: Millis, unix_s: u64) -> DateNotice {
+        // The header has whole seconds, cut off: half a second more is the best guess.
+        let seen = UnixMillis(unix_s.saturating_mul(1000).saturating_add(500));
+        let Some(have) = self.at(now) else {
+            if self.source == WallSource::System {
+                return DateNotice::Fine;
+            }
+            self.offset_ms = offset(now, seen);
+            return if self.offset_ms.is_some() { DateNotice::Learned } else { DateNotice::Fine };
+        };
+        let ahead_ms = diff(have, seen);
+        if self.source == WallSource::System {
+            let was = self.skewed;
+            self.skewed = ahead_ms.unsigned_abs() > SKEW_LIMIT_MS;
+            return if self.skewed && !was { DateNotice::Skewed(ahead_ms) } else { DateNotice::Fine };
+        }
+        if ahead_ms.unsigned_abs() <= DATE_TOLERANCE_MS {
+            self.backward = None;
+            return DateNotice::Fine;
+        }
+        let backward = ahead_ms > 0 && self.used.is_some_and(|used| seen < used);
+        if !backward {
+            return self.move_to(now, seen, ahead_ms);
+        }
+        if ahead_ms.unsigned_abs() <= BACKWARD_LIMIT_MS {
+            // The values' times stay monotonic: the clock is left alone until it is off by more.
+            self.backward = None;
+            return DateNotice::Fine;
+        }
+        match self.backward {
+            None => self.backward = Some(Backward { confirmations: 0, last_seen: now }),
+            Some(b) if now.since(b.last_seen) >= BACKWARD_SPACING_MS => {
+                if b.confirmations + 1 >= 2 {
+                    self.used = None;
+                    return self.move_to(now, seen, ahead_ms);
+                }
+                self.backward = Some(Backward { confirmations: b.confirmations + 1, last_seen: now });
+            }
+            Some(_) => {}
+        }
+        DateNotice::Fine
+    }
+
+    fn move_to(&mut self, now: Millis, seen: UnixMillis, ahead_ms: i64) -> DateNotice {
+        self.backward = None;
+        self.offset_ms = offset(now, seen);
+        DateNotice::Moved(ahead_ms.saturating_neg())
+    }
+}
+
+fn offset(now: Millis, unix: UnixMillis) -> Option<i64> {
+    i64::try_from(unix.0).ok()?.checked_sub(i64::try_from(now.0).ok()?)
+}
+
+fn diff(a: UnixMillis, b: UnixMillis) -> i64 {
+    if a >= b {
+        i64::try_from(a.0 - b.0).unwrap_or(i64::MAX)
+    } else {
+        i64::try_from(b.0 - a.0).map_or(i64::MIN, |d| -d)
+    }
+}
+
+/// The Unix time in seconds of an HTTP date (RFC 9110, section 5.6.7, the form that servers must send:
+/// `Sun, 06 Nov 1994 08:49:37 GMT`), or `None` if `value` is not one.
+#[must_use]
+pub fn parse_http_date(value: &str) -> Option<u64> {
+    const MONTHS: &[u8; 36] = b"JanFebMarAprMayJunJulAugSepOctNovDec";
+    let b = value.trim().as_bytes();
+    if b.len() != 29 || b.get(3..5)? != b", " || b.get(25..)? != b" GMT" {
+        return None;
+    }
+    if [7, 11, 16].iter().any(|&i| b.get(i) != Some(&b' ')) || [19, 22].iter().any(|&i| b.get(i) != Some(&b':')) {
+        return None;
+    }
+    let num = |from: usize, to: usize| -> Option<u64> {
+        b.get(from..to)?.iter().try_fold(0u64, |n, c| c.is_ascii_digit().then(|| n * 10 + u64::from(c - b'0')))
+    };
+    let month = MONTHS.chunks(3).position(|m| Some(m) == b.get(8..11))? as u64 + 1;
+    let (day, year, hour, minute, second) = (num(5, 7)?, num(12, 16)?, num(17, 19)?, num(20, 22)?, num(23, 25)?);
+    if day == 0 || day > 31 || year < 1970 || hour > 23 || minute > 59 || second > 60 {
+        return None;
+    }
+    // Days since 1970-01-01 in the proleptic Gregorian calendar, years beginning in March.
+    let (y, m) = if month > 2 { (year, month - 3) } else { (year - 1, month + 9) };
+    let days = y * 365 + y / 4 - y / 100 + y / 400 + (m * 153 + 2) / 5 + day - 1 - 719_468;
+    Some(days * 86_400 + hour * 3_600 + minute * 60 + second)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn http_dates_are_read_as_unix_seconds() {
+        assert_eq!(parse_http_date("Thu, 01 Jan 1970 00:00:00 GMT"), Some(0));
+        assert_eq!(parse_http_date("Sun, 06 Nov 1994 08:49:37 GMT"), Some(784_111_777));
+        assert_eq!(parse_http_date("Thu, 29 Feb 2024 23:59:59 GMT"), Some(1_709_251_199));
+        assert_eq!(parse_http_date("Fri, 31 Dec 2100 00:00:00 GMT"), Some(4_133_894_400));
+    }
+
+    #[test]
+    fn what_is_no_http_date_is_refused() {
+        for bad in ["", "Sun, 06 Nov 1994 08:49:37 UTC", "Sunday, 06-Nov-94 08:49:37 GMT", "Sun, 00 Nov 1994 08:49:37 GMT"] {
+            assert_eq!(parse_http_date(bad), None, "{bad}");
+        }
+        assert_eq!(parse_http_date("Sun, 06 Nov 1969 08:49:37 GMT"), None);
+        assert_eq!(parse_http_date("Sun, 06 Növ 1994 08:49:37 GMT"), None);
+    }
+
+    #[test]
+    fn a_board_learns_its_clock_from_the_first_date_and_ignores_jitter() {
+        let mut clock = WallClock::new(WallSource::DateHeader);
+        assert_eq!(clock.at(Millis(10)), None);
+        assert_eq!(clock.handle_date(Millis(10_000), 1_000_000), DateNotice::Learned);
+        assert_eq!(clock.at(Millis(11_000)), Some(UnixMillis(1_000_001_500)));
+        assert_eq!(clock.handle_date(Millis(20_000), 1_000_011), DateNotice::Fine);
+        assert_eq!(clock.at(Millis(20_000)), Some(UnixMillis(1_000_010_500)));
+        assert_eq!(clock.handle_date(Millis(30_000), 1_000_030), DateNotice::Moved(10_000));
+    }
+
+    #[test]
+    fn a_clock_goes_back_over_a_used_time_only_by_an_hour_and_when_confirmed_twice() {
+        let mut clock = WallClock::new(WallSource::DateHeader);
+        clock.handle_date(Millis(0), 1_000_000);
+        clock.use_at(Millis(1_000));
+        // Ten minutes back: never.
+        for i in 1..10 {
+            assert_eq!(clock.handle_date(Millis(i * 100_000), 1_000_000 + i * 100 - 600), if i * 100 > 601 { DateNotice::Moved(-600_000) } else { DateNotice::Fine });
+            if i * 100 > 601 {
+                break;
+            }
+        }
+        let mut clock = WallClock::new(WallSource::DateHeader);
+        clock.handle_date(Millis(0), 1_000_000);
+        clock.use_at(Millis(1_000));
+        let seen = |ms: u64| 1_000_000 - 7_200 + ms / 1000;
+        assert_eq!(clock.handle_date(Millis(2_000), seen(2_000)), DateNotice::Fine);
+        assert_eq!(clock.handle_date(Millis(3_000), seen(3_000)), DateNotice::Fine);
+        assert_eq!(clock.handle_date(Millis(62_000), seen(62_000)), DateNotice::Fine);
+        assert_eq!(clock.handle_date(Millis(100_000), seen(100_000)), DateNotice::Fine);
+        assert_eq!(clock.handle_date(Millis(122_000), seen(122_000)), DateNotice::Moved(-7_200_000));
+    }
+
+    #[test]
+    fn an_answer_that_contradicts_a_step_back_ends_it() {
+        let mut clock = WallClock::new(WallSource::DateHeader);
+        clock.handle_date(Millis(0), 1_000_000);
+        clock.use_at(Millis(1_000));
+        clock.handle_date(Millis(2_000), 990_000);
+        clock.handle_date(Millis(63_000), 990_061);
+        clock.handle_date(Millis(64_000), 1_000_064);
+        assert_eq!(clock.handle_date(Millis(130_000), 990_130), DateNotice::Fine);
+    }
+
+    #[test]
+    fn a_host_keeps_its_own_clock_and_says_once_that_it_is_off() {
+        let mut clock = WallClock::new(WallSource::System);
+        assert_eq!(clock.handle_date(Millis(0), 5), DateNotice::Fine);
+        clock.handle_system(Millis(0), UnixMillis(1_000_000_000));
+        assert_eq!(clock.handle_date(Millis(0), 1_000_004), DateNotice::Fine);
+        assert_eq!(clock.handle_date(Millis(0), 1_000_006), DateNotice::Skewed(-6_500));
+        assert_eq!(clock.handle_date(Millis(0), 1_000_006), DateNotice::Fine);
+        assert_eq!(clock.at(Millis(1)), Some(UnixMillis(1_000_000_001)));
+    }
+
+    #[test]
+    fn a_values_time_is_written_in_seconds_with_milliseconds() {
+        assert_eq!(std::format!("{}", UnixMillis(1_700_000_000_007)), "1700000000.007");
+    }
+}

@@ -198,6 +198,55 @@ impl Committed {
     }
 }
 
+/// A table to look at: indices that [`Table`] gave out, and what they hold.
+#[derive(Debug)]
+pub struct TableRef<'a, K, V> {
+    slots: &'a [Slot<K, V>],
+}
+
+impl<K, V> Clone for TableRef<'_, K, V> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<K, V> Copy for TableRef<'_, K, V> {}
+
+impl<'a, K, V> TableRef<'a, K, V> {
+    /// Looks at `slots`.
+    #[must_use]
+    pub const fn new(slots: &'a [Slot<K, V>]) -> Self {
+        TableRef { slots }
+    }
+
+    fn slot(self, i: u32) -> Option<&'a Slot<K, V>> {
+        self.slots.get(i as usize)
+    }
+
+    /// The live value at `index`.
+    #[must_use]
+    pub fn get(self, index: u32) -> Option<&'a V> {
+        self.slot(index).filter(|s| s.state == State::Live)?.value.as_ref()
+    }
+
+    /// What the value at `index` will be after commit.
+    #[must_use]
+    pub fn staged(self, index: u32) -> Option<&'a V> {
+        let s = self.slot(index)?;
+        match s.state {
+            State::Live if s.link != NONE => self.slot(s.link)?.value.as_ref(),
+            State::Live | State::New => s.value.as_ref(),
+            State::Free | State::Shadow => None,
+        }
+    }
+
+    /// The key of the entry at `index`, live or staged.
+    #[must_use]
+    pub fn key(self, index: u32) -> Option<&'a K> {
+        self.slot(index).filter(|s| matches!(s.state, State::Live | State::New))?.key.as_ref()
+    }
+}
+
 /// A table for the time of a call: its state and its memory.
 #[derive(Debug)]
 pub struct Table<'a, K, V> {
@@ -341,7 +390,7 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
     /// The live value at `index`.
     #[must_use]
     pub fn get(&self, index: u32) -> Option<&V> {
-        self.slot(index).filter(|s| s.state == State::Live)?.value.as_ref()
+        self.reader().get(index)
     }
 
     /// The live value at `index`, to be changed outside of any transaction.
@@ -353,12 +402,13 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
     /// What the value at `index` will be after commit.
     #[must_use]
     pub fn staged(&self, index: u32) -> Option<&V> {
-        let s = self.slot(index)?;
-        match s.state {
-            State::Live if s.link != NONE => self.slot(s.link)?.value.as_ref(),
-            State::Live | State::New => s.value.as_ref(),
-            State::Free | State::Shadow => None,
-        }
+        self.reader().staged(index)
+    }
+
+    /// This table, to look at.
+    #[must_use]
+    pub fn reader(&self) -> TableRef<'_, K, V> {
+        TableRef::new(self.slots)
     }
 
     /// What the value at `index` will be after commit, to be changed: only if it is staged and not live yet.
@@ -390,7 +440,7 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
     /// The key of the entry at `index`, live or staged.
     #[must_use]
     pub fn key(&self, index: u32) -> Option<&K> {
-        self.slot(index).filter(|s| matches!(s.state, State::Live | State::New))?.key.as_ref()
+        self.reader().key(index)
     }
 
     /// A number that differs for each entry that this slot has held.

@@ -1,0 +1,620 @@
+//! Walks one JSON text by hand, without types to decode into: [`Reader`].
+
+use core::fmt;
+
+use super::number::{Decimal, DecimalParser, NumberError};
+use super::scanner::{MAX_DEPTH, Scanner};
+use super::syntax::{Syntax, is_blank};
+
+/// A pull reader over one JSON text that lies in memory, such as an element that the framer handed on.
+///
+/// It is safe on any bytes; what is read is checked as it is read. Values are read in the order of the text. The caller
+/// knows where it is: after [`begin_object`](Self::begin_object) come [`next_key`](Self::next_key) and the value of that
+/// key, in turn, until there is no key; after [`begin_array`](Self::begin_array) comes [`next_item`](Self::next_item) before
+/// each value, until there is none. A caller that errs in this gets a syntax error.
+///
+/// ```
+/// use grafolean_core::json::{Kind, Reader, Span};
+///
+/// let text = br#"{"id":7,"name":"R\u00f6uter","parent":null,"details":{"ipv4":"192.0.2.1"},"interval":"60.0"}"#;
+/// let mut reader = Reader::new(text);
+/// let (mut id, mut interval, mut details) = (0, 0, Span::default());
+/// reader.begin_object()?;
+/// while let Some(key) = reader.next_key()? {
+///     if key == "id" {
+///         id = reader.u64()?;
+///     } else if key == "interval" {
+///         interval = reader.u64()?; // a number, or a string that holds one
+///     } else if key == "details" {
+///         details = reader.skip_value()?; // to be decoded later
+///     } else {
+///         reader.skip_value()?;
+///     }
+/// }
+/// reader.end()?;
+/// assert_eq!((id, interval), (7, 60));
+/// assert_eq!(details.of(text), br#"{"ipv4":"192.0.2.1"}"#);
+/// # Ok::<(), grafolean_core::json::ReadError>(())
+/// ```
+///
+/// Cost: one pass, strings a second one; nothing is copied until an escape has to be resolved. Errors carry the offset.
+#[derive(Debug, Clone)]
+pub struct Reader<'a> {
+    bytes: &'a [u8],
+    at: usize,
+    /// An array or object has just been entered, so that no comma comes before its first item.
+    entered: bool,
+}
+
+/// The kind of a JSON value.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Kind {
+    /// `null`
+    Null,
+    /// `true` or `false`
+    Bool,
+    /// A number.
+    Number,
+    /// A string.
+    String,
+    /// An array.
+    Array,
+    /// An object.
+    Object,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Null => "null",
+            Self::Bool => "a boolean",
+            Self::Number => "a number",
+            Self::String => "a string",
+            Self::Array => "an array",
+            Self::Object => "an object",
+        })
+    }
+}
+
+/// Why a value could not be read, and where.
+///
+/// It never holds a part of the text, since that may be secret.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ReadError {
+    /// Offset in the text, in bytes: of the fault where it is in the syntax, else of the value.
+    pub offset: usize,
+    /// What is wrong there.
+    pub kind: ReadErrorKind,
+}
+
+/// Why a value could not be read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum ReadErrorKind {
+    /// The text is not JSON.
+    Syntax(Syntax),
+    /// The value is of another kind.
+    WrongKind {
+        /// What was asked for.
+        wanted: Kind,
+        /// What is there.
+        found: Kind,
+    },
+    /// The value, a number or a string with one, is not such a number as was asked for.
+    Number(NumberError),
+    /// A string holds the escape of one half of a surrogate pair, which is no character.
+    LoneSurrogate,
+    /// A string does not fit into the memory that was lent for it.
+    TextTooLong {
+        /// The size of that memory in bytes.
+        limit: usize,
+    },
+    /// A value is nested deeper than [`MAX_DEPTH`] levels.
+    TooDeep,
+}
+
+impl fmt::Display for ReadErrorKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Syntax(syntax) => write!(f, "{syntax}"),
+            Self::WrongKind { wanted, found } => write!(f, "expected {wanted}, found {found}"),
+            Self::Number(error) => write!(f, "{error}"),
+            Self::LoneSurrogate => f.write_str("escape of half a surrogate pair"),
+            Self::TextTooLong { limit } => write!(f, "string longer than {limit} bytes"),
+            Self::TooDeep => write!(f, "nested deeper than {MAX_DEPTH} levels"),
+        }
+    }
+}
+
+impl fmt::Display for ReadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} (byte {})", self.kind, self.offset)
+    }
+}
+
+impl core::error::Error for ReadError {}
+
+/// Where a value lies in the text it was read from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Span {
+    /// Offset of its first byte.
+    pub start: usize,
+    /// Offset of the byte after its last.
+    pub end: usize,
+}
+
+impl Span {
+    /// The value's bytes in `text`, which must be the text that it was read from; empty if `text` is too short for it.
+    #[must_use]
+    pub fn of(self, text: &[u8]) -> &[u8] {
+        text.get(self.start..self.end).unwrap_or_default()
+    }
+}
+
+impl<'a> Reader<'a> {
+    /// Begins before the first byte of `text`.
+    #[must_use]
+    pub const fn new(text: &'a [u8]) -> Self {
+        Self { bytes: text, at: 0, entered: false }
+    }
+
+    /// How many bytes of the text have been read.
+    #[must_use]
+    pub const fn offset(&self) -> usize {
+        self.at
+    }
+
+    /// The kind of the next value, which is not read by this.
+    ///
+    /// # Errors
+    ///
+    /// No value begins here.
+    pub fn peek(&mut self) -> Result<Kind, ReadError> {
+        self.skip_blanks();
+        match self.byte() {
+            Some(b'{') => Ok(Kind::Object),
+            Some(b'[') => Ok(Kind::Array),
+            Some(b'"') => Ok(Kind::String),
+            Some(b'-' | b'0'..=b'9') => Ok(Kind::Number),
+            Some(b't' | b'f') => Ok(Kind::Bool),
+            Some(b'n') => Ok(Kind::Null),
+            Some(0xef) if self.at == 0 => Err(self.syntax(Syntax::ByteOrderMark)),
+            Some(_) => Err(self.syntax(Syntax::ExpectedValue)),
+            None => Err(self.syntax(Syntax::UnexpectedEnd)),
+        }
+    }
+
+    /// Enters an object: [`next_key`](Self::next_key) comes next.
+    ///
+    /// # Errors
+    ///
+    /// The next value is not an object.
+    pub fn begin_object(&mut self) -> Result<(), ReadError> {
+        self.begin(Kind::Object)
+    }
+
+    /// Enters an array: [`next_item`](Self::next_item) comes next.
+    ///
+    /// # Errors
+    ///
+    /// The next value is not an array.
+    pub fn begin_array(&mut self) -> Result<(), ReadError> {
+        self.begin(Kind::Array)
+    }
+
+    /// The next key of the object, or `None` at its end, which leaves the object.
+    ///
+    /// # Errors
+    ///
+    /// Neither follows.
+    pub fn next_key(&mut self) -> Result<Option<Text<'a>>, ReadError> {
+        let comma = !core::mem::take(&mut self.entered);
+        self.skip_blanks();
+        match self.byte() {
+            None => return Err(self.syntax(Syntax::UnexpectedEnd)),
+            Some(b'}') => {
+                self.at += 1;
+                return Ok(None);
+            }
+            Some(b',') if comma => {
+                self.at += 1;
+                self.skip_blanks();
+            }
+            Some(_) if comma => return Err(self.syntax(Syntax::ExpectedCommaOrEnd)),
+            Some(_) => {}
+        }
+        match self.byte() {
+            Some(b'"') => {}
+            None => return Err(self.syntax(Syntax::UnexpectedEnd)),
+            Some(_) => return Err(self.syntax(Syntax::ExpectedKey)),
+        }
+        let key = self.text()?;
+        self.skip_blanks();
+        match self.byte() {
+            Some(b':') => {
+                self.at += 1;
+                Ok(Some(key))
+            }
+            None => Err(self.syntax(Syntax::UnexpectedEnd)),
+            Some(_) => Err(self.syntax(Syntax::ExpectedColon)),
+        }
+    }
+
+    /// Whether the array has a further item, which then comes next; `false` at its end, which leaves the array.
+    ///
+    /// # Errors
+    ///
+    /// Neither follows.
+    pub fn next_item(&mut self) -> Result<bool, ReadError> {
+        let comma = !core::mem::take(&mut self.entered);
+        self.skip_blanks();
+        match self.byte() {
+            None => Err(self.syntax(Syntax::UnexpectedEnd)),
+            Some(b']') => {
+                self.at += 1;
+                Ok(false)
+            }
+            Some(b',') if comma => {
+                self.at += 1;
+                Ok(true)
+            }
+            Some(_) if comma => Err(self.syntax(Syntax::ExpectedCommaOrEnd)),
+            Some(_) => Ok(true),
+        }
+    }
+
+    /// Reads a string, as it is written.
+    ///
+    /// # Errors
+    ///
+    /// The next value is not a string.
+    pub fn text(&mut self) -> Result<Text<'a>, ReadError> {
+        self.expect(Kind::String)?;
+        let (span, escaped) = self.scan()?;
+        let inner = self.bytes.get(span.start + 1..span.end - 1).unwrap_or_default();
+        // The scanner has checked it, so this can't fail.
+        let raw = core::str::from_utf8(inner)
+            .map_err(|_| ReadError { offset: span.start, kind: ReadErrorKind::Syntax(Syntax::BadUtf8) })?;
+        Ok(Text { raw, escaped, offset: span.start })
+    }
+
+    /// Reads a string: it is borrowed from the text if it has no escapes, else resolved into `scratch`.
+    ///
+    /// # Errors
+    ///
+    /// The next value is not a string, it does not fit into `scratch`, or holds half a surrogate pair.
+    pub fn str<'s>(&mut self, scratch: &'s mut [u8]) -> Result<&'s str, ReadError>
+    where
+        'a: 's,
+    {
+        self.text()?.to_str(scratch)
+    }
+
+    /// Reads a number, or a string that holds one, exactly. See [`Decimal::parse`] for what may be in the string.
+    ///
+    /// # Errors
+    ///
+    /// The next value is neither, or it has too many digits for a [`Decimal`].
+    pub fn decimal(&mut self) -> Result<Decimal, ReadError> {
+        let found = self.peek()?;
+        let offset = self.at;
+        let mut parser = DecimalParser::new();
+        match found {
+            Kind::Number => {
+                let (span, _) = self.scan()?;
+                span.of(self.bytes).iter().for_each(|&byte| parser.push(byte));
+            }
+            Kind::String => {
+                let text = self.text()?;
+                for char in text.chars() {
+                    // No byte of a longer character is part of a number, nor is the zero that stands for it here.
+                    parser.push(u8::try_from(char?).unwrap_or(0));
+                }
+            }
+            found => return Err(self.wrong_kind(Kind::Number, found)),
+        }
+        parser.finish().map_err(|error| ReadError { offset, kind: ReadErrorKind::Number(error) })
+    }
+
+    /// Reads a whole number, written in any way that [`decimal`](Self::decimal) takes: `60`, `60.0`, `6e1`, `"60"`.
+    ///
+    /// # Errors
+    ///
+    /// The next value is not such a number, has a fraction, or is out of the range of `T`.
+    pub fn int<T: TryFrom<u64> + TryFrom<i64>>(&mut self) -> Result<T, ReadError> {
+        self.skip_blanks();
+        let offset = self.at;
+        let number = self.decimal()?;
+        number.to_int().map_err(|error| ReadError { offset, kind: ReadErrorKind::Number(error) })
+    }
+
+    /// Reads a whole number, see [`int`](Self::int).
+    ///
+    /// # Errors
+    ///
+    /// As [`int`](Self::int).
+    pub fn u64(&mut self) -> Result<u64, ReadError> {
+        self.int()
+    }
+
+    /// Reads a whole number, see [`int`](Self::int).
+    ///
+    /// # Errors
+    ///
+    /// As [`int`](Self::int).
+    pub fn i64(&mut self) -> Result<i64, ReadError> {
+        self.int()
+    }
+
+    /// Reads a boolean.
+    ///
+    /// # Errors
+    ///
+    /// The next value is not a boolean.
+    pub fn bool(&mut self) -> Result<bool, ReadError> {
+        self.expect(Kind::Bool)?;
+        Ok(self.scan()?.0.of(self.bytes) == b"true")
+    }
+
+    /// Reads `null` if it comes next, and says whether it did.
+    ///
+    /// # Errors
+    ///
+    /// No value begins here.
+    pub fn null(&mut self) -> Result<bool, ReadError> {
+        if self.peek()? != Kind::Null {
+            return Ok(false);
+        }
+        self.scan()?;
+        Ok(true)
+    }
+
+    /// Reads over a value of any kind, checks its syntax, and says where it lies.
+    ///
+    /// # Errors
+    ///
+    /// The value is not JSON, or nested deeper than [`MAX_DEPTH`].
+    pub fn skip_value(&mut self) -> Result<Span, ReadError> {
+        self.peek()?;
+        Ok(self.scan()?.0)
+    }
+
+    /// Checks that only blanks follow.
+    ///
+    /// # Errors
+    ///
+    /// [`Syntax::TrailingBytes`].
+    pub fn end(&mut self) -> Result<(), ReadError> {
+        self.skip_blanks();
+        if self.at < self.bytes.len() { Err(self.syntax(Syntax::TrailingBytes)) } else { Ok(()) }
+    }
+
+    fn begin(&mut self, kind: Kind) -> Result<(), ReadError> {
+        self.expect(kind)?;
+        self.at += 1;
+        self.entered = true;
+        Ok(())
+    }
+
+    fn expect(&mut self, wanted: Kind) -> Result<(), ReadError> {
+        let found = self.peek()?;
+        if found == wanted { Ok(()) } else { Err(self.wrong_kind(wanted, found)) }
+    }
+
+    /// Reads over the value that begins here; says whether a string in it has an escape.
+    fn scan(&mut self) -> Result<(Span, bool), ReadError> {
+        let mut scanner = Scanner::new();
+        let start = self.at;
+        let rest = self.bytes.get(start..).unwrap_or_default();
+        let length = match scanner.scan(rest) {
+            Ok(Some(length)) => length,
+            Ok(None) if scanner.is_complete() => rest.len(),
+            Ok(None) => {
+                let kind = ReadErrorKind::Syntax(Syntax::UnexpectedEnd);
+                return Err(ReadError { offset: self.bytes.len(), kind });
+            }
+            Err(fault) => {
+                return Err(ReadError { offset: start + fault.at, kind: ReadErrorKind::Syntax(fault.fault) });
+            }
+        };
+        if scanner.too_deep() {
+            return Err(ReadError { offset: start, kind: ReadErrorKind::TooDeep });
+        }
+        self.at = start + length;
+        self.entered = false;
+        Ok((Span { start, end: self.at }, scanner.escaped()))
+    }
+
+    fn skip_blanks(&mut self) {
+        while self.byte().is_some_and(is_blank) {
+            self.at += 1;
+        }
+    }
+
+    fn byte(&self) -> Option<u8> {
+        self.bytes.get(self.at).copied()
+    }
+
+    const fn syntax(&self, fault: Syntax) -> ReadError {
+        ReadError { offset: self.at, kind: ReadErrorKind::Syntax(fault) }
+    }
+
+    const fn wrong_kind(&self, wanted: Kind, found: Kind) -> ReadError {
+        ReadError { offset: self.at, kind: ReadErrorKind::WrongKind { wanted, found } }
+    }
+}
+
+/// A string as it is written in the text: its escapes are not resolved yet.
+///
+/// It equals a `str` whose characters are the same once they are: `key == "id"`. It has no `Debug` output of its content.
+#[derive(Clone, Copy)]
+pub struct Text<'a> {
+    raw: &'a str,
+    escaped: bool,
+    /// Offset of the opening quote.
+    offset: usize,
+}
+
+impl<'a> Text<'a> {
+    /// The string, if it is written without escapes.
+    #[must_use]
+    pub const fn plain(&self) -> Option<&'a str> {
+        if self.escaped { None } else { Some(self.raw) }
+    }
+
+    /// Where in the text its opening quote stands, in bytes.
+    #[must_use]
+    pub const fn offset(&self) -> usize {
+        self.offset
+    }
+
+    /// Its characters, escapes resolved. An error ends them.
+    ///
+    /// # Errors
+    ///
+    /// [`ReadErrorKind::LoneSurrogate`].
+    #[must_use]
+    pub const fn chars(&self) -> TextChars<'a> {
+        TextChars { rest: self.raw, offset: self.offset + 1 }
+    }
+
+    /// The string: borrowed from the text if it has no escapes, else resolved into `scratch`.
+    ///
+    /// # Errors
+    ///
+    /// It has escapes and does not fit into `scratch`, or holds half a surrogate pair.
+    pub fn to_str<'s>(&self, scratch: &'s mut [u8]) -> Result<&'s str, ReadError>
+    where
+        'a: 's,
+    {
+        if let Some(plain) = self.plain() {
+            return Ok(plain);
+        }
+        let limit = scratch.len();
+        let mut length = 0;
+        for char in self.chars() {
+            let char = char?;
+            let end = length + char.len_utf8();
+            let Some(room) = scratch.get_mut(length..end) else {
+                return Err(self.too_long(limit));
+            };
+            char.encode_utf8(room);
+            length = end;
+        }
+        // Made of characters, so this can't fail.
+        core::str::from_utf8(scratch.get(..length).unwrap_or_default())
+            .map_err(|_| ReadError { offset: self.offset, kind: ReadErrorKind::Syntax(Syntax::BadUtf8) })
+    }
+
+    /// The string in memory of its own.
+    ///
+    /// # Errors
+    ///
+    /// It is longer than `N` bytes, or holds half a surrogate pair.
+    pub fn to_string<const N: usize>(&self) -> Result<heapless::String<N>, ReadError> {
+        let mut string = heapless::String::new();
+        for char in self.chars() {
+            string.push(char?).map_err(|_| self.too_long(N))?;
+        }
+        Ok(string)
+    }
+
+    const fn too_long(&self, limit: usize) -> ReadError {
+        ReadError { offset: self.offset, kind: ReadErrorKind::TextTooLong { limit } }
+    }
+}
+
+impl fmt::Debug for Text<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Text({} bytes at {})", self.raw.len(), self.offset)
+    }
+}
+
+impl PartialEq<str> for Text<'_> {
+    fn eq(&self, other: &str) -> bool {
+        match self.plain() {
+            Some(plain) => plain == other,
+            None => {
+                let mut others = other.chars();
+                self.chars().all(|char| char.is_ok() && char.ok() == others.next()) && others.next().is_none()
+            }
+        }
+    }
+}
+
+impl PartialEq<&str> for Text<'_> {
+    fn eq(&self, other: &&str) -> bool {
+        *self == **other
+    }
+}
+
+/// The characters of a [`Text`], escapes resolved.
+#[derive(Clone)]
+pub struct TextChars<'a> {
+    rest: &'a str,
+    offset: usize,
+}
+
+impl fmt::Debug for TextChars<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "TextChars({} bytes at {})", self.rest.len(), self.offset)
+    }
+}
+
+impl Iterator for TextChars<'_> {
+    type Item = Result<char, ReadError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let mut chars = self.rest.chars();
+        let first = chars.next()?;
+        let (char, length) = if first != '\\' {
+            (Ok(first), first.len_utf8())
+        } else {
+            match chars.next() {
+                Some('b') => (Ok('\u{8}'), 2),
+                Some('f') => (Ok('\u{c}'), 2),
+                Some('n') => (Ok('\n'), 2),
+                Some('r') => (Ok('\r'), 2),
+                Some('t') => (Ok('\t'), 2),
+                Some('u') => unicode_escape(self.rest.as_bytes()),
+                Some(char @ ('"' | '\\' | '/')) => (Ok(char), 2),
+                _ => (Err(ReadErrorKind::Syntax(Syntax::BadEscape)), self.rest.len()),
+            }
+        };
+        let offset = self.offset;
+        self.offset += length;
+        if char.is_ok() {
+            self.rest = self.rest.get(length..).unwrap_or_default();
+        } else {
+            self.rest = "";
+        }
+        Some(char.map_err(|kind| ReadError { offset, kind }))
+    }
+}
+
+/// The character that `\uXXXX` at the start of `text` stands for, if need be with a second one (RFC 8259, section 7), and
+/// the length of the escape.
+fn unicode_escape(text: &[u8]) -> (Result<char, ReadErrorKind>, usize) {
+    let Some(unit) = hex4(text.get(2..6)) else {
+        return (Err(ReadErrorKind::Syntax(Syntax::BadEscape)), text.len());
+    };
+    if let Some(char) = char::from_u32(unit) {
+        return (Ok(char), 6);
+    }
+    let low = text.get(6..8).filter(|next| *next == b"\\u").and_then(|_| hex4(text.get(8..12)));
+    match low {
+        Some(low @ 0xdc00..=0xdfff) if unit < 0xdc00 => {
+            let char = char::from_u32(0x1_0000 + ((unit - 0xd800) << 10) + (low - 0xdc00));
+            (char.ok_or(ReadErrorKind::LoneSurrogate), 12)
+        }
+        _ => (Err(ReadErrorKind::LoneSurrogate), 6),
+    }
+}
+
+fn hex4(digits: Option<&[u8]>) -> Option<u32> {
+    digits?.iter().try_fold(0, |number, &digit| Some(number << 4 | char::from(digit).to_digit(16)?))
+}

@@ -6,8 +6,11 @@
 #[cfg(test)]
 extern crate std;
 
+pub mod api;
 pub mod hash;
 pub mod interval;
+pub mod jobs;
 pub mod json;
+pub mod schedule;
 pub mod table;
 pub mod time;

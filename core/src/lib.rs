@@ -14,3 +14,4 @@ pub mod json;
 pub mod schedule;
 pub mod table;
 pub mod time;
+pub mod values;

@@ -44,12 +44,7 @@ impl JobKey {
     /// FNV-1a 64 of this key, the same on every target. O(24 + length of the name).
     #[must_use]
     pub const fn fnv1a64(&self) -> u64 {
-        Fnv1a64::new()
-            .u64(self.account)
-            .u64(self.entity)
-            .u64(self.item)
-            .bytes(self.name.as_bytes())
-            .finish()
+        Fnv1a64::new().u64(self.account).u64(self.entity).u64(self.item).bytes(self.name.as_bytes()).finish()
     }
 }
 

@@ -162,12 +162,17 @@ impl fmt::Display for InsertError {
             InsertError::Duplicate { key, first } => {
                 write!(f, "{key}: named twice, the first one (slot {first}) counts")
             }
-            InsertError::Jobs { key, capacity } => write!(f, "{key}: refused, the table holds {capacity} jobs"),
+            InsertError::Jobs { key, capacity } => {
+                write!(f, "{key}: refused, the table holds {capacity} jobs")
+            }
             InsertError::Entries { key, capacity } => {
                 write!(f, "{key}: refused, the schedule holds {capacity} intervals of all jobs together")
             }
             InsertError::DistinctIntervals { key, interval_s, capacity } => {
-                write!(f, "{key}: refused, {interval_s} s is one interval more than the {capacity} distinct ones that the schedule holds")
+                write!(
+                    f,
+                    "{key}: refused, {interval_s} s is one interval more than the {capacity} distinct ones that the schedule holds"
+                )
             }
             InsertError::NoSpare { key } => {
                 write!(f, "{key}: kept as it was, no spare slot is left in this refresh")

@@ -298,7 +298,10 @@ impl Framer {
             // Inside values the scanner reads.
             if let Stage::InElement | Stage::InDocument | Stage::InSkipped | Stage::InKey = self.stage {
                 let rest = &input[i..];
-                let end = self.scanner.scan(rest).map_err(|fault| (i + fault.at, FrameErrorKind::Syntax(fault.fault)))?;
+                let end = self
+                    .scanner
+                    .scan(rest)
+                    .map_err(|fault| (i + fault.at, FrameErrorKind::Syntax(fault.fault)))?;
                 let piece = end.and_then(|end| rest.get(..end)).unwrap_or(rest);
                 i += piece.len();
                 match self.stage {
@@ -340,7 +343,9 @@ impl Framer {
                 (Stage::BeforeObject, _) => return Err((i, FrameErrorKind::NotAnObject(self.name))),
                 (Stage::FirstKey | Stage::Key, b'"') => (Stage::InKey, 0),
                 (Stage::FirstKey | Stage::NextMember, b'}') if self.list_seen => (Stage::End, 1),
-                (Stage::FirstKey | Stage::NextMember, b'}') => return Err((i, FrameErrorKind::NoList(self.name))),
+                (Stage::FirstKey | Stage::NextMember, b'}') => {
+                    return Err((i, FrameErrorKind::NoList(self.name)));
+                }
                 (Stage::FirstKey | Stage::Key, _) => return syntax(Syntax::ExpectedKey),
                 (Stage::Colon, b':') => (Stage::Member(self.is_list()), 1),
                 (Stage::Colon, _) => return syntax(Syntax::ExpectedColon),
@@ -357,7 +362,9 @@ impl Framer {
                 (Stage::NextMember | Stage::NextElement, _) => return syntax(Syntax::ExpectedCommaOrEnd),
                 (Stage::End, _) => return syntax(Syntax::TrailingBytes),
                 // Handled above.
-                (Stage::InElement | Stage::InDocument | Stage::InSkipped | Stage::InKey, _) => (self.stage, 0),
+                (Stage::InElement | Stage::InDocument | Stage::InSkipped | Stage::InKey, _) => {
+                    (self.stage, 0)
+                }
             };
             if taken == 0 {
                 self.scanner = Scanner::new();

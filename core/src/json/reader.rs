@@ -212,32 +212,44 @@ impl<'a> Reader<'a> {
     ///
     /// Neither follows.
     pub fn next_key(&mut self) -> Result<Option<Text<'a>>, ReadError> {
+        if !self.before_key()? {
+            return Ok(None);
+        }
+        let key = self.text()?;
+        self.after_key()?;
+        Ok(Some(key))
+    }
+
+    /// Reads up to the next key; `false` at the end of the object, which leaves the object.
+    pub(super) fn before_key(&mut self) -> Result<bool, ReadError> {
         let comma = !core::mem::take(&mut self.entered);
         self.skip_blanks();
         match self.byte() {
-            None => return Err(self.syntax(Syntax::UnexpectedEnd)),
             Some(b'}') => {
                 self.at += 1;
-                return Ok(None);
+                return Ok(false);
             }
             Some(b',') if comma => {
                 self.at += 1;
                 self.skip_blanks();
             }
             Some(_) if comma => return Err(self.syntax(Syntax::ExpectedCommaOrEnd)),
-            Some(_) => {}
+            _ => {}
         }
         match self.byte() {
-            Some(b'"') => {}
-            None => return Err(self.syntax(Syntax::UnexpectedEnd)),
-            Some(_) => return Err(self.syntax(Syntax::ExpectedKey)),
+            Some(b'"') => Ok(true),
+            None => Err(self.syntax(Syntax::UnexpectedEnd)),
+            Some(_) => Err(self.syntax(Syntax::ExpectedKey)),
         }
-        let key = self.text()?;
+    }
+
+    /// Reads the colon after a key.
+    pub(super) fn after_key(&mut self) -> Result<(), ReadError> {
         self.skip_blanks();
         match self.byte() {
             Some(b':') => {
                 self.at += 1;
-                Ok(Some(key))
+                Ok(())
             }
             None => Err(self.syntax(Syntax::UnexpectedEnd)),
             Some(_) => Err(self.syntax(Syntax::ExpectedColon)),
@@ -305,8 +317,7 @@ impl<'a> Reader<'a> {
         let mut parser = DecimalParser::new();
         match found {
             Kind::Number => {
-                let (span, _) = self.scan()?;
-                span.of(self.bytes).iter().for_each(|&byte| parser.push(byte));
+                self.number()?.iter().for_each(|&byte| parser.push(byte));
             }
             Kind::String => {
                 let text = self.text()?;
@@ -318,6 +329,12 @@ impl<'a> Reader<'a> {
             found => return Err(self.wrong_kind(Kind::Number, found)),
         }
         parser.finish().map_err(|error| ReadError { offset, kind: ReadErrorKind::Number(error) })
+    }
+
+    /// Reads a number as it is written.
+    pub(super) fn number(&mut self) -> Result<&'a [u8], ReadError> {
+        self.expect(Kind::Number)?;
+        Ok(self.scan()?.0.of(self.bytes))
     }
 
     /// Reads a whole number, written in any way that [`decimal`](Self::decimal) takes: `60`, `60.0`, `6e1`, `"60"`.
@@ -429,7 +446,7 @@ impl<'a> Reader<'a> {
         Ok((Span { start, end: self.at }, scanner.escaped()))
     }
 
-    fn skip_blanks(&mut self) {
+    pub(super) fn skip_blanks(&mut self) {
         while self.byte().is_some_and(is_blank) {
             self.at += 1;
         }

@@ -78,7 +78,14 @@ pub(super) struct Scanner {
 
 impl Scanner {
     pub(super) const fn new() -> Self {
-        Self { state: State::Value, in_key: false, escaped: false, too_deep: false, depth: 0, objects: [0; 4] }
+        Self {
+            state: State::Value,
+            in_key: false,
+            escaped: false,
+            too_deep: false,
+            depth: 0,
+            objects: [0; 4],
+        }
     }
 
     /// Whether the value was nested deeper than [`MAX_DEPTH`], so that not all of it was checked.
@@ -133,7 +140,11 @@ impl Scanner {
                     if byte < low || byte > high {
                         return fault(Syntax::BadUtf8);
                     }
-                    if need == 1 { State::Text } else { State::Utf8 { need: need - 1, low: 0x80, high: 0xbf } }
+                    if need == 1 {
+                        State::Text
+                    } else {
+                        State::Utf8 { need: need - 1, low: 0x80, high: 0xbf }
+                    }
                 }
                 State::Escape => match byte {
                     b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => State::Text,

@@ -276,3 +276,43 @@ fn receive_one(
     });
     Ok((message.bytes, source, now.checked_sub(buffered).unwrap_or(now)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+
+    #[test]
+    fn the_time_a_reply_lay_in_the_buffer_is_not_counted() {
+        let socket = match crate::open::open(Family::V4, &IcmpConfig::default()) {
+            Ok(socket) => socket,
+            Err(error) => {
+                use std::io::Write;
+                let _ = io::stderr().write_all(format!("NOT ALLOWED HERE: {error}\n").as_bytes());
+                assert!(error.to_string().contains("CAP_NET_RAW"), "{error}");
+                return;
+            }
+        };
+        let (mut packet, mut buffer, mut control) = (Vec::new(), [0; RECEIVE_BUFFER], cmsg_space!(TimeSpec));
+        Codec::new(56).request(Family::V4, 1, &mut packet);
+        let target = SockAddr::from(Target::from(Ipv4Addr::LOCALHOST).socket_addr());
+        let start = Instant::now();
+        // The kernel begins to stamp a while after it was asked to.
+        loop {
+            assert!(start.elapsed() < Duration::from_secs(30), "no packet has the kernel's time stamp");
+            socket.socket.send_to(&packet, &target).unwrap();
+            ppoll(&mut [PollFd::new(socket.as_fd(), PollFlags::POLLIN)], None, None).unwrap();
+            // Stands for a thread that is slow to read.
+            let readable = Instant::now();
+            while readable.elapsed() < Duration::from_millis(2) {
+                thread::yield_now();
+            }
+            let read = Instant::now();
+            let (_, _, received) = receive_one(&socket, &mut buffer, &mut control).unwrap();
+            if received < read {
+                return;
+            }
+            while receive_one(&socket, &mut buffer, &mut control).is_ok() {}
+        }
+    }
+}

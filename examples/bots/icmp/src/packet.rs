@@ -218,6 +218,15 @@ mod tests {
         }
     }
 
+    #[test]
+    fn a_damaged_reply_on_a_raw_socket_is_foreign_even_where_the_cookie_is_whole() {
+        let codec = Codec::new(56);
+        let mut packet = reply_to(&codec, Family::V4, SocketKind::Raw, 1);
+        let last = packet.len() - 1;
+        packet[last] ^= 1;
+        assert_eq!(codec.parse(Family::V4, SocketKind::Raw, &packet), Parsed::Foreign);
+    }
+
     proptest! {
         #[test]
         fn any_bytes_parse_without_panic_and_never_as_ours(

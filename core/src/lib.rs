@@ -11,6 +11,7 @@ pub mod hash;
 pub mod interval;
 pub mod jobs;
 pub mod json;
+pub mod outbox;
 pub mod schedule;
 pub mod table;
 pub mod time;

@@ -61,14 +61,18 @@ impl fmt::Display for PathError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             PathError::Empty => f.write_str("path is empty"),
-            PathError::TooLong { len, limit } => write!(f, "path of {len} bytes is over the limit of {limit} bytes"),
+            PathError::TooLong { len, limit } => {
+                write!(f, "path of {len} bytes is over the limit of {limit} bytes")
+            }
             PathError::EmptySegment { at } => write!(f, "path has an empty segment at byte {at}"),
             PathError::IllegalByte { at, byte } => write!(
                 f,
                 "path has '{}' at byte {at}: segments are of A-Z a-z 0-9 _ - %2e %3a",
                 core::ascii::escape_default(byte)
             ),
-            PathError::Reserved => write!(f, "path starts with {RESERVED_PREFIX}, which the backend keeps for itself"),
+            PathError::Reserved => {
+                write!(f, "path starts with {RESERVED_PREFIX}, which the backend keeps for itself")
+            }
         }
     }
 }
@@ -488,7 +492,9 @@ impl fmt::Write for Shortest {
                 b'-' if self.in_exponent => self.exponent_negative = true,
                 b'-' => self.negative = true,
                 b'e' => self.in_exponent = true,
-                b'0'..=b'9' if self.in_exponent => self.exponent = self.exponent * 10 + i32::from(byte - b'0'),
+                b'0'..=b'9' if self.in_exponent => {
+                    self.exponent = self.exponent * 10 + i32::from(byte - b'0')
+                }
                 b'0'..=b'9' => {
                     *self.digits.get_mut(self.n).ok_or(fmt::Error)? = byte;
                     self.n += 1;
@@ -562,7 +568,15 @@ mod tests {
 
     #[test]
     fn legal_paths_pass() {
-        for path in ["a", "A-b_9.c", "entity.12.ping.192%2e0%2e2%2e1.rtt", "a%3ab", "system", "systems.x", "a.system.b"] {
+        for path in [
+            "a",
+            "A-b_9.c",
+            "entity.12.ping.192%2e0%2e2%2e1.rtt",
+            "a%3ab",
+            "system",
+            "systems.x",
+            "a.system.b",
+        ] {
             assert_eq!(check_path(path, MAX_PATH_BYTES), Ok(()), "{path}");
         }
         assert_eq!(check_path(&"x".repeat(200), 200), Ok(()));

@@ -93,7 +93,13 @@ fn account_body(count: usize) -> String {
             body.push(',');
         }
         let sensors: Vec<_> = (0..n % 7)
-            .map(|s| format!(r#"{{"sensor":{},"interval":{}}}"#, 1 + s * 7919, if s % 2 == 0 { "null" } else { "60" }))
+            .map(|s| {
+                format!(
+                    r#"{{"sensor":{},"interval":{}}}"#,
+                    1 + s * 7919,
+                    if s % 2 == 0 { "null" } else { "60" }
+                )
+            })
             .collect();
         body.push_str(&format!(
             r#"{{"id":{},"name":"Router {n} (Črnuče \"x\\y\" 🚀)","entity_type":"device","parent":null,"details":{{"ipv4":"127.0.0.{}","":[{{}},[]],"n":-1.50e+3}},"protocols":{{"snmp":{{"credential":592946342,"sensors":[{}],"bot":null}}}}}}"#,
@@ -343,7 +349,10 @@ fn a_body_longer_than_its_limit_is_refused_at_the_limit() {
     let limited = |max| frame_all_ways(&Framer::list("list").with_max_bytes(max), body, 9);
     assert_eq!(limited(14), Framed { elements: elements(&["1", "2"]), end: Ok(()) });
     assert_eq!(limited(13).end, failed(13, FrameErrorKind::TooManyBytes(13)));
-    assert_eq!(limited(11), Framed { elements: elements(&["1"]), end: failed(11, FrameErrorKind::TooManyBytes(11)) });
+    assert_eq!(
+        limited(11),
+        Framed { elements: elements(&["1"]), end: failed(11, FrameErrorKind::TooManyBytes(11)) }
+    );
     assert_eq!(limited(0).end, failed(0, FrameErrorKind::TooManyBytes(0)));
 }
 

@@ -323,6 +323,9 @@ impl<'de> Decoder<'de, '_> {
     fn visit_integer<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, DecodeError> {
         let (Kind::Number | Kind::String) = self.reader.peek()? else { return Err(self.mismatch(&visitor)) };
         let offset = self.reader.offset();
+        if let Some(number) = self.reader.plain_int() {
+            return visitor.visit_u64(number);
+        }
         let number = self.reader.decimal()?;
         let unfit = |error| DecodeError::from(ReadError { offset, kind: ReadErrorKind::Number(error) });
         if number.is_negative() {

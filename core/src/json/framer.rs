@@ -297,7 +297,7 @@ impl Framer {
         while let Some(&byte) = input.get(i) {
             // Inside values the scanner reads.
             if let Stage::InElement | Stage::InDocument | Stage::InSkipped | Stage::InKey = self.stage {
-                let rest = &input[i..];
+                let rest = input.get(i..).unwrap_or_default();
                 let end = self
                     .scanner
                     .scan(rest)

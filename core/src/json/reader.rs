@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::number::{Decimal, DecimalParser, NumberError};
-use super::scanner::{MAX_DEPTH, Scanner};
+use super::scanner::{MAX_DEPTH, Scanner, digit_run, plain_run};
 use super::syntax::{Syntax, is_blank};
 
 /// A pull reader over one JSON text that lies in memory, such as an element that the framer handed on.
@@ -286,9 +286,19 @@ impl<'a> Reader<'a> {
     /// The next value is not a string.
     pub fn text(&mut self) -> Result<Text<'a>, ReadError> {
         self.expect(Kind::String)?;
-        let (span, escaped) = self.scan()?;
+        let rest = self.bytes.get(self.at + 1..).unwrap_or_default();
+        let run = plain_run(rest);
+        let (span, escaped) = if rest.get(run) == Some(&b'"') {
+            // The usual case, without the scanner.
+            let start = self.at;
+            self.at += run + 2;
+            self.entered = false;
+            (Span { start, end: self.at }, false)
+        } else {
+            self.scan()?
+        };
         let inner = self.bytes.get(span.start + 1..span.end - 1).unwrap_or_default();
-        // The scanner has checked it, so this can't fail.
+        // It has been checked, so this can't fail.
         let raw = core::str::from_utf8(inner)
             .map_err(|_| ReadError { offset: span.start, kind: ReadErrorKind::Syntax(Syntax::BadUtf8) })?;
         Ok(Text { raw, escaped, offset: span.start })
@@ -345,6 +355,10 @@ impl<'a> Reader<'a> {
     pub fn int<T: TryFrom<u64> + TryFrom<i64>>(&mut self) -> Result<T, ReadError> {
         self.skip_blanks();
         let offset = self.at;
+        if let Some(number) = self.plain_int() {
+            return T::try_from(number)
+                .map_err(|_| ReadError { offset, kind: ReadErrorKind::Number(NumberError::OutOfRange) });
+        }
         let number = self.decimal()?;
         number.to_int().map_err(|error| ReadError { offset, kind: ReadErrorKind::Number(error) })
     }
@@ -408,6 +422,20 @@ impl<'a> Reader<'a> {
     pub fn end(&mut self) -> Result<(), ReadError> {
         self.skip_blanks();
         if self.at < self.bytes.len() { Err(self.syntax(Syntax::TrailingBytes)) } else { Ok(()) }
+    }
+
+    /// Reads a number if it is the usual case: up to 18 digits and nothing else.
+    pub(super) fn plain_int(&mut self) -> Option<u64> {
+        let rest = self.bytes.get(self.at..)?;
+        let digits = rest.get(..digit_run(rest))?;
+        match (digits, rest.get(digits.len())) {
+            ([], _) | ([b'0', _, ..], _) | (_, Some(b'.' | b'e' | b'E')) => return None,
+            _ if digits.len() > 18 => return None,
+            _ => {}
+        }
+        self.at += digits.len();
+        self.entered = false;
+        Some(digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
     }
 
     fn begin(&mut self, kind: Kind) -> Result<(), ReadError> {

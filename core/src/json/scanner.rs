@@ -122,7 +122,7 @@ impl Scanner {
                         State::Escape
                     }
                     0x20..=0x7f => {
-                        i += plain_run(&input[i..]);
+                        i += plain_run(input.get(i..).unwrap_or_default());
                         continue;
                     }
                     0..=0x1f => return fault(Syntax::ControlCharacter),
@@ -198,7 +198,7 @@ impl Scanner {
                     _ => return fault(Syntax::ExpectedCommaOrEnd),
                 },
                 State::Literal { word, seen } => {
-                    let word_bytes = WORDS[usize::from(word) % WORDS.len()];
+                    let word_bytes = WORDS.get(usize::from(word)).copied().unwrap_or_default();
                     if word_bytes.get(usize::from(seen)) != Some(&byte) {
                         return fault(Syntax::BadLiteral);
                     }
@@ -214,7 +214,7 @@ impl Scanner {
                     _ => return fault(Syntax::BadNumber),
                 },
                 State::Integer | State::Fraction | State::ExponentDigits if byte.is_ascii_digit() => {
-                    i += digit_run(&input[i..]);
+                    i += digit_run(input.get(i..).unwrap_or_default());
                     continue;
                 }
                 State::Zero | State::Integer if byte == b'.' => State::Point,
@@ -301,7 +301,7 @@ impl Scanner {
 }
 
 /// How many bytes from the start are characters of a string that need no further look.
-fn plain_run(bytes: &[u8]) -> usize {
+pub(super) fn plain_run(bytes: &[u8]) -> usize {
     bytes
         .iter()
         .position(|&byte| !(0x20..0x80).contains(&byte) || byte == b'"' || byte == b'\\')
@@ -309,6 +309,6 @@ fn plain_run(bytes: &[u8]) -> usize {
 }
 
 /// How many bytes from the start are digits.
-fn digit_run(bytes: &[u8]) -> usize {
+pub(super) fn digit_run(bytes: &[u8]) -> usize {
     bytes.iter().position(|byte| !byte.is_ascii_digit()).unwrap_or(bytes.len())
 }

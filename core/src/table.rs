@@ -240,6 +240,12 @@ impl<'a, K, V> TableRef<'a, K, V> {
         }
     }
 
+    /// Whether the transaction under way has named the entry at `index`.
+    #[must_use]
+    pub fn is_named(self, index: u32) -> bool {
+        self.slot(index).is_some_and(|s| s.state == State::New || (s.state == State::Live && s.marked))
+    }
+
     /// The key of the entry at `index`, live or staged.
     #[must_use]
     pub fn key(self, index: u32) -> Option<&'a K> {
@@ -434,7 +440,7 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
     /// Whether this transaction has named the entry at `index`.
     #[must_use]
     pub fn is_named(&self, index: u32) -> bool {
-        self.slot(index).is_some_and(|s| s.state == State::New || (s.state == State::Live && s.marked))
+        self.reader().is_named(index)
     }
 
     /// The key of the entry at `index`, live or staged.

@@ -34,12 +34,17 @@
 //! *Missed* is the number of instants of the shortest interval that a run stands for, less one (not below 0); an
 //! extra first run is none of them. The count begins anew if the shortest interval changes.
 //!
-//! *First runs* (S4 of the rules): W = min(shortest interval, max(60 s, X / max(R, F))), in whole seconds, where X
-//! is the number of jobs of this commit that are to get one (those are counted in whose grid then comes first), R
-//! the sum over all jobs after commit of 1 / shortest interval, in steps of 10⁻⁹/s. (R is exact where the longer
-//! intervals are multiples of the shortest, otherwise the table runs a little more often and W is longer.) An extra
-//! run that is still to come when a job changes its intervals stays where it is, or gives way to a grid instant that
-//! comes no later.
+//! *First runs*: a new job under [`Phase::Spread`] runs once within W seconds of its commit at tick n: at
+//! `n + 1 + hash(key) mod W`, unless its grid has an instant up to n + W; then that is its first run. Either way
+//! the first run has all intervals affecting. W = min(shortest interval, max(60 s, X / max(R, F))) in whole seconds,
+//! X being the number of jobs of this commit that are to have a first run, R the sum over all jobs after
+//! commit of 1 / shortest interval, in steps of 10⁻⁹/s, and F a floor ([`JobsState::new`]). (R is exact where longer
+//! intervals are multiples of the shortest; otherwise the table runs a little more often than that and W is longer.)
+//! A grid instant anywhere in the window, not only before the extra one, makes the extra run needless: jobs of 15 s
+//! would otherwise run at twice their rate in the first seconds of a table.
+//!
+//! A job whose intervals change and whose next instant is later than it was has a first run likewise; if it still
+//! waits for one, that comes when it was to come, so that no frequency of changes puts it off for ever.
 //!
 //! An unchanged set of intervals keeps its grid, whatever [`JobSpec::phase`] says then.
 //!
@@ -642,9 +647,10 @@ impl<'a, J: PartialEq> JobTable<'a, J> {
                 && let Some(job) = self.table.staged_mut(slot)
             {
                 let within_s = job.intervals.shortest().min(gentle_s).max(1);
-                let extra = position.0.saturating_add(1).saturating_add(hash % u64::from(within_s));
                 let grid = next_instant(&job.intervals, job.start, position);
-                job.extra = if grid.is_some_and(|g| g.0 <= extra) { 0 } else { extra };
+                let soon = grid.is_some_and(|g| g.since(position) <= u64::from(within_s));
+                let extra = position.0.saturating_add(1).saturating_add(hash % u64::from(within_s));
+                job.extra = if soon { 0 } else { extra };
             }
             slot = next;
         }
@@ -675,12 +681,12 @@ impl<'a, J: PartialEq> JobTable<'a, J> {
                 *p = Progress { all: job.intervals.all(), ..Progress::EMPTY };
                 true
             }
-            Some((intervals, _, extra, rate, next)) => {
+            Some((intervals, _, _, rate, next)) => {
                 self.rest.rate -= rate;
                 let grid = next_instant(&job.intervals, job.start, position).unwrap_or(Tick(u64::MAX));
-                // An extra run that is still to come stays, unless the grid comes first.
-                job.extra = if extra > position.0 && extra < grid.0 { extra } else { 0 };
                 let was = if p.pending.is_empty() { next } else { Some(p.scheduled) };
+                // A first run that was promised comes then at the latest, however often intervals change.
+                job.extra = was.filter(|was| p.has(FIRST) && *was < grid).map_or(0, |was| was.0);
                 p.pending = job.intervals.carry_over(&intervals, p.pending);
                 p.all = job.intervals.all();
                 if intervals.shortest() != job.intervals.shortest() {
@@ -790,7 +796,7 @@ impl<'a, J: PartialEq> JobTable<'a, J> {
 
     /// Goes on to `now`: what has fallen due by then is ready, or pending if the job runs.
     pub fn advance(&mut self, now: Millis) {
-        let to = self.set_now(now).tick();
+        let (from, to) = (self.schedule.position(), self.set_now(now).tick());
         let waiting = self.ready.len();
         let (progress, ready) = (&mut *self.progress, &mut self.ready);
         self.schedule.advance(to, |Fired { slot, bit, first, count }| {
@@ -815,8 +821,13 @@ impl<'a, J: PartialEq> JobTable<'a, J> {
             }
         });
         // Those that waited before are scheduled earlier than all that is new.
-        let progress = &*self.progress;
-        self.ready.sort_tail(waiting, |slot| rank(progress, slot));
+        if to.since(from) <= 1 {
+            // All at the same instant.
+            self.ready.sort_tail(waiting, |slot| slot);
+        } else {
+            let progress = &*self.progress;
+            self.ready.sort_tail(waiting, |slot| rank(progress, slot));
+        }
     }
 
     /// Begins the next ready run; `None` if no job is ready, or if as many run as may run at once. Call
@@ -880,6 +891,19 @@ impl<'a, J: PartialEq> JobTable<'a, J> {
     #[must_use]
     pub fn is_running(&self, run: RunId) -> bool {
         self.running.get(run).is_some()
+    }
+
+    /// The key of a run's job while the run is under way, even if the job has been removed.
+    #[must_use]
+    pub fn running_key(&self, run: RunId) -> Option<JobKey> {
+        self.running.get(run).map(|r| r.key)
+    }
+
+    /// A live job's intervals, and the tick that its grid goes through.
+    #[must_use]
+    pub fn grid(&self, key: &JobKey) -> Option<(Intervals, Tick)> {
+        let job = self.table.get(self.table.find(key)?)?;
+        Some((job.intervals, job.start))
     }
 
     /// The earliest deadline of a run under way that has not been told by [`Self::expired`].

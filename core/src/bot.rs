@@ -1,0 +1,519 @@
+//! What a bot author writes: the [`Bot`] trait, and the [`Context`] that a running job is given.
+//!
+//! The same bot type runs on a board without alloc, on one tokio task and on N threads: its futures need not be
+//! `Send`, because a run's future is made and stays where it runs.
+
+use core::fmt;
+use core::future::Future;
+
+use serde::de::DeserializeOwned;
+
+use crate::interval::{Interval, Intervals, TooManyIntervals};
+use crate::jobs::{Due, Phase};
+use crate::model::{CredentialRecord, EntityRecord, ItemKey, Link, LinkList, SensorRecord};
+use crate::outbox::PushError;
+use crate::table::TableRef;
+use crate::time::{Millis, UnixMillis};
+use crate::values::{Number, ValueError};
+
+
+/// Details that are not looked at: accepts any JSON, stores nothing.
+pub use serde::de::IgnoredAny as Anything;
+
+/// A bot: which details it reads, which jobs it makes of them, and how it performs one.
+///
+/// A bot that needs no details of a kind names [`Anything`] as their type, one that needs no names names `()`.
+pub trait Bot {
+    /// What is kept of an entity's name: `()` or a `heapless::String<N>` (cut at N bytes).
+    type Name: EntityName;
+    /// An entity's `details`.
+    type Entity: DeserializeOwned + Clone;
+    /// A credential's `details`. Holds secrets: its `Debug` should not show them.
+    type Credential: DeserializeOwned + Clone;
+    /// A sensor's `details`.
+    type Sensor: DeserializeOwned + Clone;
+    /// A job's own parameters, besides what [`Context::entity`], [`Context::credential`] and [`Context::sensor`]
+    /// give: often `()`. A job whose parameters are equal is left alone by a refresh.
+    type Job: Clone + PartialEq;
+    /// Why a run failed. Logged; must not show secrets.
+    type Error: fmt::Display;
+
+    /// The protocol whose entities this bot polls; `None` for a custom bot, which knows its own jobs.
+    fn protocol(&self) -> Option<&str>;
+
+    /// Makes the jobs of an entity. Called at each refresh for each entity that concerns this bot; it must give
+    /// the same jobs for the same entity.
+    fn entity_jobs(&self, entity: &EntityView<'_, Self>, jobs: &mut dyn JobSink<Self::Job>) {
+        let _ = (entity, jobs);
+    }
+
+    /// Makes the jobs of an account, seeing all its entities that concern this bot: after their own jobs.
+    fn account_jobs(&self, account: &AccountView<'_, Self>, jobs: &mut dyn JobSink<Self::Job>) {
+        let _ = (account, jobs);
+    }
+
+    /// Makes the jobs without an entity of a custom bot, for the account that it posts to.
+    fn own_jobs(&self, account: u64, jobs: &mut dyn JobSink<Self::Job>) {
+        let _ = (account, jobs);
+    }
+
+    /// Performs one run of a job. Dropped at [`Due::deadline`]; values handed over before count.
+    fn perform<C: Context<Bot = Self>>(
+        &self,
+        job: &Self::Job,
+        due: &Due,
+        cx: &mut C,
+    ) -> impl Future<Output = Result<(), Self::Error>>;
+}
+
+/// What is kept of an entity's name.
+pub trait EntityName: Clone {
+    /// Keeps what fits of `name`.
+    fn keep(name: &str) -> Self;
+}
+
+impl EntityName for () {
+    fn keep(_: &str) {}
+}
+
+impl<const N: usize> EntityName for heapless::String<N> {
+    fn keep(name: &str) -> Self {
+        let mut kept = heapless::String::new();
+        for c in name.chars() {
+            if kept.push(c).is_err() {
+                break;
+            }
+        }
+        kept
+    }
+}
+
+/// A job that a bot makes. Account and entity of its key are those of the call that it is made in.
+#[derive(Clone, Debug)]
+pub struct NewJob<J> {
+    /// Third part of the key: a sensor's id where a bot makes a job per sensor, else 0.
+    pub item: u64,
+    /// Fourth part of the key, often empty.
+    pub name: &'static str,
+    /// When it runs.
+    pub intervals: Intervals,
+    /// Where its grid stands.
+    pub phase: Phase,
+    /// Whether a spread job may have an extra first run soon after it was made.
+    pub first_run: bool,
+    /// How long a run may take, if not by the rule (its shortest interval, 10 s to 5 min).
+    pub deadline_ms: Option<u32>,
+    /// What [`Bot::perform`] is given.
+    pub params: J,
+}
+
+impl<J> NewJob<J> {
+    /// A spread job with an extra first run.
+    #[must_use]
+    pub const fn new(intervals: Intervals, params: J) -> Self {
+        NewJob { item: 0, name: "", intervals, phase: Phase::Spread, first_run: true, deadline_ms: None, params }
+    }
+
+    /// Told apart from other jobs of its entity (or account) by `name`.
+    #[must_use]
+    pub fn named(self, name: &'static str) -> Self {
+        NewJob { name, ..self }
+    }
+
+    /// Told apart from other jobs of its entity (or account) by `item`.
+    #[must_use]
+    pub fn item(self, item: u64) -> Self {
+        NewJob { item, ..self }
+    }
+
+    /// With another phase.
+    #[must_use]
+    pub fn phase(self, phase: Phase) -> Self {
+        NewJob { phase, ..self }
+    }
+
+    /// Runs on its grid only, without an extra first run.
+    #[must_use]
+    pub fn grid_only(self) -> Self {
+        NewJob { first_run: false, ..self }
+    }
+
+    /// A run may take this long (milliseconds).
+    #[must_use]
+    pub fn deadline_ms(self, ms: u32) -> Self {
+        NewJob { deadline_ms: Some(ms), ..self }
+    }
+}
+
+/// Takes the jobs that a bot makes.
+pub trait JobSink<J> {
+    /// One more job. What does not fit or has no interval is skipped and named in the log.
+    fn add(&mut self, job: NewJob<J>);
+    /// No job is made of this entity; `why` says what is wrong with its settings.
+    fn refuse(&mut self, why: &'static str);
+    /// This sensor is left out of a job.
+    fn leave_out(&mut self, sensor: u64, why: TooManyIntervals);
+}
+
+/// An entity that concerns a bot, with its credential and sensors.
+pub struct EntityView<'a, B: Bot + ?Sized> {
+    pub(crate) key: ItemKey,
+    pub(crate) name: &'a B::Name,
+    pub(crate) parent: u64,
+    pub(crate) details: &'a B::Entity,
+    pub(crate) credential_id: u64,
+    pub(crate) credential: &'a B::Credential,
+    pub(crate) links: &'a [Link],
+    pub(crate) sensors: TableRef<'a, ItemKey, SensorRecord<B::Sensor>>,
+    /// What is live now, rather than what is staged.
+    pub(crate) live: bool,
+}
+
+impl<B: Bot + ?Sized> Clone for EntityView<'_, B> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+impl<B: Bot + ?Sized> Copy for EntityView<'_, B> {}
+
+impl<'a, B: Bot + ?Sized> EntityView<'a, B> {
+    /// The entity's account.
+    #[must_use]
+    pub const fn account(&self) -> u64 {
+        self.key.account
+    }
+    /// The entity's id.
+    #[must_use]
+    pub const fn id(&self) -> u64 {
+        self.key.id
+    }
+    /// The entity's name, as far as it is kept.
+    #[must_use]
+    pub const fn name(&self) -> &'a B::Name {
+        self.name
+    }
+    /// The entity's parent.
+    #[must_use]
+    pub const fn parent(&self) -> Option<u64> {
+        if self.parent == 0 { None } else { Some(self.parent) }
+    }
+    /// The entity's details.
+    #[must_use]
+    pub const fn details(&self) -> &'a B::Entity {
+        self.details
+    }
+    /// The id of its credential.
+    #[must_use]
+    pub const fn credential_id(&self) -> u64 {
+        self.credential_id
+    }
+    /// The details of its credential.
+    #[must_use]
+    pub const fn credential(&self) -> &'a B::Credential {
+        self.credential
+    }
+
+    /// Its sensors by ascending id.
+    pub fn sensors(&self) -> impl Iterator<Item = SensorView<'a, B::Sensor>> + use<'a, B> {
+        let (sensors, live) = (self.sensors, self.live);
+        self.links.iter().filter_map(move |link| {
+            // A slot that holds another sensor by now is none of this entity's.
+            sensors.key(link.sensor).filter(|key| key.id == link.id)?;
+            let record = if live { sensors.get(link.sensor) } else { sensors.staged(link.sensor) }?;
+            // One that is no interval leaves the sensor out; the refresh has named it.
+            let interval = link.interval.or(record.default_interval).checked().ok()?;
+            Some(SensorView { id: link.id, interval, details: record.details.as_ref()? })
+        })
+    }
+
+    /// The distinct intervals of its sensors; those of sensors that would add a ninth (by ascending id) are left
+    /// out and told to `jobs`.
+    pub fn intervals<J>(&self, jobs: &mut dyn JobSink<J>) -> Intervals {
+        let mut set = Intervals::EMPTY;
+        for sensor in self.sensors() {
+            if let Some(interval) = sensor.interval
+                && let Err(why) = set.insert(interval)
+            {
+                jobs.leave_out(sensor.id, why);
+            }
+        }
+        set
+    }
+}
+
+/// A sensor of an entity.
+#[derive(Debug)]
+pub struct SensorView<'a, D> {
+    /// The sensor's id.
+    pub id: u64,
+    /// The entity's interval for it, else its default; `None`: the bot decides.
+    pub interval: Option<Interval>,
+    /// The sensor's details.
+    pub details: &'a D,
+}
+
+/// A sensor of an entity, copied out.
+#[derive(Clone, Debug)]
+pub struct Sensor<D> {
+    /// The sensor's id.
+    pub id: u64,
+    /// The entity's interval for it, else its default; `None`: the bot decides.
+    pub interval: Option<Interval>,
+    /// The sensor's details.
+    pub details: D,
+}
+
+/// An account with its entities that concern a bot.
+pub struct AccountView<'a, B: Bot + ?Sized> {
+    pub(crate) account: u64,
+    pub(crate) entities: &'a dyn EntityList<B>,
+}
+
+/// The entities of an account, by position.
+pub(crate) trait EntityList<B: Bot + ?Sized> {
+    /// The next entity at `index` or later, and its index.
+    fn next(&self, index: u32) -> Option<(u32, EntityView<'_, B>)>;
+}
+
+impl<'a, B: Bot + ?Sized> AccountView<'a, B> {
+    /// The account's id.
+    #[must_use]
+    pub const fn id(&self) -> u64 {
+        self.account
+    }
+
+    /// Its entities that concern this bot.
+    pub fn entities(&self) -> impl Iterator<Item = EntityView<'a, B>> + use<'a, B> {
+        let entities = self.entities;
+        let mut index = 0u32;
+        core::iter::from_fn(move || {
+            let (at, entity) = entities.next(index)?;
+            index = at.saturating_add(1);
+            Some(entity)
+        })
+    }
+}
+
+/// Why an operation on the backend's entities failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum BackendError {
+    /// The backend answered with this status; 403: the bot has no permission.
+    Status(u16),
+    /// No connection, or it broke; the backend may have done it or not.
+    Connection,
+    /// The answer could not be read at this byte.
+    Answer {
+        /// Where, in bytes from its start.
+        offset: u64,
+    },
+    /// An entity, or the body to send, is longer than the buffer.
+    TooLong {
+        /// The buffer's size in bytes.
+        limit: usize,
+    },
+    /// The next entity was not asked for in time.
+    TimedOut {
+        /// The limit in milliseconds.
+        limit_ms: u32,
+    },
+    /// The run has ended, or the bot is stopping.
+    Stopped,
+}
+
+impl fmt::Display for BackendError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BackendError::Status(403) => f.write_str("the backend answered 403: the bot has no permission for this"),
+            BackendError::Status(s) => write!(f, "the backend answered {s}"),
+            BackendError::Connection => f.write_str("no answer from the backend"),
+            BackendError::Answer { offset } => write!(f, "the backend's answer is not readable at byte {offset}"),
+            BackendError::TooLong { limit } => write!(f, "longer than the buffer of {limit} bytes"),
+            BackendError::TimedOut { limit_ms } => write!(f, "the next entity was not asked for within {limit_ms} ms"),
+            BackendError::Stopped => f.write_str("the run has ended"),
+        }
+    }
+}
+
+impl core::error::Error for BackendError {}
+
+/// Why keyed state was not stored.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum StateError {
+    /// The value is too long.
+    TooLong {
+        /// The most bytes that a value can have.
+        limit: usize,
+    },
+    /// There is no room for another key.
+    Full {
+        /// How many keys there can be.
+        capacity: usize,
+    },
+}
+
+impl fmt::Display for StateError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StateError::TooLong { limit } => write!(f, "state of more than {limit} bytes"),
+            StateError::Full { capacity } => write!(f, "no room for another state: there are {capacity}"),
+        }
+    }
+}
+
+impl core::error::Error for StateError {}
+
+/// Why a value was not taken. It was never collected; nothing else is touched.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum HandOverError {
+    /// Its path or its number is bad.
+    Value(ValueError),
+    /// There is no room for it.
+    Outbox(PushError),
+    /// The path's text failed to be written.
+    Format,
+}
+
+impl fmt::Display for HandOverError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            HandOverError::Value(e) => write!(f, "{e}"),
+            HandOverError::Outbox(e) => write!(f, "{e}"),
+            HandOverError::Format => f.write_str("the path's text failed to be written"),
+        }
+    }
+}
+
+impl core::error::Error for HandOverError {}
+
+/// What an adapter lends to a running job. Nothing in it is borrowed across an await.
+///
+/// Parts of the configuration are copied out one at a time, so that a bot on a board needs room for one only; they
+/// show what is configured *now*: a refresh may have changed it since the run began, `None` means it is gone.
+pub trait Context {
+    /// The bot that runs.
+    type Bot: Bot + ?Sized;
+
+    /// Monotonic time.
+    fn now(&self) -> Millis;
+
+    /// Waits this many milliseconds.
+    fn sleep_ms(&mut self, ms: u32) -> impl Future<Output = ()>;
+
+    /// The details of the job's entity.
+    fn entity(&mut self) -> Option<<Self::Bot as Bot>::Entity>;
+
+    /// The name of the job's entity, as far as it is kept.
+    fn entity_name(&mut self) -> Option<<Self::Bot as Bot>::Name>;
+
+    /// The details of the credential of the job's entity.
+    fn credential(&mut self) -> Option<<Self::Bot as Bot>::Credential>;
+
+    /// The `n`-th sensor of the job's entity, by ascending id, counted from 0.
+    fn sensor(&mut self, n: usize) -> Option<Sensor<<Self::Bot as Bot>::Sensor>>;
+
+    /// Hands over a value with the present time.
+    ///
+    /// # Errors
+    /// [`HandOverError`] if path or number are bad, or it can't be kept: this value is refused, nothing else.
+    fn value(&mut self, path: impl fmt::Display, number: impl Number) -> Result<(), HandOverError>;
+
+    /// Hands over a value with a time of its own.
+    ///
+    /// # Errors
+    /// As [`Context::value`].
+    fn value_at(
+        &mut self,
+        time: UnixMillis,
+        path: impl fmt::Display,
+        number: impl Number,
+    ) -> Result<(), HandOverError>;
+
+    /// Reads the job's state `name` into `buf`: its length, or `None` if there is none or it is longer than `buf`.
+    fn get_state(&mut self, name: &str, buf: &mut [u8]) -> Option<usize>;
+
+    /// Stores the job's state `name` for its later runs. It goes when the job goes.
+    ///
+    /// # Errors
+    /// [`StateError`]; the old state remains.
+    fn set_state(&mut self, name: &str, value: &[u8]) -> Result<(), StateError>;
+
+    /// Begins to list the account's entities of all protocols and types (`GET /accounts/A/entities`).
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn list_entities(&mut self) -> impl Future<Output = Result<(), BackendError>>;
+
+    /// Copies the next entity of the list into `buf` as JSON (see [`crate::model::ListedEntity`]): its length,
+    /// `None` at the end. The next one is read from the connection when it is asked for.
+    ///
+    /// # Errors
+    /// [`BackendError`]; after [`BackendError::TooLong`] the list goes on with the next entity.
+    fn next_entity(&mut self, buf: &mut [u8]) -> impl Future<Output = Result<Option<usize>, BackendError>>;
+
+    /// Creates an entity in the job's account (`POST /accounts/A/entities`): its id.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn create_entity(&mut self, entity: &EntityDraft<'_>) -> impl Future<Output = Result<u64, BackendError>>;
+
+    /// Changes an entity of the job's account (`PUT /accounts/A/entities/E`). The backend ignores the parent here,
+    /// and removes all protocols unless they are sent back.
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn update_entity(
+        &mut self,
+        id: u64,
+        entity: &EntityDraft<'_>,
+    ) -> impl Future<Output = Result<(), BackendError>>;
+
+    /// Deletes an entity of the job's account (`DELETE /accounts/A/entities/E`).
+    ///
+    /// # Errors
+    /// [`BackendError`].
+    fn delete_entity(&mut self, id: u64) -> impl Future<Output = Result<(), BackendError>>;
+}
+
+/// An entity to be created or changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EntityDraft<'a> {
+    /// Its name.
+    pub name: &'a str,
+    /// `device` or `interface`.
+    pub entity_type: &'a str,
+    /// The entity that it belongs to.
+    pub parent: Option<u64>,
+    /// Its details: a JSON object, sent as it is.
+    pub details: &'a str,
+    /// Its protocols: a JSON object, sent as it is; `None` on an update removes them all.
+    pub protocols: Option<&'a str>,
+}
+
+/// Where an entity record of a job is, for the collector.
+pub(crate) fn view<'a, B: Bot + ?Sized, L: LinkList>(
+    key: ItemKey,
+    record: &'a EntityRecord<B::Name, B::Entity, L>,
+    credentials: TableRef<'a, ItemKey, CredentialRecord<B::Credential>>,
+    sensors: TableRef<'a, ItemKey, SensorRecord<B::Sensor>>,
+    live: bool,
+) -> Option<EntityView<'a, B>> {
+    let at = record.credential;
+    let credential = if live { credentials.get(at) } else { credentials.staged(at) }?;
+    Some(EntityView {
+        key,
+        name: &record.name,
+        parent: record.parent,
+        details: &record.details,
+        credential_id: credentials.key(at)?.id,
+        credential: credential.details.as_ref()?,
+        links: record.links.as_slice(),
+        sensors,
+        live,
+    })
+}

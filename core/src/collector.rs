@@ -1,0 +1,1076 @@
+//! The collector: the refresh, the schedule, the outbox and a bot's own requests behind `handle_*` and `poll_*`.
+//!
+//! It is a state machine: inputs go in by `handle_*`, outputs come out by [`Collector::poll`]. It reads no clock, opens no
+//! socket and spawns nothing; time comes in with [`Collector::handle_time`]. The same inputs give the same outputs on
+//! every target.
+//!
+//! The driver's loop, after anything has happened:
+//!
+//! 1. [`Collector::handle_time`] (and on hosts [`Collector::handle_system_clock`]);
+//! 2. [`Collector::poll`] until it gives `None`, doing what it says;
+//! 3. [`Collector::poll_event`] until it gives `None`, for the log;
+//! 4. wait for [`Collector::poll_timeout`], a completion, or bytes. Calling early is harmless.
+//!
+//! Actions own nothing and borrow nothing, so the collector stays free while work is under way.
+
+use core::fmt;
+
+use crate::api::{Method, Resource, Target, Token};
+use crate::bot::{BackendError, Bot, EntityDraft, HandOverError, Sensor, StateError};
+use crate::config::{BODY_LIMIT, Config, ConfigSettings, MAX_AT_ONCE, Made, Outcome, Step, Stop};
+use crate::jobs::{Due, JobCounters, JobEvent, JobKey, JobTable, JobsState, RunId};
+use crate::journal::{Event, Fault, FaultKind, Journal, JournalState, Kind, RefreshError, RefreshSummary};
+use crate::json::{Frame, Framer, Writer};
+use crate::model::first_id;
+use crate::outbox::{self, BatchHead, Ledger, Outbox, PushError, ValueTime};
+use crate::random::SplitMix64;
+use crate::state::States;
+use crate::storage::{Parts, Storage};
+use crate::time::{DateNotice, Millis, UnixMillis, WallClock, WallSource};
+use crate::values::{MAX_PATH_BYTES, NumberText, ValuePath};
+
+/// How long a list of a bot's own waits for its next entity to be asked for, in milliseconds.
+pub const LISTING_LIMIT_MS: u32 = 60_000;
+/// How often it is tried when the backend is not ready, in milliseconds.
+pub const NOT_READY_RETRY_MS: u64 = 10_000;
+/// How often it is tried when the backend denies access, in milliseconds, at least.
+pub const DENIED_RETRY_MS: u64 = 600_000;
+/// What a 400 says first that is about values.
+const VALIDATION: &[u8] = b"Input validation failed";
+
+/// How a collector works. Capacities are those of its [`Storage`].
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The path of the base URL, without a slash at its end ([`crate::api::BaseUrl::prefix`]).
+    pub prefix: heapless::String<{ crate::api::MAX_PREFIX }>,
+    /// The bot's token.
+    pub token: Token,
+    /// From the start of a refresh to the start of the next, in seconds.
+    pub refresh_interval_s: u32,
+    /// Only this account is polled; a custom bot's values belong to it.
+    pub account: Option<u64>,
+    /// First wait until the backend's status page says that it is ready.
+    pub wait_until_ready: bool,
+    /// The most bytes of a list of the backend.
+    pub list_limit_bytes: u64,
+    /// First runs are spread so that this many per second begin at least: 1 on a board, 50 on a host.
+    pub first_runs_per_s: u32,
+    /// Requests under way at once: 1 on a board, 3 on a host.
+    pub max_requests: u8,
+    /// Where the wall clock comes from.
+    pub wall: WallSource,
+    /// How values are delivered.
+    pub outbox: outbox::Settings,
+    /// The longest path of a value, in bytes; at most [`MAX_PATH_BYTES`].
+    pub max_path_bytes: usize,
+    /// Fetch once and run nothing: the dry run.
+    pub plan_only: bool,
+    /// Seed of the jitter.
+    pub seed: u64,
+}
+
+impl Settings {
+    /// What suits a host.
+    #[must_use]
+    pub fn host(token: Token, prefix: &str) -> Self {
+        Settings {
+            prefix: prefix.try_into().unwrap_or_default(),
+            token,
+            refresh_interval_s: 120,
+            account: None,
+            wait_until_ready: true,
+            list_limit_bytes: 1 << 30,
+            first_runs_per_s: 50,
+            max_requests: 3,
+            wall: WallSource::System,
+            outbox: outbox::Settings::DEFAULT,
+            max_path_bytes: MAX_PATH_BYTES,
+            plan_only: false,
+            seed: 0,
+        }
+    }
+
+    /// What suits a board.
+    #[must_use]
+    pub fn board(token: Token, prefix: &str) -> Self {
+        let outbox = outbox::Settings { max_values: 100, max_body_bytes: 8 * 1024, ..outbox::Settings::DEFAULT };
+        Settings {
+            first_runs_per_s: 1,
+            max_requests: 1,
+            wall: WallSource::DateHeader,
+            list_limit_bytes: 16 << 20,
+            outbox,
+            ..Self::host(token, prefix)
+        }
+    }
+}
+
+/// Which request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct RequestId {
+    lane: Lane,
+    seq: u32,
+}
+
+/// Requests of one kind go one after the other.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+enum Lane {
+    Values = 0,
+    Refresh = 1,
+    Own = 2,
+}
+
+const LANES: [Lane; 3] = [Lane::Values, Lane::Refresh, Lane::Own];
+
+/// What the driver is to do.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum Action {
+    /// Send this request: ask for its head and body, give its answer back.
+    Send(RequestId),
+    /// Perform this run: ask for its job, give its values and its end back.
+    Run(Due),
+    /// The run's deadline has passed: drop its future, then say that it has ended.
+    Cancel(RunId),
+}
+
+/// A request, but for its target and its body.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct RequestHead {
+    /// Its method.
+    pub method: Method,
+    /// What it is about.
+    pub resource: Resource,
+    /// The length of its body in bytes, `None` if it has none.
+    pub body_len: Option<usize>,
+    /// The most bytes that its answer's body may have.
+    pub answer_limit: u64,
+}
+
+/// The head of an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ResponseHead {
+    /// Its status.
+    pub status: u16,
+    /// Its `Date`, in Unix seconds.
+    pub date_unix_s: Option<u64>,
+    /// Its `Retry-After`, in milliseconds.
+    pub retry_after_ms: Option<u32>,
+}
+
+/// Why a request got no answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum RequestError {
+    /// It surely did not reach the backend.
+    NotSent,
+    /// It may have reached the backend, and the answer, or its end, is lost.
+    Lost,
+}
+
+/// What became of bytes of an answer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum BodyStatus {
+    /// This many were taken. If not all: call again with the rest when something has happened.
+    Taken(usize),
+    /// The request is over: close its connection, give nothing more back.
+    Unwanted,
+}
+
+/// Progress of a bot's own request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum OwnProgress {
+    /// Ask again when something has happened.
+    Pending,
+    /// An entity of this many bytes was copied.
+    Entity(usize),
+    /// It has ended well; a creation gives the new id.
+    Done(Option<u64>),
+}
+
+/// A bot's own request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum OwnRequest {
+    /// List the account's entities.
+    List,
+    /// Create an entity.
+    Create,
+    /// Change an entity.
+    Update(u64),
+    /// Delete an entity.
+    Delete(u64),
+}
+
+/// A bot's own request that is under way: stale ones are harmless.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct OwnId(u32);
+
+#[derive(Clone, Copy, Debug, Default)]
+struct LaneState {
+    seq: u32,
+    busy: bool,
+    status: u16,
+    retry_after_ms: Option<u32>,
+    /// Bytes of [`VALIDATION`] that the body began with.
+    matched: u8,
+}
+
+#[derive(Clone, Copy, PartialEq, Debug)]
+enum OwnStage {
+    /// Waits to be sent.
+    Queued,
+    /// Sent, or its answer arrives.
+    Open,
+    /// An entity waits in the buffer, to be taken before this time.
+    Entity(Frame, Millis),
+    /// It has ended; not told yet.
+    Ended(Result<Option<u64>, BackendError>),
+}
+
+#[derive(Clone, Debug)]
+struct Own {
+    id: u32,
+    run: RunId,
+    account: u64,
+    request: OwnRequest,
+    body_len: usize,
+    stage: OwnStage,
+    framer: Framer,
+    /// The time since which nobody has looked.
+    since: Millis,
+}
+
+/// A bot's collector: see the [module](self).
+pub struct Collector<B: Bot, S: Storage<B>> {
+    settings: Settings,
+    storage: S,
+    now: Millis,
+    wall: WallClock,
+    config: Config,
+    jobs: JobsState,
+    journal: JournalState,
+    outbox: Outbox,
+    lanes: [LaneState; 3],
+    next_lane: u8,
+    batch: Option<BatchHead>,
+    own: Option<Own>,
+    own_seq: u32,
+    next_refresh: Millis,
+    refresh_started: Millis,
+    failures: u32,
+    at_once: u8,
+    work: bool,
+    planned: bool,
+    random: SplitMix64,
+    stopping: bool,
+    bot: core::marker::PhantomData<fn() -> B>,
+}
+
+impl<B: Bot, S: Storage<B>> fmt::Debug for Collector<B, S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (now, ledger) = (self.now, self.outbox.ledger());
+        f.debug_struct("Collector").field("now", &now).field("ledger", ledger).finish_non_exhaustive()
+    }
+}
+
+fn config_settings(settings: &Settings) -> ConfigSettings {
+    ConfigSettings {
+        account: settings.account,
+        wait_until_ready: settings.wait_until_ready,
+        list_limit: settings.list_limit_bytes,
+    }
+}
+
+impl<B: Bot, S: Storage<B>> Collector<B, S> {
+    /// A collector that knows nothing yet; the first refresh is due at once.
+    #[must_use]
+    pub fn new(settings: Settings, storage: S) -> Self {
+        let wall = WallClock::new(settings.wall);
+        let (first_runs_per_s, outbox, random) =
+            (settings.first_runs_per_s, Outbox::new(settings.outbox), SplitMix64::new(settings.seed));
+        Collector {
+            settings,
+            storage,
+            now: Millis(0),
+            wall,
+            config: Config::new(),
+            jobs: JobsState::new(first_runs_per_s),
+            journal: JournalState::new(),
+            outbox,
+            lanes: [LaneState::default(); 3],
+            next_lane: 0,
+            batch: None,
+            own: None,
+            own_seq: 0,
+            next_refresh: Millis(0),
+            refresh_started: Millis(0),
+            failures: 0,
+            at_once: 0,
+            work: false,
+            planned: false,
+            random,
+            stopping: false,
+            bot: core::marker::PhantomData,
+        }
+    }
+
+    /// Its settings.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// The latest time that it was told.
+    #[must_use]
+    pub const fn now(&self) -> Millis {
+        self.now
+    }
+
+    /// It is `now`. A time before the last one counts as the last one.
+    pub fn handle_time(&mut self, now: Millis) {
+        self.now = self.now.max(now);
+        let mem = self.storage.parts().config.jobs;
+        JobTable::new(&mut self.jobs, mem).advance(self.now);
+    }
+
+    /// The system's clock shows `unix` now. Only for hosts ([`WallSource::System`]).
+    pub fn handle_system_clock(&mut self, unix: UnixMillis) {
+        self.wall.handle_system(self.now, unix);
+    }
+
+    /// The present wall-clock time, if known.
+    #[must_use]
+    pub fn wall(&self) -> Option<UnixMillis> {
+        self.wall.at(self.now)
+    }
+
+    // What there is to do.
+
+    /// What to do next; `None`: nothing until [`Collector::poll_timeout`] or something happens.
+    pub fn poll(&mut self, bot: &B) -> Option<Action> {
+        if let Some(run) = self.poll_expired() {
+            return Some(Action::Cancel(run));
+        }
+        self.refresh(bot);
+        if let Some(id) = self.poll_request() {
+            return Some(Action::Send(id));
+        }
+        if self.stopping || self.settings.plan_only {
+            return None;
+        }
+        let mem = self.storage.parts().config.jobs;
+        JobTable::new(&mut self.jobs, mem).next_run(self.now).map(Action::Run)
+    }
+
+    fn poll_expired(&mut self) -> Option<RunId> {
+        let Parts { config, faults, events, .. } = self.storage.parts();
+        let mut table = JobTable::new(&mut self.jobs, config.jobs);
+        let run = table.expired(self.now)?;
+        if let Some(key) = table.running_key(run) {
+            Journal::new(&mut self.journal, faults, events).event(Event::RunCancelled(key));
+        }
+        Some(run)
+    }
+
+    /// When [`Collector::poll`] has something to do next, if nothing happens before.
+    #[must_use]
+    pub fn poll_timeout(&mut self) -> Option<Millis> {
+        let mut next: Option<Millis> = None;
+        let mut at = |t: Option<Millis>| {
+            if let Some(t) = t {
+                next = Some(next.map_or(t, |n| n.min(t)));
+            }
+        };
+        let mem = self.storage.parts().config.jobs;
+        let table = JobTable::new(&mut self.jobs, mem);
+        if self.stopping || self.settings.plan_only {
+            at(table.next_deadline());
+        } else {
+            at(table.poll_timeout());
+        }
+        if !self.stopping && self.config.is_idle() && !(self.settings.plan_only && self.planned) {
+            at(Some(self.next_refresh));
+        }
+        if !self.lane(Lane::Values).busy && self.has_room() {
+            at(self.outbox.poll_timeout());
+        }
+        if let Some(Own { stage: OwnStage::Entity(_, until), .. }) = self.own {
+            at(Some(until));
+        }
+        next
+    }
+
+    /// The next event, in order; for each of the outbox's, [`Collector::refused_path`] names the path.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        let Parts { faults, events, .. } = self.storage.parts();
+        let event = Journal::new(&mut self.journal, faults, events).poll();
+        event.or_else(|| self.outbox.poll_event().map(Event::Outbox))
+    }
+
+    /// The path of the value that the backend refused last.
+    #[must_use]
+    pub fn refused_path(&self) -> &str {
+        self.outbox.event_path()
+    }
+
+    // Requests.
+
+    fn lane(&self, lane: Lane) -> &LaneState {
+        &self.lanes[lane as usize]
+    }
+
+    fn has_room(&self) -> bool {
+        self.lanes.iter().filter(|l| l.busy).count() < usize::from(self.settings.max_requests.max(1))
+    }
+
+    fn poll_request(&mut self) -> Option<RequestId> {
+        for i in 0..3u8 {
+            let turn = (self.next_lane + i) % 3;
+            let lane = LANES[usize::from(turn)];
+            if !self.has_room() || self.lane(lane).busy {
+                continue;
+            }
+            let ready = match lane {
+                Lane::Values => {
+                    let mut mem = self.storage.parts().outbox;
+                    self.batch = self.outbox.poll(&mut mem, self.now);
+                    self.batch.is_some()
+                }
+                Lane::Refresh => {
+                    let ready = self.config.resource().is_some();
+                    if ready {
+                        self.config.request_sent();
+                    }
+                    ready
+                }
+                Lane::Own => self.own.as_ref().is_some_and(|o| o.stage == OwnStage::Queued),
+            };
+            if !ready {
+                continue;
+            }
+            if let (Lane::Own, Some(own)) = (lane, &mut self.own) {
+                own.stage = OwnStage::Open;
+            }
+            let state = &mut self.lanes[lane as usize];
+            *state = LaneState { seq: state.seq.wrapping_add(1), busy: true, ..LaneState::default() };
+            self.next_lane = (turn + 1) % 3;
+            return Some(RequestId { lane, seq: state.seq });
+        }
+        None
+    }
+
+    fn is_open(&self, id: RequestId) -> bool {
+        let lane = self.lane(id.lane);
+        lane.busy && lane.seq == id.seq
+    }
+
+    /// The head of a request, `None` if it is over.
+    #[must_use]
+    pub fn request_head(&self, id: RequestId) -> Option<RequestHead> {
+        if !self.is_open(id) {
+            return None;
+        }
+        let body = |n: usize| Some(n);
+        let (method, resource, body_len, answer_limit) = match id.lane {
+            Lane::Values => {
+                let batch = self.batch?;
+                let method = match batch.method {
+                    outbox::Method::Put => Method::Put,
+                    outbox::Method::Post => Method::Post,
+                };
+                (method, Resource::Values(batch.account), body(batch.body_len as usize), BODY_LIMIT)
+            }
+            Lane::Refresh => {
+                let limit = self.config.body_limit(&config_settings(&self.settings));
+                (Method::Get, self.config.resource()?, None, limit)
+            }
+            Lane::Own => {
+                let own = self.own.as_ref()?;
+                let list = Resource::Entities(own.account);
+                let n = body(own.body_len);
+                match own.request {
+                    OwnRequest::List => (Method::Get, list, None, self.settings.list_limit_bytes),
+                    OwnRequest::Create => (Method::Post, list, n, BODY_LIMIT),
+                    OwnRequest::Update(e) => (Method::Put, Resource::Entity(own.account, e), n, BODY_LIMIT),
+                    OwnRequest::Delete(e) => (Method::Delete, Resource::Entity(own.account, e), None, BODY_LIMIT),
+                }
+            }
+        };
+        Some(RequestHead { method, resource, body_len, answer_limit })
+    }
+
+    /// Writes a request's target. It holds the token: it goes into the request line and nowhere else.
+    ///
+    /// # Errors
+    /// Those of `out`; also if the request is over.
+    pub fn write_target(&self, id: RequestId, out: &mut dyn fmt::Write) -> fmt::Result {
+        let resource = self.request_head(id).ok_or(fmt::Error)?.resource;
+        Target { prefix: &self.settings.prefix, resource, token: &self.settings.token }.write(out)
+    }
+
+    /// Copies bytes of a request's body from `offset` on: how many. Cheap if asked in order; a request that is repeated
+    /// on another connection asks from 0 again.
+    pub fn request_body(&mut self, id: RequestId, offset: usize, buf: &mut [u8]) -> usize {
+        if !self.is_open(id) {
+            return 0;
+        }
+        let Parts { mut outbox, listing, .. } = self.storage.parts();
+        match (id.lane, &self.own) {
+            (Lane::Values, _) => self.outbox.body(&mut outbox, offset, buf),
+            (Lane::Own, Some(own)) => {
+                let body = listing.get(offset..own.body_len).unwrap_or_default();
+                let n = body.len().min(buf.len());
+                if let (Some(to), Some(from)) = (buf.get_mut(..n), body.get(..n)) {
+                    to.copy_from_slice(from);
+                }
+                n
+            }
+            _ => 0,
+        }
+    }
+
+    /// The head of a request's answer has arrived.
+    pub fn handle_response_head(&mut self, id: RequestId, head: ResponseHead) {
+        if let Some(unix_s) = head.date_unix_s {
+            self.handle_date(unix_s);
+        }
+        if !self.is_open(id) {
+            return;
+        }
+        let lane = &mut self.lanes[id.lane as usize];
+        lane.status = head.status;
+        lane.retry_after_ms = head.retry_after_ms;
+    }
+
+    fn handle_date(&mut self, unix_s: u64) {
+        let notice = self.wall.handle_date(self.now, unix_s);
+        if notice == DateNotice::Fine {
+            return;
+        }
+        let Parts { mut outbox, faults, events, .. } = self.storage.parts();
+        Journal::new(&mut self.journal, faults, events).event(Event::Clock(notice));
+        if let Some(unix) = self.wall.at(self.now)
+            && self.wall.source() == WallSource::DateHeader
+        {
+            self.outbox.handle_wall(&mut outbox, self.now, unix);
+            self.wall.mark_used(unix);
+        }
+    }
+
+    /// Bytes of a request's answer have arrived.
+    pub fn handle_response_body(&mut self, bot: &B, id: RequestId, bytes: &[u8]) -> BodyStatus {
+        if !self.is_open(id) {
+            return BodyStatus::Unwanted;
+        }
+        let lane = self.lanes[id.lane as usize];
+        match id.lane {
+            Lane::Values => {
+                let matched = usize::from(lane.matched);
+                let rest = VALIDATION.get(matched..).unwrap_or_default();
+                // One that went astray never comes to the end.
+                let same = rest.iter().zip(bytes).take_while(|(a, b)| a == b).count();
+                let stray = same < rest.len().min(bytes.len());
+                self.lanes[id.lane as usize].matched = if stray { u8::MAX } else { lane.matched.saturating_add(same as u8) };
+                BodyStatus::Taken(bytes.len())
+            }
+            Lane::Refresh if lane.status != 200 => BodyStatus::Taken(bytes.len()),
+            Lane::Refresh => self.refresh_body(bot, bytes),
+            Lane::Own => self.own_body(lane.status, bytes),
+        }
+    }
+
+    fn refresh_body(&mut self, bot: &B, bytes: &[u8]) -> BodyStatus {
+        let settings = config_settings(&self.settings);
+        let mut taken = 0;
+        loop {
+            let Parts { mut config, faults, events, .. } = self.storage.parts();
+            let mut journal = Journal::new(&mut self.journal, faults, events);
+            let rest = bytes.get(taken..).unwrap_or_default();
+            let (n, stop) = self.config.push(bot, &settings, &mut config, &mut journal, rest);
+            let full = journal.is_full();
+            taken += n;
+            if full {
+                self.storage.grow_events();
+            }
+            match stop {
+                None => return BodyStatus::Taken(taken),
+                Some(Stop::Shortage(kind)) => self.grow(kind),
+                Some(Stop::Failed(error)) => {
+                    self.refresh_request_ended(bot, Outcome::Failed(error));
+                    return BodyStatus::Unwanted;
+                }
+            }
+        }
+    }
+
+    fn grow(&mut self, kind: Kind) {
+        if !self.storage.grow(kind) {
+            self.config.give_up(kind);
+        }
+    }
+
+    /// A request's answer has ended.
+    pub fn handle_response_end(&mut self, bot: &B, id: RequestId) {
+        if !self.is_open(id) {
+            return;
+        }
+        let LaneState { status, retry_after_ms, matched, .. } = self.lanes[id.lane as usize];
+        match id.lane {
+            Lane::Values => {
+                let validation_failed = status == 400 && usize::from(matched) == VALIDATION.len();
+                self.batch_ended(outbox::Outcome::Status { code: status, validation_failed, retry_after_ms });
+            }
+            Lane::Refresh if status == 200 => self.refresh_request_ended(bot, Outcome::Ok),
+            Lane::Refresh => self.refresh_request_ended(bot, Outcome::Failed(RefreshError::Status(status))),
+            Lane::Own => self.own_ended(status),
+        }
+    }
+
+    /// A request got no answer, or not all of it.
+    pub fn handle_request_error(&mut self, bot: &B, id: RequestId, error: RequestError) {
+        if !self.is_open(id) {
+            return;
+        }
+        match (id.lane, error) {
+            (Lane::Values, RequestError::NotSent) => self.batch_ended(outbox::Outcome::NotSent),
+            (Lane::Values, RequestError::Lost) => self.batch_ended(outbox::Outcome::Lost),
+            (Lane::Refresh, RequestError::NotSent) => {
+                self.refresh_request_ended(bot, Outcome::Failed(RefreshError::NotSent));
+            }
+            (Lane::Refresh, RequestError::Lost) => {
+                self.refresh_request_ended(bot, Outcome::Failed(RefreshError::Lost));
+            }
+            (Lane::Own, _) => self.own_failed(BackendError::Connection),
+        }
+    }
+
+    fn batch_ended(&mut self, outcome: outbox::Outcome) {
+        self.lanes[Lane::Values as usize].busy = false;
+        self.batch = None;
+        let mut mem = self.storage.parts().outbox;
+        self.outbox.handle_outcome(&mut mem, self.now, outcome);
+    }
+
+    // The refresh.
+
+    /// Begins a refresh that is due, and does what can be done of it without the backend.
+    fn refresh(&mut self, bot: &B) {
+        if self.config.is_idle() {
+            let planned = self.settings.plan_only && self.planned;
+            if self.stopping || planned || self.now < self.next_refresh {
+                return;
+            }
+            self.refresh_started = self.now;
+            let settings = config_settings(&self.settings);
+            let Parts { mut config, faults, events, .. } = self.storage.parts();
+            let mut journal = Journal::new(&mut self.journal, faults, events);
+            self.config.begin(&settings, &mut config, &mut self.jobs, &mut journal, self.now);
+        }
+        while self.work {
+            let Parts { mut config, faults, events, states, .. } = self.storage.parts();
+            let mut journal = Journal::new(&mut self.journal, faults, events);
+            let mut forget = |event: &JobEvent| {
+                if let JobEvent::Removed { key, .. } = event {
+                    States::new(states).forget(key);
+                }
+            };
+            let (now, jobs) = (self.now, &mut self.jobs);
+            let done = self.config.work(bot, &mut config, jobs, &mut journal, now, &mut forget);
+            if journal.is_full() {
+                self.storage.grow_events();
+            }
+            match done {
+                Err(kind) => self.grow(kind),
+                Ok(None) => self.work = self.config.resource().is_none(),
+                Ok(Some(summary)) => {
+                    self.work = false;
+                    self.refreshed(summary);
+                }
+            }
+        }
+    }
+
+    fn refreshed(&mut self, summary: RefreshSummary) {
+        self.failures = 0;
+        self.outbox.note_refresh();
+        let again = summary.committed.deferred > 0
+            && summary.committed.changed_anything()
+            && self.at_once < MAX_AT_ONCE;
+        if again {
+            self.at_once += 1;
+            self.next_refresh = self.now;
+        } else {
+            self.at_once = 0;
+            self.planned = true;
+            let interval_ms = u64::from(self.settings.refresh_interval_s.max(1)) * 1000;
+            self.next_refresh = self.refresh_started.saturating_add(interval_ms).max(self.now);
+        }
+        let Parts { faults, events, .. } = self.storage.parts();
+        let mut journal = Journal::new(&mut self.journal, faults, events);
+        if !again && summary.committed.deferred > 0 {
+            let kind = FaultKind::Deferred;
+            journal.fault(Fault { account: 0, entity: 0, item: (Kind::Job, 0), kind });
+        }
+        journal.event(Event::Refreshed(summary));
+    }
+
+    fn refresh_request_ended(&mut self, bot: &B, outcome: Outcome) {
+        self.lanes[Lane::Refresh as usize].busy = false;
+        if outcome == Outcome::Ok {
+            self.outbox.note_other_success();
+        }
+        let settings = config_settings(&self.settings);
+        let Parts { mut config, faults, events, .. } = self.storage.parts();
+        let mut journal = Journal::new(&mut self.journal, faults, events);
+        match self.config.end(bot, &settings, &mut config, &mut journal, outcome) {
+            Step::Request => {}
+            Step::Work => self.work = true,
+            Step::Failed(error) => {
+                JobTable::new(&mut self.jobs, config.jobs.reborrow()).abort();
+                self.refresh_failed(error);
+            }
+        }
+        self.refresh(bot);
+    }
+
+    fn refresh_failed(&mut self, error: RefreshError) {
+        let interval_ms = u64::from(self.settings.refresh_interval_s.max(1)) * 1000;
+        let retry_in_ms = match error {
+            RefreshError::NotReady => NOT_READY_RETRY_MS,
+            RefreshError::Status(401 | 403) | RefreshError::WhichAccount { .. } | RefreshError::NoSuchAccount { .. } => {
+                interval_ms.max(DENIED_RETRY_MS)
+            }
+            _ => {
+                let ceiling = (1_000u64 << self.failures.min(20)).min(interval_ms);
+                self.failures += 1;
+                // Between half of it and all of it, so that many bots do not come back at once.
+                let half = u32::try_from(ceiling / 2).unwrap_or(u32::MAX);
+                ceiling - u64::from(self.random.below(half.saturating_add(1)))
+            }
+        };
+        self.next_refresh = self.now.saturating_add(retry_in_ms);
+        self.planned = true;
+        let Parts { faults, events, .. } = self.storage.parts();
+        let event = Event::RefreshFailed { error, retry_in_ms };
+        Journal::new(&mut self.journal, faults, events).event(event);
+    }
+
+    /// A refresh is wanted now rather than at its time (push refresh).
+    pub fn refresh_soon(&mut self) {
+        self.next_refresh = self.next_refresh.min(self.now);
+    }
+
+    // Runs.
+
+    /// A copy of the job's parameters, `None` if it has been removed.
+    #[must_use]
+    pub fn job(&mut self, run: RunId) -> Option<B::Job> {
+        let mem = self.storage.parts().config.jobs;
+        JobTable::new(&mut self.jobs, mem).params(run).map(|made| made.params.clone())
+    }
+
+    /// What `look` sees of the run's entity as it is configured now; `None` if it has none (any more).
+    pub fn entity<R>(
+        &mut self,
+        run: RunId,
+        look: impl FnOnce(crate::bot::EntityView<'_, B>) -> R,
+    ) -> Option<R> {
+        let mut config = self.storage.parts().config;
+        let table = JobTable::new(&mut self.jobs, config.jobs.reborrow());
+        let key = table.running_key(run)?;
+        let index = table.params(run)?.entity;
+        self.config.entity_of(&config, &key, index).map(look)
+    }
+
+    /// A copy of the `n`-th sensor of the run's entity.
+    #[must_use]
+    pub fn sensor(&mut self, run: RunId, n: usize) -> Option<Sensor<B::Sensor>> {
+        self.entity(run, |entity| {
+            let sensor = entity.sensors().nth(n)?;
+            Some(Sensor { id: sensor.id, interval: sensor.interval, details: sensor.details.clone() })
+        })?
+    }
+
+    /// A value is handed over for `account`; without a `time` it gets the present one.
+    ///
+    /// # Errors
+    /// [`HandOverError`]: it was not taken, and never collected.
+    pub fn handle_value(
+        &mut self,
+        account: u64,
+        time: Option<UnixMillis>,
+        path: &str,
+        number: &NumberText,
+    ) -> Result<(), HandOverError> {
+        let limit = self.settings.max_path_bytes.min(MAX_PATH_BYTES);
+        let path = ValuePath::new(path, limit).map_err(|e| HandOverError::Value(e.into()))?;
+        let time = match time.or_else(|| self.wall.use_at(self.now)) {
+            Some(unix) => ValueTime::Unix(unix),
+            None => ValueTime::Monotonic(self.now),
+        };
+        loop {
+            let mut mem = self.storage.parts().outbox;
+            match self.outbox.push(&mut mem, self.now, account, time, path, number) {
+                Err(PushError::TooManyAccounts { .. }) if self.storage.grow_queues() => {
+                    let mut mem = self.storage.parts().outbox;
+                    self.outbox.handle_grown(&mut mem);
+                }
+                result => return result.map_err(HandOverError::Outbox),
+            }
+        }
+    }
+
+    /// A run has ended, by itself or because it was cancelled. Late calls are harmless.
+    pub fn handle_completed(&mut self, run: RunId) {
+        if let Some(own) = &self.own
+            && own.run == run
+        {
+            self.close_own();
+        }
+        let mem = self.storage.parts().config.jobs;
+        let _ = JobTable::new(&mut self.jobs, mem).complete(run);
+    }
+
+    /// Reads a job's state into `buf`: its length.
+    #[must_use]
+    pub fn get_state(&mut self, job: &JobKey, name: &str, buf: &mut [u8]) -> Option<usize> {
+        States::new(self.storage.parts().states).get(job, name, buf)
+    }
+
+    /// Stores a job's state.
+    ///
+    /// # Errors
+    /// [`StateError`].
+    pub fn set_state(&mut self, job: &JobKey, name: &str, value: &[u8]) -> Result<(), StateError> {
+        States::new(self.storage.parts().states).set(job, name, value)
+    }
+
+    // A bot's own requests.
+
+    /// Queues a bot's own request: its id, or `None` while another run's is under way (try again when something has
+    /// happened). One that the same run has not finished is given up.
+    ///
+    /// # Errors
+    /// [`BackendError::TooLong`] if the body does not fit into the buffer.
+    pub fn start_own(
+        &mut self,
+        due: &Due,
+        request: OwnRequest,
+        draft: Option<&EntityDraft<'_>>,
+    ) -> Result<Option<OwnId>, BackendError> {
+        match &self.own {
+            Some(own) if own.run == due.run => self.close_own(),
+            Some(_) => return Ok(None),
+            None => {}
+        }
+        if self.lane(Lane::Own).busy {
+            return Ok(None);
+        }
+        let listing = self.storage.parts().listing;
+        let limit = listing.len();
+        let body_len = match draft {
+            Some(draft) => write_draft(draft, request, listing).ok_or(BackendError::TooLong { limit })?,
+            None => 0,
+        };
+        self.own_seq = self.own_seq.wrapping_add(1);
+        let framer = if request == OwnRequest::List { Framer::list("list") } else { Framer::document() };
+        let (id, stage, since) = (self.own_seq, OwnStage::Queued, self.now);
+        let (run, account) = (due.run, due.key.account);
+        self.own = Some(Own { id, run, account, request, body_len, stage, framer, since });
+        Ok(Some(OwnId(id)))
+    }
+
+    /// How a bot's own request gets on; an entity of a list is copied into `buf`.
+    ///
+    /// # Errors
+    /// [`BackendError`]; after [`BackendError::TooLong`] a list goes on with the next entity.
+    pub fn poll_own(&mut self, id: OwnId, buf: &mut [u8]) -> Result<OwnProgress, BackendError> {
+        let now = self.now;
+        let Some(own) = self.own.as_mut().filter(|o| o.id == id.0) else { return Err(BackendError::Stopped) };
+        own.since = now;
+        match own.stage {
+            OwnStage::Queued | OwnStage::Open => Ok(OwnProgress::Pending),
+            OwnStage::Entity(frame, until) => {
+                if now >= until {
+                    self.close_own();
+                    return Err(BackendError::TimedOut { limit_ms: LISTING_LIMIT_MS });
+                }
+                own.stage = OwnStage::Open;
+                let listing = self.storage.parts().listing;
+                let Frame::Element { len } = frame else {
+                    return Err(BackendError::TooLong { limit: listing.len() });
+                };
+                match (listing.get(..len), buf.get_mut(..len)) {
+                    (Some(from), Some(to)) => {
+                        to.copy_from_slice(from);
+                        Ok(OwnProgress::Entity(len))
+                    }
+                    _ => Err(BackendError::TooLong { limit: buf.len() }),
+                }
+            }
+            OwnStage::Ended(result) => {
+                self.own = None;
+                result.map(OwnProgress::Done)
+            }
+        }
+    }
+
+    fn close_own(&mut self) {
+        self.own = None;
+        self.lanes[Lane::Own as usize].busy = false;
+    }
+
+    fn own_failed(&mut self, error: BackendError) {
+        self.lanes[Lane::Own as usize].busy = false;
+        if let Some(own) = &mut self.own {
+            own.stage = OwnStage::Ended(Err(error));
+        }
+    }
+
+    fn own_body(&mut self, status: u16, bytes: &[u8]) -> BodyStatus {
+        let now = self.now;
+        let listing = self.storage.parts().listing;
+        let Some(own) = &mut self.own else { return BodyStatus::Unwanted };
+        if !(200..300).contains(&status) {
+            return BodyStatus::Taken(bytes.len());
+        }
+        if let OwnStage::Entity(_, until) = own.stage {
+            if now < until {
+                return BodyStatus::Taken(0);
+            }
+            self.own_failed(BackendError::TimedOut { limit_ms: LISTING_LIMIT_MS });
+            return BodyStatus::Unwanted;
+        }
+        match own.framer.push(bytes, listing) {
+            Ok((n, None)) => BodyStatus::Taken(n),
+            Ok((n, Some(frame))) => {
+                own.stage = match (own.request, frame) {
+                    (OwnRequest::List, _) => OwnStage::Entity(frame, now.saturating_add(u64::from(LISTING_LIMIT_MS))),
+                    (_, Frame::Element { len }) => OwnStage::Ended(Ok(first_id(listing.get(..len).unwrap_or_default()))),
+                    _ => OwnStage::Ended(Err(BackendError::TooLong { limit: listing.len() })),
+                };
+                BodyStatus::Taken(n)
+            }
+            Err(error) => {
+                self.own_failed(BackendError::Answer { offset: error.offset });
+                BodyStatus::Unwanted
+            }
+        }
+    }
+
+    fn own_ended(&mut self, status: u16) {
+        self.lanes[Lane::Own as usize].busy = false;
+        let Some(own) = &mut self.own else { return };
+        if !(200..300).contains(&status) {
+            own.stage = OwnStage::Ended(Err(BackendError::Status(status)));
+            return;
+        }
+        self.outbox.note_other_success();
+        own.stage = match (own.stage, own.request) {
+            (ended @ OwnStage::Ended(_), _) => ended,
+            (_, OwnRequest::List) => match own.framer.finish() {
+                Ok(_) => OwnStage::Ended(Ok(None)),
+                Err(error) => OwnStage::Ended(Err(BackendError::Answer { offset: error.offset })),
+            },
+            (_, OwnRequest::Create) => OwnStage::Ended(Err(BackendError::Answer { offset: 0 })),
+            _ => OwnStage::Ended(Ok(None)),
+        };
+    }
+
+    // Stop, and what it knows.
+
+    /// No run and no refresh begins from now on, values are sent without waiting for company.
+    pub fn stop(&mut self) {
+        self.stopping = true;
+        let mut mem = self.storage.parts().outbox;
+        self.outbox.flush(&mut mem, self.now);
+    }
+
+    /// Whether it was told to stop and has nothing under way or queued any more.
+    #[must_use]
+    pub fn is_finished(&mut self) -> bool {
+        let mem = self.storage.parts().config.jobs;
+        self.stopping && JobTable::new(&mut self.jobs, mem).running() == 0 && self.outbox.is_idle()
+    }
+
+    /// In the dry run: whether the refresh has ended, well or not.
+    #[must_use]
+    pub fn is_planned(&self) -> bool {
+        self.planned && self.config.is_idle()
+    }
+
+    /// Where every value is.
+    #[must_use]
+    pub const fn ledger(&self) -> &Ledger {
+        self.outbox.ledger()
+    }
+
+    /// What has happened to runs.
+    #[must_use]
+    pub fn counters(&mut self) -> JobCounters {
+        let mem = self.storage.parts().config.jobs;
+        JobTable::new(&mut self.jobs, mem).counters()
+    }
+
+    /// Runs under way, and jobs that are due and wait.
+    #[must_use]
+    pub fn load(&mut self) -> (usize, usize) {
+        let mem = self.storage.parts().config.jobs;
+        let table = JobTable::new(&mut self.jobs, mem);
+        (table.running(), table.ready())
+    }
+
+    /// What the refresh under way, or the last one, has found so far.
+    #[must_use]
+    pub const fn refresh_summary(&self) -> &RefreshSummary {
+        self.config.summary()
+    }
+
+    /// Looks at the job table.
+    pub fn jobs<R>(&mut self, look: impl FnOnce(&JobTable<'_, Made<B::Job>>) -> R) -> R {
+        let mem = self.storage.parts().config.jobs;
+        look(&JobTable::new(&mut self.jobs, mem))
+    }
+
+    /// The entity that a job was made of, as it is configured now.
+    pub fn entity_of<R>(
+        &mut self,
+        key: &JobKey,
+        look: impl FnOnce(crate::bot::EntityView<'_, B>) -> R,
+    ) -> Option<R> {
+        let mut config = self.storage.parts().config;
+        let index = JobTable::new(&mut self.jobs, config.jobs.reborrow()).get(key)?.1.entity;
+        self.config.entity_of(&config, key, index).map(look)
+    }
+
+    /// Its memory, to be looked at.
+    pub const fn storage(&self) -> &S {
+        &self.storage
+    }
+}
+
+fn write_draft(draft: &EntityDraft<'_>, request: OwnRequest, buf: &mut [u8]) -> Option<usize> {
+    let mut json = Writer::new(buf);
+    json.begin_object().key("name").string(draft.name).key("entity_type").string(draft.entity_type);
+    if request == OwnRequest::Create {
+        json.key("parent");
+        match draft.parent {
+            Some(id) => json.u64(id),
+            None => json.null(),
+        };
+    }
+    json.key("details").raw(draft.details.as_bytes());
+    if let Some(protocols) = draft.protocols {
+        json.key("protocols").raw(protocols.as_bytes());
+    }
+    json.end_object().finish().ok()
+}
+

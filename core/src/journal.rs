@@ -1,0 +1,645 @@
+//! What there is to say: faults of the configuration, remembered so that each is told when it appears and when it
+//! goes, and a bounded queue of events for the driver to log or to count.
+
+use core::fmt;
+
+use crate::hash::Fnv1a64;
+use crate::interval::{Interval, IntervalError};
+use crate::json::{DecodeError, DecodeErrorKind, FrameError, ReadError, ReadErrorKind};
+use crate::outbox::OutboxEvent;
+use crate::table::Committed;
+use crate::time::DateNotice;
+
+/// The kinds of things that have a table of their own.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub enum Kind {
+    /// Accounts.
+    Account,
+    /// Entities.
+    Entity,
+    /// Credentials.
+    Credential,
+    /// Sensors.
+    Sensor,
+    /// Jobs.
+    Job,
+    /// Intervals of all jobs together.
+    IntervalEntry,
+    /// Distinct intervals.
+    DistinctInterval,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Kind::Account => "account",
+            Kind::Entity => "entity",
+            Kind::Credential => "credential",
+            Kind::Sensor => "sensor",
+            Kind::Job => "job",
+            Kind::IntervalEntry => "interval entry",
+            Kind::DistinctInterval => "distinct interval",
+        })
+    }
+}
+
+/// What is wrong with a part of the configuration.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum FaultKind {
+    /// The element is longer than its buffer; what it was stays.
+    TooLong {
+        /// Its length in bytes.
+        bytes: u64,
+        /// The buffer's size in bytes.
+        limit: usize,
+    },
+    /// The element is nested deeper than can be read; what it was stays.
+    TooDeep {
+        /// The deepest level that can be read.
+        limit: usize,
+    },
+    /// The element was read and is not what the backend gives.
+    Malformed(ReadError),
+    /// The details were read and the bot refuses them.
+    Details(DetailsError),
+    /// The bot refuses the entity's settings.
+    Refused(&'static str),
+    /// A sensor's interval is none; the sensor is left out.
+    Interval(IntervalError),
+    /// A sensor's interval would be the ninth distinct one of its entity; the sensor is left out.
+    NinthInterval(Interval),
+    /// The entity has more sensors than there is room for; this one is left out.
+    TooManySensors {
+        /// How many there can be.
+        limit: usize,
+    },
+    /// No interval is left, so there is no job.
+    NoIntervals,
+    /// What the entity names is not in its account's list, or was not readable.
+    Missing,
+    /// It was named twice; the first one counts.
+    Duplicate,
+    /// There is no room for it.
+    Capacity {
+        /// Of what there is not enough.
+        of: Kind,
+        /// How many there can be.
+        capacity: usize,
+    },
+    /// There is no room for its new state before commit: it stays as it was until a further refresh.
+    Deferred,
+    /// A list of the account could not be had: the account's jobs stay as they were.
+    AccountFailed(RefreshError),
+}
+
+/// Why details were refused: what fits into an event of a [`DecodeError`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct DetailsError {
+    /// Where in the details, in bytes.
+    pub offset: u32,
+    /// The field.
+    pub field: Option<&'static str>,
+    /// What is wrong with it.
+    pub what: &'static str,
+    /// The details are beyond the bounds of what can be read, rather than refused.
+    pub beyond_bounds: bool,
+}
+
+impl From<&DecodeError> for DetailsError {
+    fn from(error: &DecodeError) -> Self {
+        let (what, beyond_bounds) = match error.kind() {
+            DecodeErrorKind::Read(ReadErrorKind::TextTooLong { .. }) => ("text too long", true),
+            DecodeErrorKind::Read(ReadErrorKind::TooDeep) | DecodeErrorKind::TooDeep => ("nested too deep", true),
+            DecodeErrorKind::Read(ReadErrorKind::Number(_)) => ("not the number expected", false),
+            DecodeErrorKind::Read(ReadErrorKind::LoneSurrogate) => ("half a surrogate pair", false),
+            DecodeErrorKind::Read(_) => ("not the kind of value expected", false),
+            DecodeErrorKind::WrongKind { .. } => ("another kind of value expected", false),
+            DecodeErrorKind::UnfitValue { .. } => ("value not allowed", false),
+            DecodeErrorKind::WrongLength { .. } | DecodeErrorKind::TooManyItems => ("too long", false),
+            DecodeErrorKind::MissingField(_) => ("missing", false),
+            DecodeErrorKind::DuplicateField(_) => ("there twice", false),
+            DecodeErrorKind::UnknownField(_) => ("unknown", false),
+            DecodeErrorKind::UnknownVariant(_) => ("none of the known values", false),
+            _ => ("refused", false),
+        };
+        let field = match error.kind() {
+            DecodeErrorKind::MissingField(f) | DecodeErrorKind::DuplicateField(f) => Some(*f),
+            _ => error.field(),
+        };
+        DetailsError { offset: u32::try_from(error.offset()).unwrap_or(u32::MAX), field, what, beyond_bounds }
+    }
+}
+
+impl fmt::Display for DetailsError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(field) = self.field {
+            write!(f, "`{field}`: ")?;
+        }
+        write!(f, "{} (byte {})", self.what, self.offset)
+    }
+}
+
+/// What is wrong, and with what.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Fault {
+    /// The account, 0 if none.
+    pub account: u64,
+    /// The entity, 0 if none.
+    pub entity: u64,
+    /// Kind and id of the credential or sensor, or of what else it is about.
+    pub item: (Kind, u64),
+    /// What is wrong.
+    pub kind: FaultKind,
+}
+
+impl Fault {
+    /// A number that is equal for the same fault of the same thing, whatever its circumstances.
+    fn identity(&self) -> u64 {
+        let kind = match self.kind {
+            FaultKind::TooLong { .. } => 1,
+            FaultKind::TooDeep { .. } => 2,
+            FaultKind::Malformed(_) => 3,
+            FaultKind::Details(_) => 4,
+            FaultKind::Refused(_) => 5,
+            FaultKind::Interval(_) => 6,
+            FaultKind::NinthInterval(_) => 7,
+            FaultKind::TooManySensors { .. } => 8,
+            FaultKind::NoIntervals => 9,
+            FaultKind::Missing => 10,
+            FaultKind::Duplicate => 11,
+            FaultKind::Capacity { .. } => 12,
+            FaultKind::Deferred => 13,
+            FaultKind::AccountFailed(_) => 14,
+        };
+        let (of, id) = self.item;
+        Fnv1a64::new().bytes(&[kind, of as u8]).u64(self.account).u64(self.entity).u64(id).finish()
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "account {}", self.account)?;
+        if self.entity != 0 {
+            write!(f, ", entity {}", self.entity)?;
+        }
+        let (of, id) = self.item;
+        if id != 0 {
+            write!(f, ", {of} {id}")?;
+        }
+        f.write_str(": ")?;
+        match self.kind {
+            FaultKind::TooLong { bytes, limit } => {
+                write!(f, "{of} of {bytes} bytes is longer than the buffer of {limit} bytes, left as it was")
+            }
+            FaultKind::TooDeep { limit } => write!(f, "{of} is nested deeper than {limit} levels, left as it was"),
+            FaultKind::Malformed(e) => write!(f, "{of} is not what the backend gives: {e}"),
+            FaultKind::Details(e) => write!(f, "details of the {of} refused: {e}"),
+            FaultKind::Refused(why) => f.write_str(why),
+            FaultKind::Interval(e) => write!(f, "{e}; the sensor is left out"),
+            FaultKind::NinthInterval(i) => {
+                write!(f, "interval {i} would be the ninth distinct one of this job; the sensor is left out")
+            }
+            FaultKind::TooManySensors { limit } => {
+                write!(f, "more than the {limit} sensors that an entity can have here; the sensor is left out")
+            }
+            FaultKind::NoIntervals => f.write_str("no interval, so no job"),
+            FaultKind::Missing => write!(f, "{of} is not in the account's list, or not readable"),
+            FaultKind::Duplicate => write!(f, "{of} is named twice, the first one counts"),
+            FaultKind::Capacity { of, capacity } => {
+                write!(f, "not taken: there is room for {capacity} {}", Plural(of))
+            }
+            FaultKind::Deferred => write!(f, "no spare room for its new state, it follows with a further refresh"),
+            FaultKind::AccountFailed(e) => write!(f, "its jobs stay as they were: {e}"),
+        }
+    }
+}
+
+struct Plural(Kind);
+
+impl fmt::Display for Plural {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Kind::Entity => f.write_str("entities"),
+            Kind::IntervalEntry => f.write_str("intervals of all jobs together"),
+            kind => write!(f, "{kind}s"),
+        }
+    }
+}
+
+/// Why a refresh, or a list of it, failed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum RefreshError {
+    /// No connection to the backend.
+    NotSent,
+    /// The connection broke, or a time limit passed.
+    Lost,
+    /// The backend answered with this status.
+    Status(u16),
+    /// The body is not what the backend gives.
+    Body(FrameError),
+    /// The answer lacks what is needed, at this place of its (only) element.
+    Answer(ReadError),
+    /// The answer is longer than the buffer for one element.
+    TooLong {
+        /// The buffer's size in bytes.
+        limit: usize,
+    },
+    /// The backend is not ready: its database wants a migration, or nobody has signed up yet.
+    NotReady,
+    /// The bot sees no account, or several: the setting `ACCOUNT_ID` must name the one to post to.
+    WhichAccount {
+        /// How many accounts it sees.
+        seen: usize,
+    },
+    /// The account that `ACCOUNT_ID` names is not among those that the bot sees.
+    NoSuchAccount {
+        /// The account.
+        account: u64,
+    },
+}
+
+impl fmt::Display for RefreshError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RefreshError::NotSent => f.write_str("no connection to the backend"),
+            RefreshError::Lost => f.write_str("the connection to the backend broke or was silent for too long"),
+            RefreshError::Status(401) => f.write_str(
+                "the backend answered 401: check that the bot's token is right and that the bot still exists; a proxy \
+                 must not add an Authorization header",
+            ),
+            RefreshError::Status(403) => f.write_str(
+                "the backend answered 403: check the bot's permissions (accounts/N/entities, credentials, sensors: GET)",
+            ),
+            RefreshError::Status(404) => {
+                f.write_str("the backend answered 404: check BACKEND_URL, which usually ends in /api")
+            }
+            RefreshError::Status(s @ 300..=399) => {
+                write!(f, "the backend answered {s}, a redirect, which is not followed: check BACKEND_URL")
+            }
+            RefreshError::Status(s) => write!(f, "the backend answered {s}"),
+            RefreshError::Body(e) => write!(f, "the answer is not what the backend gives: {e}"),
+            RefreshError::Answer(e) => write!(f, "the answer lacks what is needed: {e}"),
+            RefreshError::TooLong { limit } => write!(f, "the answer is longer than the buffer of {limit} bytes"),
+            RefreshError::NotReady => f.write_str("the backend is not ready (migration needed or no user yet)"),
+            RefreshError::WhichAccount { seen } => {
+                write!(f, "the bot sees {seen} accounts: set ACCOUNT_ID to the one that its values belong to")
+            }
+            RefreshError::NoSuchAccount { account } => {
+                write!(f, "the account {account} that ACCOUNT_ID names is not among those that the bot sees")
+            }
+        }
+    }
+}
+
+impl core::error::Error for RefreshError {}
+
+/// What a refresh found and did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct RefreshSummary {
+    /// Requests sent, repeated ones not counted.
+    pub requests: u32,
+    /// Accounts read.
+    pub accounts: u32,
+    /// Accounts of which a list failed.
+    pub failed_accounts: u32,
+    /// Elements of all lists.
+    pub elements: u32,
+    /// Entities that concern this bot.
+    pub entities: u32,
+    /// Jobs after it.
+    pub jobs: u32,
+    /// Faults, those told before included.
+    pub faults: u32,
+    /// What it did to the jobs.
+    pub committed: Committed,
+    /// From its start to its end, in milliseconds.
+    pub took_ms: u64,
+}
+
+impl fmt::Display for RefreshSummary {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let c = &self.committed;
+        write!(
+            f,
+            "{} jobs ({} new, {} changed, {} removed) of {} entities in {} accounts; {} requests, {} faults, {} ms",
+            self.jobs, c.added, c.changed, c.removed, self.entities, self.accounts, self.requests, self.faults, self.took_ms
+        )?;
+        if self.failed_accounts > 0 {
+            write!(f, "; {} accounts failed", self.failed_accounts)?;
+        }
+        Ok(())
+    }
+}
+
+/// Something worth a line in a log.
+#[derive(Clone, Copy, PartialEq, Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// A fault has appeared.
+    Fault(Fault),
+    /// A fault has gone.
+    FaultGone(Fault),
+    /// Events were lost because the queue was full.
+    Lost(u32),
+    /// The backend's `/profile` was read: the bot's user id.
+    Profile {
+        /// Its id.
+        user_id: u64,
+    },
+    /// The token belongs to a bot of another protocol, so entities of this one are probably not given to it.
+    OtherProtocol,
+    /// The account of a custom bot.
+    OwnAccount {
+        /// Its id.
+        account: u64,
+    },
+    /// A refresh has ended.
+    Refreshed(RefreshSummary),
+    /// A refresh failed; nothing was removed.
+    RefreshFailed {
+        /// Why.
+        error: RefreshError,
+        /// When it will be tried again, in milliseconds from now.
+        retry_in_ms: u64,
+    },
+    /// The deadline of a run has passed.
+    RunCancelled(crate::jobs::JobKey),
+    /// What a `Date` header told.
+    Clock(DateNotice),
+    /// Of the delivery of values.
+    Outbox(OutboxEvent),
+}
+
+impl Event {
+    /// Whether it asks for somebody's attention.
+    #[must_use]
+    pub fn is_warning(&self) -> bool {
+        match self {
+            Event::Fault(_) | Event::Lost(_) | Event::RefreshFailed { .. } | Event::RunCancelled(_) | Event::OtherProtocol => true,
+            Event::FaultGone(_) | Event::Profile { .. } | Event::OwnAccount { .. } => false,
+            Event::Refreshed(s) => s.failed_accounts > 0,
+            Event::Clock(n) => matches!(n, DateNotice::Skewed(_)),
+            Event::Outbox(e) => !matches!(
+                e,
+                OutboxEvent::RoomAgain { .. }
+                    | OutboxEvent::BackToPut { .. }
+                    | OutboxEvent::Recovered { .. }
+                    | OutboxEvent::LinkUp
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Event {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Event::Fault(fault) => write!(f, "{fault}"),
+            Event::FaultGone(fault) => write!(f, "no longer: {fault}"),
+            Event::Lost(n) => write!(f, "{n} events were lost: the queue was full"),
+            Event::Profile { user_id } => write!(f, "this bot's user id is {user_id}"),
+            Event::OtherProtocol => {
+                f.write_str("the token belongs to a bot of another protocol: entities that name their bot are not for it")
+            }
+            Event::OwnAccount { account } => write!(f, "values go to account {account}"),
+            Event::Refreshed(s) => write!(f, "refreshed: {s}"),
+            Event::RefreshFailed { error, retry_in_ms } => {
+                write!(f, "refresh failed, jobs stay as they were: {error}; next try in {retry_in_ms} ms")
+            }
+            Event::RunCancelled(key) => write!(f, "{key}: the run was cancelled at its deadline"),
+            Event::Clock(DateNotice::Skewed(ms)) => {
+                write!(f, "this machine's clock is off from the backend's by {ms} ms")
+            }
+            Event::Clock(DateNotice::Moved(ms)) => write!(f, "the clock was moved by {ms} ms"),
+            Event::Clock(_) => f.write_str("the clock is known"),
+            Event::Outbox(e) => write!(f, "{e}"),
+        }
+    }
+}
+
+/// Room for one remembered fault.
+#[derive(Clone, Copy, Debug)]
+pub struct FaultSlot {
+    fault: Option<Fault>,
+    seen: bool,
+}
+
+impl FaultSlot {
+    /// No fault.
+    pub const EMPTY: Self = FaultSlot { fault: None, seen: false };
+}
+
+/// What a journal remembers besides its memory.
+#[derive(Clone, Debug, Default)]
+pub struct JournalState {
+    faults: u32,
+    /// Faults of the refresh under way.
+    count: u32,
+    head: u32,
+    len: u32,
+    lost: u32,
+}
+
+impl JournalState {
+    /// Nothing to say yet.
+    #[must_use]
+    pub const fn new() -> Self {
+        JournalState { faults: 0, count: 0, head: 0, len: 0, lost: 0 }
+    }
+
+    /// Faults of the refresh under way, or of the last one.
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        self.count
+    }
+}
+
+/// The journal for the time of a call. Reporting a fault costs a look at each remembered one.
+#[derive(Debug)]
+pub struct Journal<'a> {
+    state: &'a mut JournalState,
+    faults: &'a mut [FaultSlot],
+    events: &'a mut [Option<Event>],
+}
+
+impl<'a> Journal<'a> {
+    /// The journal of `state` in the memory `faults` (8 on a board, 1024 on a host) and `events`.
+    #[must_use]
+    pub fn new(
+        state: &'a mut JournalState,
+        faults: &'a mut [FaultSlot],
+        events: &'a mut [Option<Event>],
+    ) -> Self {
+        Journal { state, faults, events }
+    }
+
+    /// Faults of the refresh under way, or of the last one.
+    #[must_use]
+    pub const fn count(&self) -> u32 {
+        self.state.count
+    }
+
+    /// The same journal, for a shorter time.
+    pub fn reborrow(&mut self) -> Journal<'_> {
+        Journal { state: self.state, faults: self.faults, events: self.events }
+    }
+
+    /// A refresh begins.
+    pub fn begin(&mut self) {
+        self.state.count = 0;
+        for slot in self.used() {
+            slot.seen = false;
+        }
+    }
+
+    fn used(&mut self) -> &mut [FaultSlot] {
+        let n = self.state.faults as usize;
+        self.faults.get_mut(..n).unwrap_or_default()
+    }
+
+    /// Reports a fault: told if it is new and there is room to remember it, counted in any case.
+    pub fn fault(&mut self, fault: Fault) {
+        self.state.count = self.state.count.saturating_add(1);
+        let identity = fault.identity();
+        for slot in self.used() {
+            if slot.fault.is_some_and(|f| f.identity() == identity) {
+                slot.seen = true;
+                slot.fault = Some(fault);
+                return;
+            }
+        }
+        if let Some(slot) = self.faults.get_mut(self.state.faults as usize) {
+            *slot = FaultSlot { fault: Some(fault), seen: true };
+            self.state.faults += 1;
+            self.event(Event::Fault(fault));
+        }
+    }
+
+    /// A refresh was committed: faults that it did not meet are gone, unless `unknown` says that it did not look.
+    pub fn commit(&mut self, unknown: impl Fn(&Fault) -> bool) {
+        let mut at = 0usize;
+        while at < self.state.faults as usize {
+            let Some(slot) = self.faults.get(at).copied() else { break };
+            match slot.fault {
+                Some(fault) if !slot.seen && !unknown(&fault) => {
+                    self.event(Event::FaultGone(fault));
+                    self.state.faults -= 1;
+                    let last = self.state.faults as usize;
+                    self.faults.swap(at, last);
+                }
+                _ => at += 1,
+            }
+        }
+    }
+
+    /// Queues an event; if the queue is full, it is lost and counted.
+    pub fn event(&mut self, event: Event) {
+        let (len, capacity) = (self.state.len as usize, self.events.len());
+        if len >= capacity {
+            self.state.lost = self.state.lost.saturating_add(1);
+            return;
+        }
+        let at = (self.state.head as usize + len) % capacity;
+        if let Some(slot) = self.events.get_mut(at) {
+            *slot = Some(event);
+            self.state.len += 1;
+        }
+    }
+
+    /// The next event, in order.
+    pub fn poll(&mut self) -> Option<Event> {
+        if self.state.len == 0 {
+            let lost = core::mem::take(&mut self.state.lost);
+            return (lost > 0).then_some(Event::Lost(lost));
+        }
+        let head = self.state.head as usize;
+        let event = self.events.get_mut(head)?.take();
+        self.state.head = ((head + 1) % self.events.len()) as u32;
+        self.state.len -= 1;
+        event
+    }
+
+    /// Whether the queue has no room for another event.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.state.len as usize >= self.events.len()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn fault(id: u64) -> Fault {
+        Fault { account: 1, entity: 2, item: (Kind::Sensor, id), kind: FaultKind::Missing }
+    }
+
+    struct Owner(JournalState, [FaultSlot; 2], [Option<Event>; 4]);
+    impl Owner {
+        fn new() -> Self {
+            Owner(JournalState::new(), [FaultSlot::EMPTY; 2], [None; 4])
+        }
+        fn journal(&mut self) -> Journal<'_> {
+            Journal::new(&mut self.0, &mut self.1, &mut self.2)
+        }
+        fn refresh(&mut self, faults: &[u64]) -> std::vec::Vec<Event> {
+            let mut j = self.journal();
+            j.begin();
+            faults.iter().for_each(|&id| j.fault(fault(id)));
+            j.commit(|_| false);
+            std::iter::from_fn(|| j.poll()).collect()
+        }
+    }
+
+    #[test]
+    fn a_fault_is_told_when_it_appears_and_when_it_goes() {
+        let mut o = Owner::new();
+        assert_eq!(o.refresh(&[7]), [Event::Fault(fault(7))]);
+        assert_eq!(o.refresh(&[7]), []);
+        assert_eq!(o.refresh(&[8]), [Event::Fault(fault(8)), Event::FaultGone(fault(7))]);
+        assert_eq!(o.refresh(&[]), [Event::FaultGone(fault(8))]);
+    }
+
+    #[test]
+    fn faults_beyond_the_table_are_counted() {
+        let mut o = Owner::new();
+        assert_eq!(o.refresh(&[1, 2, 3, 4]).len(), 2);
+        assert_eq!(o.0.count(), 4);
+    }
+
+    #[test]
+    fn a_fault_of_an_account_that_was_not_read_is_not_gone() {
+        let mut o = Owner::new();
+        o.refresh(&[7]);
+        let mut j = o.journal();
+        j.begin();
+        j.commit(|f| f.account == 1);
+        assert_eq!(j.poll(), None);
+        assert_eq!(o.refresh(&[7]), []);
+    }
+
+    #[test]
+    fn events_beyond_the_queue_are_counted_as_lost() {
+        let mut o = Owner::new();
+        let mut j = o.journal();
+        for user_id in 0..6 {
+            j.event(Event::Profile { user_id });
+        }
+        let told: std::vec::Vec<_> = std::iter::from_fn(|| j.poll()).collect();
+        assert_eq!(told.len(), 5);
+        assert_eq!(told.last(), Some(&Event::Lost(2)));
+    }
+
+    #[test]
+    fn a_fault_names_what_where_and_the_limit() {
+        let text = std::format!("{}", Fault { kind: FaultKind::Interval(Interval::new(-5).unwrap_err()), ..fault(9) });
+        assert_eq!(text, "account 1, entity 2, sensor 9: interval -5 s is not within 1..=2147483647 s; the sensor is left out");
+    }
+}

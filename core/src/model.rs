@@ -1,0 +1,499 @@
+//! What is kept of the backend's entities, credentials and sensors, and how one of their JSON elements is read.
+//!
+//! Each detail is stored once and referred to by index; a sensor or credential is stored only if a kept entity
+//! names it.
+
+use core::fmt;
+
+use crate::hash::Fnv1a64;
+use crate::interval::{Interval, IntervalError};
+use crate::json::{Kind, NumberError, ReadError, ReadErrorKind, Reader, Span, Text};
+use crate::table::TableKey;
+
+/// An entity, credential or sensor: its account and its id.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct ItemKey {
+    /// The account.
+    pub account: u64,
+    /// The id within its kind.
+    pub id: u64,
+}
+
+impl TableKey for ItemKey {
+    fn hash(&self) -> u64 {
+        Fnv1a64::new().u64(self.account).u64(self.id).finish()
+    }
+    fn account(&self) -> u64 {
+        self.account
+    }
+}
+
+/// An interval as the backend gives it: null, a number of seconds that may be 0 or negative, or something else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct RawInterval(i32);
+
+impl RawInterval {
+    /// Not given.
+    pub const NULL: Self = RawInterval(i32::MIN);
+    const NOT_WHOLE: Self = RawInterval(i32::MIN + 1);
+
+    fn read(reader: &mut Reader<'_>) -> Result<Self, ReadError> {
+        match reader.peek()? {
+            Kind::Null => {
+                reader.skip_value()?;
+                Ok(Self::NULL)
+            }
+            Kind::Number | Kind::String => match reader.clone().decimal() {
+                Ok(_) => match reader.decimal()?.to_i64() {
+                    Ok(s) => Ok(i32::try_from(s).ok().filter(|s| *s > Self::NOT_WHOLE.0).map_or(Self::NOT_WHOLE, Self)),
+                    Err(_) => Ok(Self::NOT_WHOLE),
+                },
+                Err(ReadError { kind: ReadErrorKind::Number(_), .. }) => {
+                    reader.skip_value()?;
+                    Ok(Self::NOT_WHOLE)
+                }
+                Err(error) => Err(error),
+            },
+            _ => {
+                reader.skip_value()?;
+                Ok(Self::NOT_WHOLE)
+            }
+        }
+    }
+
+    pub(crate) const fn raw(self) -> i32 {
+        self.0
+    }
+
+    /// Whether it is not given.
+    #[must_use]
+    pub const fn is_null(self) -> bool {
+        self.0 == Self::NULL.0
+    }
+
+    /// This one, or `default` if it is not given.
+    #[must_use]
+    pub const fn or(self, default: RawInterval) -> RawInterval {
+        if self.is_null() { default } else { self }
+    }
+
+    /// The interval; `None` if it is not given.
+    ///
+    /// # Errors
+    /// [`IntervalError`]: a number that is no interval.
+    pub const fn checked(self) -> Result<Option<Interval>, IntervalError> {
+        if self.is_null() {
+            return Ok(None);
+        }
+        if self.0 == Self::NOT_WHOLE.0 {
+            return Err(IntervalError::NotWhole);
+        }
+        match Interval::new(self.0 as i64) {
+            Ok(interval) => Ok(Some(interval)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+/// A sensor of an entity.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Link {
+    /// The sensor's id.
+    pub id: u64,
+    /// The sensor's index in its table.
+    pub sensor: u32,
+    /// The entity's own interval for it.
+    pub interval: RawInterval,
+}
+
+/// The sensors of one entity, in memory that the storage chooses: inline on a board, on the heap on a host.
+pub trait LinkList: Clone {
+    /// No link.
+    fn new() -> Self;
+    /// Inserts at `at`.
+    ///
+    /// # Errors
+    /// [`LinksFull`]; nothing has changed.
+    fn insert(&mut self, at: usize, link: Link) -> Result<(), LinksFull>;
+    /// Removes the last one.
+    fn pop(&mut self) -> Option<Link>;
+    /// All of them.
+    fn as_slice(&self) -> &[Link];
+    /// All of them, to be changed.
+    fn as_mut_slice(&mut self) -> &mut [Link];
+}
+
+/// More sensors than there is room for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct LinksFull {
+    /// How many there can be.
+    pub capacity: usize,
+}
+
+impl fmt::Display for LinksFull {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "an entity can have {} sensors here", self.capacity)
+    }
+}
+
+impl core::error::Error for LinksFull {}
+
+impl<const N: usize> LinkList for heapless::Vec<Link, N> {
+    fn new() -> Self {
+        heapless::Vec::new()
+    }
+    fn insert(&mut self, at: usize, link: Link) -> Result<(), LinksFull> {
+        if at > self.len() {
+            return Err(LinksFull { capacity: N });
+        }
+        heapless::Vec::insert(self, at, link).map_err(|_| LinksFull { capacity: N })
+    }
+    fn pop(&mut self) -> Option<Link> {
+        heapless::Vec::pop(self)
+    }
+    fn as_slice(&self) -> &[Link] {
+        self
+    }
+    fn as_mut_slice(&mut self) -> &mut [Link] {
+        self
+    }
+}
+
+/// What is kept of an entity.
+#[derive(Clone, Debug)]
+pub struct EntityRecord<N, D, L> {
+    /// Hash of all that is kept of it; sensors as a set.
+    pub hash: u64,
+    /// Its name.
+    pub name: N,
+    /// Its parent's id, 0 if none.
+    pub parent: u64,
+    /// Its details.
+    pub details: D,
+    /// Its credential's index.
+    pub credential: u32,
+    /// Its sensors by ascending id.
+    pub links: L,
+}
+
+/// What is kept of a credential or sensor. Details can hold secrets, so there is no `Debug`.
+#[derive(Clone)]
+pub struct DetailRecord<D> {
+    /// Hash of the element's bytes.
+    pub hash: u64,
+    /// A sensor's default interval.
+    pub default_interval: RawInterval,
+    /// Its details; `None` until they are read, or if they were refused.
+    pub details: Option<D>,
+}
+
+impl<D> DetailRecord<D> {
+    /// Named by an entity, not read yet.
+    pub const UNREAD: Self = DetailRecord { hash: 0, default_interval: RawInterval::NULL, details: None };
+}
+
+/// What is kept of a credential.
+pub type CredentialRecord<D> = DetailRecord<D>;
+/// What is kept of a sensor.
+pub type SensorRecord<D> = DetailRecord<D>;
+
+/// An entity's element of the list, taken apart but for its details and protocols.
+#[derive(Clone, Copy, Debug)]
+pub struct EntityHead<'a> {
+    /// Its id.
+    pub id: u64,
+    /// Its name.
+    pub name: Option<Text<'a>>,
+    /// Whether `entity_type` is `device`.
+    pub is_device: bool,
+    /// Its parent's id, 0 if none.
+    pub parent: u64,
+    /// Where its details are.
+    pub details: Span,
+    /// Where its protocols are; `None` if the backend's list has none (before November 2019).
+    pub protocols: Option<Span>,
+}
+
+/// What an entity says of one protocol.
+#[derive(Clone, Copy, Debug)]
+pub struct ProtocolEntry {
+    /// Its credential's id.
+    pub credential: Option<u64>,
+    /// The bot that polls it; `None`: any bot of the protocol.
+    pub bot: Option<u64>,
+    /// Where its sensors are, within the entity's bytes.
+    pub sensors: Option<Span>,
+}
+
+fn optional_id(reader: &mut Reader<'_>) -> Result<Option<u64>, ReadError> {
+    if reader.null()? { Ok(None) } else { reader.u64().map(Some) }
+}
+
+pub(crate) fn missing(reader: &Reader<'_>) -> ReadError {
+    ReadError { offset: reader.offset(), kind: ReadErrorKind::Number(NumberError::NotANumber) }
+}
+
+impl<'a> EntityHead<'a> {
+    /// Reads an entity's element.
+    ///
+    /// # Errors
+    /// Where it is not what an entity is.
+    pub fn read(element: &'a [u8]) -> Result<Self, ReadError> {
+        let mut reader = Reader::new(element);
+        let (mut id, mut name, mut is_device, mut parent) = (None, None, false, 0);
+        let (mut details, mut protocols) = (Span::default(), None);
+        reader.begin_object()?;
+        while let Some(key) = reader.next_key()? {
+            if key == "id" {
+                id = Some(reader.u64()?);
+            } else if key == "name" {
+                name = Some(reader.text()?);
+            } else if key == "entity_type" {
+                is_device = reader.text()? == "device";
+            } else if key == "parent" {
+                parent = optional_id(&mut reader)?.unwrap_or(0);
+            } else if key == "details" {
+                details = reader.skip_value()?;
+            } else if key == "protocols" {
+                protocols = Some(reader.skip_value()?);
+            } else {
+                reader.skip_value()?;
+            }
+        }
+        let id = id.ok_or_else(|| missing(&reader))?;
+        Ok(EntityHead { id, name, is_device, parent, details, protocols })
+    }
+
+    /// What it says of `protocol`, if anything. `element` is what it was read from.
+    ///
+    /// # Errors
+    /// Where it is not what the backend gives.
+    pub fn protocol(&self, element: &[u8], protocol: &str) -> Result<Option<ProtocolEntry>, ReadError> {
+        let Some(span) = self.protocols else { return Ok(None) };
+        let mut reader = Reader::new(span.of(element));
+        let mut found = None;
+        if reader.null().map_err(|e| shift(e, span))? {
+            return Ok(None);
+        }
+        read_protocols(&mut reader, protocol, &mut found).map_err(|e| shift(e, span))?;
+        Ok(found.map(|mut entry: ProtocolEntry| {
+            if let Some(s) = &mut entry.sensors {
+                s.start += span.start;
+                s.end += span.start;
+            }
+            entry
+        }))
+    }
+}
+
+fn shift(error: ReadError, span: Span) -> ReadError {
+    ReadError { offset: error.offset + span.start, ..error }
+}
+
+fn read_protocols(reader: &mut Reader<'_>, protocol: &str, found: &mut Option<ProtocolEntry>) -> Result<(), ReadError> {
+    reader.begin_object()?;
+    while let Some(key) = reader.next_key()? {
+        if !(key == *protocol) {
+            reader.skip_value()?;
+            continue;
+        }
+        let mut entry = ProtocolEntry { credential: None, bot: None, sensors: None };
+        reader.begin_object()?;
+        while let Some(key) = reader.next_key()? {
+            if key == "credential" {
+                entry.credential = optional_id(reader)?;
+            } else if key == "bot" {
+                entry.bot = optional_id(reader)?;
+            } else if key == "sensors" {
+                let null = reader.peek()? == Kind::Null;
+                let span = reader.skip_value()?;
+                entry.sensors = (!null).then_some(span);
+            } else {
+                reader.skip_value()?;
+            }
+        }
+        *found = Some(entry);
+    }
+    Ok(())
+}
+
+/// Reads an entity's sensors, and hands on the id and interval of each.
+///
+/// # Errors
+/// Where they are not what the backend gives.
+pub fn read_sensors(
+    element: &[u8],
+    span: Span,
+    mut each: impl FnMut(u64, RawInterval),
+) -> Result<(), ReadError> {
+    let mut reader = Reader::new(span.of(element));
+    let mut read = || {
+        reader.begin_array()?;
+        while reader.next_item()? {
+            let (mut id, mut interval) = (None, RawInterval::NULL);
+            reader.begin_object()?;
+            while let Some(key) = reader.next_key()? {
+                if key == "sensor" {
+                    id = Some(reader.u64()?);
+                } else if key == "interval" {
+                    interval = RawInterval::read(&mut reader)?;
+                } else {
+                    reader.skip_value()?;
+                }
+            }
+            each(id.ok_or_else(|| missing(&reader))?, interval);
+        }
+        Ok(())
+    };
+    read().map_err(|e| shift(e, span))
+}
+
+/// A credential's or sensor's element of the list, taken apart but for its details.
+#[derive(Clone, Copy, Debug)]
+pub struct DetailHead {
+    /// Its id.
+    pub id: u64,
+    /// A sensor's default interval.
+    pub default_interval: RawInterval,
+    /// Where its details are.
+    pub details: Span,
+}
+
+impl DetailHead {
+    /// Reads a credential's or sensor's element.
+    ///
+    /// # Errors
+    /// Where it is not what the backend gives.
+    pub fn read(element: &[u8]) -> Result<Self, ReadError> {
+        let mut reader = Reader::new(element);
+        let (mut id, mut default_interval, mut details) = (None, RawInterval::NULL, Span::default());
+        reader.begin_object()?;
+        while let Some(key) = reader.next_key()? {
+            if key == "id" {
+                id = Some(reader.u64()?);
+            } else if key == "default_interval" {
+                default_interval = RawInterval::read(&mut reader)?;
+            } else if key == "details" {
+                details = reader.skip_value()?;
+            } else {
+                reader.skip_value()?;
+            }
+        }
+        Ok(DetailHead { id: id.ok_or_else(|| missing(&reader))?, default_interval, details })
+    }
+}
+
+/// The id of an element of which only the beginning is there: `id` is its first key.
+#[must_use]
+pub fn first_id(prefix: &[u8]) -> Option<u64> {
+    let mut reader = Reader::new(prefix);
+    reader.begin_object().ok()?;
+    let key = reader.next_key().ok()??;
+    if key == "id" { reader.u64().ok() } else { None }
+}
+
+/// An entity of any protocol and type, as [`crate::bot::Context::next_entity`] copies it out.
+#[derive(Clone, Copy, Debug)]
+pub struct ListedEntity<'a> {
+    /// Its id.
+    pub id: u64,
+    /// Its name.
+    pub name: Text<'a>,
+    /// `device` or `interface`.
+    pub entity_type: Text<'a>,
+    /// The entity that it belongs to.
+    pub parent: Option<u64>,
+    /// Its details: JSON.
+    pub details: &'a str,
+    /// Its protocols: JSON, to be sent back when it is changed.
+    pub protocols: &'a str,
+}
+
+impl<'a> ListedEntity<'a> {
+    /// Takes an entity's JSON apart.
+    ///
+    /// # Errors
+    /// Where it is not what an entity is.
+    pub fn parse(element: &'a [u8]) -> Result<Self, ReadError> {
+        let mut reader = Reader::new(element);
+        let (mut id, mut name, mut entity_type, mut parent) = (None, None, None, None);
+        let (mut details, mut protocols) = (None, None);
+        reader.begin_object()?;
+        while let Some(key) = reader.next_key()? {
+            if key == "id" {
+                id = Some(reader.u64()?);
+            } else if key == "name" {
+                name = Some(reader.text()?);
+            } else if key == "entity_type" {
+                entity_type = Some(reader.text()?);
+            } else if key == "parent" {
+                parent = optional_id(&mut reader)?;
+            } else if key == "details" {
+                details = Some(reader.skip_value()?);
+            } else if key == "protocols" {
+                protocols = Some(reader.skip_value()?);
+            } else {
+                reader.skip_value()?;
+            }
+        }
+        let json = |span: Option<Span>| span.and_then(|s| core::str::from_utf8(s.of(element)).ok()).unwrap_or("{}");
+        let gone = || missing(&reader);
+        Ok(ListedEntity {
+            id: id.ok_or_else(gone)?,
+            name: name.ok_or_else(gone)?,
+            entity_type: entity_type.ok_or_else(gone)?,
+            parent,
+            details: json(details),
+            protocols: json(protocols),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{format, vec, vec::Vec};
+
+    fn interval(json: &str) -> RawInterval {
+        let element = format!("{{\"id\":1,\"default_interval\":{json}}}");
+        DetailHead::read(element.as_bytes()).unwrap().default_interval
+    }
+
+    #[test]
+    fn an_interval_is_read_as_number_decimal_or_text_and_judged_later() {
+        for (json, seconds) in [("60", 60), ("60.0", 60), ("\"60\"", 60), ("6e1", 60), ("2147483647", 2_147_483_647)] {
+            assert_eq!(interval(json).checked().unwrap().unwrap().seconds(), seconds, "{json}");
+        }
+        assert_eq!(interval("null").checked(), Ok(None));
+        assert_eq!(interval("0").checked(), Err(IntervalError::OutOfRange { seconds: 0 }));
+        assert_eq!(interval("-5").checked(), Err(IntervalError::OutOfRange { seconds: -5 }));
+        for odd in ["2.5", "\"abc\"", "true", "[1]", "1e300", "99999999999999999999999999999999999999999999", "2147483648"] {
+            assert_eq!(interval(odd).checked(), Err(IntervalError::NotWhole), "{odd}");
+        }
+    }
+
+    #[test]
+    fn an_entity_is_taken_apart_whatever_else_it_holds() {
+        let element = br#"{"id":"7","name":"a\u0062","entity_type":"device","parent":null,
+            "details":{"":[1e300,-0.0,"\u0000"],"ipv4":"::"},"new":{"x":[]},
+            "protocols":{"snmp":{"credential":1},"ping":{"credential":3,"sensors":[{"sensor":9,"interval":null},
+            {"interval":-1,"sensor":"8"}],"bot":null}}}"#;
+        let head = EntityHead::read(element).unwrap();
+        assert!(head.id == 7 && head.is_device && head.parent == 0 && head.name.unwrap() == *"ab");
+        let entry = head.protocol(element, "ping").unwrap().unwrap();
+        assert_eq!((entry.credential, entry.bot), (Some(3), None));
+        let mut sensors = Vec::new();
+        read_sensors(element, entry.sensors.unwrap(), |id, i| sensors.push((id, i))).unwrap();
+        assert_eq!(sensors, vec![(9, RawInterval::NULL), (8, RawInterval(-1))]);
+        assert!(head.protocol(element, "netflow").unwrap().is_none());
+    }
+
+    #[test]
+    fn the_id_of_an_element_cut_off_is_known() {
+        assert_eq!(first_id(br#"{"id": 12345, "name": "a"#), Some(12345));
+        assert_eq!(first_id(br#"{"id": 123"#), None);
+        assert_eq!(first_id(br#"{"name": "a", "id": 1"#), None);
+    }
+}

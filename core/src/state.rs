@@ -1,0 +1,196 @@
+//! Keyed state of jobs: small values that a job's later runs find again, bounded, in RAM.
+
+use crate::bot::StateError;
+use crate::hash::Fnv1a64;
+use crate::jobs::JobKey;
+
+/// The most bytes of one state.
+pub const MAX_STATE_BYTES: usize = 32;
+
+/// Room for one state.
+#[derive(Clone, Copy, Debug)]
+pub struct StateSlot {
+    job: u64,
+    name: u64,
+    /// Length and 1; 0 is an empty slot.
+    len: u8,
+    bytes: [u8; MAX_STATE_BYTES],
+}
+
+impl StateSlot {
+    /// No state.
+    pub const EMPTY: Self = StateSlot { job: 0, name: 0, len: 0, bytes: [0; MAX_STATE_BYTES] };
+}
+
+/// The states for the time of a call.
+///
+/// A state is found by the FNV-1a 64 hashes of its job's key and of its name; linear probing from the job's hash keeps
+/// the states of a job together. Cost: a look at each state of the jobs in the same stretch.
+#[derive(Debug)]
+pub struct States<'a> {
+    slots: &'a mut [StateSlot],
+}
+
+impl<'a> States<'a> {
+    /// States in this memory; one slot is never used.
+    #[must_use]
+    pub const fn new(slots: &'a mut [StateSlot]) -> Self {
+        States { slots }
+    }
+
+    /// How many states there can be.
+    #[must_use]
+    pub const fn capacity(&self) -> usize {
+        self.slots.len().saturating_sub(1)
+    }
+
+    fn home(&self, job: u64) -> usize {
+        let folded = (job ^ (job >> 32)) & 0xffff_ffff;
+        ((folded * self.slots.len() as u64) >> 32) as usize
+    }
+
+    fn after(&self, at: usize) -> usize {
+        if at + 1 < self.slots.len() { at + 1 } else { 0 }
+    }
+
+    /// The slot of this state, or the empty one at the end of its stretch.
+    fn probe(&self, is_it: impl Fn(&StateSlot) -> bool, job: u64) -> Option<usize> {
+        let mut at = self.home(job);
+        for _ in 0..self.slots.len() {
+            let slot = self.slots.get(at)?;
+            if slot.len == 0 || is_it(slot) {
+                return Some(at);
+            }
+            at = self.after(at);
+        }
+        None
+    }
+
+    /// Reads a state into `buf`: its length, `None` if there is none or `buf` is too short.
+    #[must_use]
+    pub fn get(&self, job: &JobKey, name: &str, buf: &mut [u8]) -> Option<usize> {
+        let (job, name) = (job.fnv1a64(), Fnv1a64::of(name.as_bytes()));
+        let slot = self.slots.get(self.probe(|s| s.job == job && s.name == name, job)?)?;
+        let len = usize::from(slot.len).checked_sub(1)?;
+        buf.get_mut(..len)?.copy_from_slice(slot.bytes.get(..len)?);
+        Some(len)
+    }
+
+    /// Stores a state.
+    ///
+    /// # Errors
+    /// [`StateError`]: what was stored before remains.
+    pub fn set(&mut self, job: &JobKey, name: &str, value: &[u8]) -> Result<(), StateError> {
+        let full = StateError::Full { capacity: self.capacity() };
+        if value.len() > MAX_STATE_BYTES {
+            return Err(StateError::TooLong { limit: MAX_STATE_BYTES });
+        }
+        let (job, name) = (job.fnv1a64(), Fnv1a64::of(name.as_bytes()));
+        let at = self.probe(|s| s.job == job && s.name == name, job).ok_or(full)?;
+        // One slot stays empty, so that every stretch ends.
+        if self.slots.get(at).is_none_or(|s| s.len == 0)
+            && self.slots.iter().filter(|s| s.len == 0).nth(1).is_none()
+        {
+            return Err(full);
+        }
+        if let Some(slot) = self.slots.get_mut(at) {
+            slot.job = job;
+            slot.name = name;
+            slot.len = value.len() as u8 + 1;
+            if let Some(bytes) = slot.bytes.get_mut(..value.len()) {
+                bytes.copy_from_slice(value);
+            }
+        }
+        Ok(())
+    }
+
+    /// Forgets all states of a job.
+    pub fn forget(&mut self, job: &JobKey) {
+        let job = job.fnv1a64();
+        while let Some(at) = self.probe(|s| s.job == job, job) {
+            if self.slots.get(at).is_none_or(|s| s.len == 0) {
+                return;
+            }
+            self.remove(at);
+        }
+    }
+
+    /// Empties a slot and moves later ones of the stretch up, so that each is still found from its home.
+    fn remove(&mut self, mut hole: usize) {
+        let n = self.slots.len();
+        let mut at = hole;
+        loop {
+            at = self.after(at);
+            let Some(slot) = self.slots.get(at).copied() else { break };
+            if slot.len == 0 {
+                break;
+            }
+            let home = self.home(slot.job);
+            // Distance from home to the hole, and to where it is, round the end.
+            if (hole + n - home) % n <= (at + n - home) % n {
+                if let Some(to) = self.slots.get_mut(hole) {
+                    *to = slot;
+                }
+                hole = at;
+            }
+        }
+        if let Some(slot) = self.slots.get_mut(hole) {
+            *slot = StateSlot::EMPTY;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use std::collections::BTreeMap;
+    use std::{vec, vec::Vec};
+
+    #[test]
+    fn a_state_is_bounded_in_length_and_number() {
+        let mut slots = [StateSlot::EMPTY; 3];
+        let mut s = States::new(&mut slots);
+        let key = JobKey::new(1, 2);
+        assert_eq!(s.set(&key, "a", &[0; 33]), Err(StateError::TooLong { limit: 32 }));
+        s.set(&key, "a", &[1]).unwrap();
+        s.set(&key, "b", &[]).unwrap();
+        assert_eq!(s.set(&key, "c", &[3]), Err(StateError::Full { capacity: 2 }));
+        s.set(&key, "a", &[7, 7]).unwrap();
+        let mut buf = [0; 32];
+        assert_eq!((s.get(&key, "a", &mut buf), buf[0]), (Some(2), 7));
+        assert_eq!(s.get(&key, "b", &mut buf), Some(0));
+        assert_eq!(s.get(&key, "a", &mut [0; 1]), None);
+    }
+
+    proptest! {
+        #[test]
+        fn states_equal_a_map(ops in prop::collection::vec((0u64..6, 0u8..4, 0u8..3, any::<u8>()), 0..200)) {
+            let mut slots = vec![StateSlot::EMPTY; 9];
+            let mut model: BTreeMap<(u64, u8), Vec<u8>> = BTreeMap::new();
+            for (job, name, op, byte) in ops {
+                let mut s = States::new(&mut slots);
+                let key = JobKey::new(1, job);
+                let label = std::format!("{name}");
+                if op == 0 {
+                    s.forget(&key);
+                    model.retain(|(j, _), _| *j != job);
+                } else {
+                    let value = vec![byte; usize::from(byte) % 33];
+                    let room = model.len() < 8 || model.contains_key(&(job, name));
+                    prop_assert_eq!(s.set(&key, &label, &value).is_ok(), room);
+                    if room {
+                        model.insert((job, name), value);
+                    }
+                }
+                for j in 0..6 {
+                    for n in 0..4u8 {
+                        let mut buf = [0; 32];
+                        let got = s.get(&JobKey::new(1, j), &std::format!("{n}"), &mut buf).map(|l| buf[..l].to_vec());
+                        prop_assert_eq!(got, model.get(&(j, n)).cloned());
+                    }
+                }
+            }
+        }
+    }
+}

@@ -391,7 +391,9 @@ pub fn first_id(prefix: &[u8]) -> Option<u64> {
     let mut reader = Reader::new(prefix);
     reader.begin_object().ok()?;
     let key = reader.next_key().ok()??;
-    if key == "id" { reader.u64().ok() } else { None }
+    let id = if key == "id" { reader.u64().ok()? } else { return None };
+    // At the very end, digits may be missing.
+    (reader.offset() < prefix.len()).then_some(id)
 }
 
 /// An entity of any protocol and type, as [`crate::bot::Context::next_entity`] copies it out.

@@ -11,6 +11,7 @@ use grafolean_core::json::{
     Reader, from_slice,
 };
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::Value;
@@ -280,7 +281,15 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
     prop::collection::vec(prop::sample::select(PIECES), 0..24).prop_map(|pieces| pieces.concat())
 }
 
+/// Failing cases are kept in a file beside this one, and are tried first from then on.
+fn kept() -> ProptestConfig {
+    let file = FileFailurePersistence::Direct("tests/json_oracle.proptest-regressions");
+    ProptestConfig { failure_persistence: Some(Box::new(file)), ..ProptestConfig::default() }
+}
+
 proptest! {
+    #![proptest_config(kept())]
+
     #[test]
     fn pieces_of_json_are_accepted_exactly_if_the_oracle_accepts_them(text in pieces()) {
         check(&text)?;

@@ -4,6 +4,7 @@ use grafolean_core::json::{
     Decimal, DurationMs, Kind, MAX_DEPTH, NumberError, ReadError, ReadErrorKind, Reader, Syntax,
 };
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 
 fn reader(text: &str) -> Reader<'_> {
     Reader::new(text.as_bytes())
@@ -301,7 +302,15 @@ fn errors_and_debug_output_hold_nothing_of_the_text() {
     assert!(!debug.contains("s3cret") && !debug.contains("community"), "{debug}");
 }
 
+/// Failing cases are kept in a file beside this one, and are tried first from then on.
+fn kept() -> ProptestConfig {
+    let file = FileFailurePersistence::Direct("tests/json_read.proptest-regressions");
+    ProptestConfig { failure_persistence: Some(Box::new(file)), ..ProptestConfig::default() }
+}
+
 proptest! {
+    #![proptest_config(kept())]
+
     #[test]
     fn every_integer_is_read_back(number: u64, signed: i64) {
         prop_assert_eq!(reader(&number.to_string()).u64(), Ok(number));

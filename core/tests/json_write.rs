@@ -2,6 +2,7 @@
 
 use grafolean_core::json::{Decimal, WriteError, Writer};
 use proptest::prelude::*;
+use proptest::test_runner::FileFailurePersistence;
 use serde_json::Value;
 
 /// Writes a value call by call.
@@ -48,7 +49,15 @@ fn any_json() -> impl Strategy<Value = Value> {
     })
 }
 
+/// Failing cases are kept in a file beside this one, and are tried first from then on.
+fn kept() -> ProptestConfig {
+    let file = FileFailurePersistence::Direct("tests/json_write.proptest-regressions");
+    ProptestConfig { failure_persistence: Some(Box::new(file)), ..ProptestConfig::default() }
+}
+
 proptest! {
+    #![proptest_config(kept())]
+
     #[test]
     fn what_is_written_is_what_serde_json_writes(value in any_json()) {
         let expected = serde_json::to_vec(&value).unwrap();

@@ -3,7 +3,9 @@
 
 mod jobs_common;
 
-use grafolean_core::jobs::{Completed, Due, InsertError, JobCounters, JobEvent, JobKey, JobSpec, Phase, RunId};
+use grafolean_core::jobs::{
+    Completed, Due, InsertError, JobCounters, JobEvent, JobKey, JobSpec, Phase, RunId,
+};
 use grafolean_core::table::Staged;
 use grafolean_core::time::{Millis, Tick};
 use jobs_common::{Boxed, Inline, Memory, Random, Room, every, for_seeds};
@@ -135,7 +137,9 @@ impl Model {
         };
         let run = id.expect("a run is due");
         assert_eq!(run.slot, job.slot);
-        assert!((run.place as usize) < self.room.running && self.runs.iter().all(|r| r.id.place != run.place));
+        assert!(
+            (run.place as usize) < self.room.running && self.runs.iter().all(|r| r.id.place != run.place)
+        );
         let mut affecting = grafolean_core::interval::Affecting::NONE;
         for (bit, i) in job.intervals.iter().enumerate() {
             if job.pending.contains(i) {
@@ -258,8 +262,12 @@ impl Model {
         self.advance(now);
         let n = self.position;
         // Who goes.
-        let gone: Vec<JobKey> =
-            self.jobs.keys().filter(|k| !failed.contains(&k.account) && !self.named.contains(k)).copied().collect();
+        let gone: Vec<JobKey> = self
+            .jobs
+            .keys()
+            .filter(|k| !failed.contains(&k.account) && !self.named.contains(k))
+            .copied()
+            .collect();
         for key in &gone {
             self.jobs.remove(key);
             for run in self.runs.iter_mut().filter(|r| r.key == *key) {
@@ -327,7 +335,9 @@ impl Model {
                     if old.intervals[0] == job.intervals[0] {
                         job.instants = old.instants;
                     }
-                    job.extra = old.extra.filter(|e| *e < job.next_on_grid(n));
+                    if old.all_at_first {
+                        job.extra = Some(upcoming(old)).filter(|e| *e < job.next_on_grid(n));
+                    }
                     if first_runs && upcoming(&job) > upcoming(old) {
                         eager.push(*key);
                     }
@@ -346,7 +356,7 @@ impl Model {
             let w = gentle.min(u128::from(job.intervals[0])) as u64;
             let extra = n + 1 + hash(&key) % w;
             job.all_at_first = true;
-            job.extra = if job.next_on_grid(n) <= extra { None } else { Some(extra) };
+            job.extra = if job.next_on_grid(n) <= n + w { None } else { Some(extra) };
         }
         self.named.clear();
         (refused, changes, gone, std::mem::take(&mut self.deferred))
@@ -438,7 +448,8 @@ fn drive(seed: u64, memory: &mut impl Memory<u32>, steps: usize) -> Vec<String> 
                         }
                     }
                     let expected = model.commit(now, &failed, &slots);
-                    let (mut refused, mut changed, mut gone, mut last) = (Vec::new(), Vec::new(), Vec::new(), None);
+                    let (mut refused, mut changed, mut gone, mut last) =
+                        (Vec::new(), Vec::new(), Vec::new(), None);
                     for e in events {
                         let slot = match e {
                             JobEvent::Refused(error) => {
@@ -606,14 +617,14 @@ fn name(
 
 #[test]
 fn a_table_in_inline_arrays_runs_as_the_model_does() {
-    for_seeds(60, |seed| {
+    for_seeds(30, |seed| {
         drive(seed, &mut Inline::new(), 250);
     });
 }
 
 #[test]
 fn a_table_on_the_heap_runs_as_the_model_does() {
-    for_seeds(50, |seed| {
+    for_seeds(25, |seed| {
         let mut r = Random::new(!seed);
         let room = Room {
             jobs: 1 + r.below(40) as usize,
@@ -629,9 +640,61 @@ fn a_table_on_the_heap_runs_as_the_model_does() {
 
 #[test]
 fn the_same_calls_give_the_same_runs_wherever_the_memory_lies() {
-    for_seeds(10, |seed| {
+    for_seeds(5, |seed| {
         let inline = drive(seed, &mut Inline::new(), 150);
         assert_eq!(inline, drive(seed, &mut Inline::new(), 150));
         assert_eq!(inline, drive(seed, &mut Boxed::new(Inline::<u32>::ROOM), 150));
+    });
+}
+
+#[test]
+fn first_runs_of_a_crowd_are_spread_by_the_rate_of_the_table_through_all_its_changes() {
+    for_seeds(2, |seed| {
+        let mut r = Random::new(seed);
+        let room = Room { jobs: 1200, spare: 1200, entries: 1200, classes: 4, running: 1, floor_per_s: 1 };
+        let mut memory = Boxed::new(room);
+        let mut model = Model::new(room);
+        let mut now = 1_000 * r.below(100_000);
+        memory.table().advance(Millis(now));
+        (model.now, model.position) = (now, now / 1000);
+        let mut beyond_a_minute = 0;
+        for _ in 0..6 {
+            let mut jobs = memory.table();
+            jobs.begin();
+            model.begin();
+            let wanted = 200 + r.below(1000);
+            for entity in 0..wanted {
+                let key = JobKey::new(1, entity);
+                let spec = match model.jobs.get(&key) {
+                    Some(job) if !r.one_in(4) => job.spec,
+                    _ => JobSpec::spread(key, every(&[r.pick(&[250, 300, 600, 900])]), 0),
+                };
+                let _ = (jobs.upsert(spec), model.upsert(spec));
+            }
+            let mut slots = BTreeMap::new();
+            jobs.commit(
+                Millis(now),
+                |_| false,
+                |e| {
+                    if let JobEvent::Added { slot, key } = e {
+                        slots.insert(key, slot);
+                    }
+                },
+            );
+            model.commit(now, &BTreeSet::new(), &slots);
+            for (key, job) in &model.jobs {
+                let next = job.next_on_grid(model.position).min(job.extra.unwrap_or(u64::MAX));
+                assert_eq!(
+                    jobs.next_instant(key).map(|t| t.0),
+                    job.pending.is_empty().then_some(next),
+                    "{key}"
+                );
+                beyond_a_minute += u32::from(job.extra.is_some_and(|e| e > model.position + 60));
+            }
+            now += 1_000 * r.below(50);
+            jobs.advance(Millis(now));
+            model.advance(now);
+        }
+        assert!(beyond_a_minute > 0, "the rate never mattered");
     });
 }

@@ -50,7 +50,8 @@ impl Drop for Told {
 /// Runs `case` with `n` fresh seeds, or with the one in `GRAFOLEAN_SEED`; the seed of a failure is printed.
 pub fn for_seeds(n: u64, case: impl Fn(u64)) {
     let replay = std::env::var("GRAFOLEAN_SEED").ok().and_then(|s| s.parse().ok());
-    let first = replay.unwrap_or_else(|| std::collections::hash_map::RandomState::new().build_hasher().finish());
+    let first =
+        replay.unwrap_or_else(|| std::collections::hash_map::RandomState::new().build_hasher().finish());
     for i in 0..if replay.is_some() { 1 } else { n } {
         let seed = first.wrapping_add(i);
         let _told = Told(seed);

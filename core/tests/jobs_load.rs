@@ -1,5 +1,7 @@
 //! Load of many spread jobs: the peak per second over the mean of the long run, counted in runs of a real table.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod jobs_common;
 
 use grafolean_core::jobs::{JobKey, JobSpec};

@@ -1,5 +1,7 @@
 //! What the rules of scheduling promise, one by one, and the faults of the reference that ours does not have.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod jobs_common;
 
 use grafolean_core::interval::{Affecting, Interval, IntervalError, Intervals};
@@ -127,13 +129,13 @@ fn a_new_spread_job_runs_once_soon_with_all_its_intervals_and_then_on_its_grid()
         refresh(&mut jobs, n, &[spread(entity, &[600, 3600])]);
         let hash = key(entity).fnv1a64();
         let start = hash % 3600;
-        let grid = (n + 1..).find(|t| (t + 36_000 - start) % 600 == 0).unwrap();
+        let grid = (n + 1..).find(|t| (t + 36_000 - start).is_multiple_of(600)).unwrap();
         let first = if grid <= n + 60 { grid } else { n + 1 + hash % 60 };
         let runs = runs(&mut jobs, n, n + 700);
         assert_eq!(runs[0], (first, vec![600, 3600]));
         for (tick, affecting) in &runs[1..] {
             assert_eq!((tick + 36_000 - start) % 600, 0);
-            assert_eq!(affecting.contains(&3600), (tick + 36_000 - start) % 3600 == 0);
+            assert_eq!(affecting.contains(&3600), (tick + 36_000 - start).is_multiple_of(3600));
         }
     }
 }

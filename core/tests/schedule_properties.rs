@@ -1,6 +1,8 @@
 //! The schedule against arithmetic: whatever is inserted, removed and skipped, each interval of each slot is told
 //! with its first instant and their number, at a cost that does not depend on what waits.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 mod jobs_common;
 
 use grafolean_core::interval::Intervals;
@@ -242,6 +244,19 @@ fn time_that_does_not_go_on_tells_nothing() {
     assert!(owner.advance(3).is_empty());
     assert_eq!(owner.schedule().position(), Tick(10));
     assert_eq!(owner.schedule().next_due(), Some(Tick(20)));
+}
+
+#[test]
+fn an_extra_run_whose_tick_has_passed_comes_at_the_next_one_and_goes_with_its_slot() {
+    let mut owner = Owner::new(1, 1, 3);
+    owner.advance(100);
+    let mut schedule = owner.schedule();
+    schedule.add_extras([(3, Tick(7)), (1, Tick(100)), (2, Tick(105))].into_iter()).unwrap();
+    assert_eq!(schedule.next_due(), Some(Tick(101)));
+    schedule.remove(3);
+    let fired: Vec<_> = owner.advance(110).iter().map(|f| (f.slot, f.first.0, f.bit)).collect();
+    assert_eq!(fired, [(1, 101, Fired::EXTRA), (2, 105, Fired::EXTRA)]);
+    assert_eq!(owner.schedule().next_due(), None);
 }
 
 #[test]

@@ -133,7 +133,7 @@ pub type JobSlot<J> = Slot<JobKey, Job<J>>;
 pub struct Progress {
     /// The earliest instant that is pending.
     scheduled: Tick,
-    /// How many instants of the shortest interval are pending.
+    /// How many instants of the shortest interval are pending; begins anew when something gets pending.
     instants: u32,
     pending: Affecting,
     all: Affecting,
@@ -853,7 +853,6 @@ impl<'a, J: PartialEq> JobTable<'a, J> {
             deadline,
         };
         p.pending = Affecting::NONE;
-        p.instants = 0;
         p.flags |= RUNS;
         let counters = &mut self.rest.counters;
         counters.runs = counters.runs.saturating_add(1);

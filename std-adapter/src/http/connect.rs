@@ -20,7 +20,7 @@ use super::meter::{Meter, Metered, Wire};
 use super::pool::Inner;
 
 /// Longest head of an answer in bytes; also bounds what the HTTP library buffers.
-pub(super) const HEAD_LIMIT: usize = 64 * 1024;
+pub(super) const HEAD_LIMIT: usize = 32 * 1024;
 
 /// How long an address may stay silent until the next one is tried besides it (RFC 8305, section 5).
 const ATTEMPT_DELAY: Duration = Duration::from_millis(250);
@@ -75,7 +75,7 @@ impl Inner {
         let meter = Meter::new();
         let io = TokioIo::new(Metered { wire, meter: meter.clone() });
         let mut builder = http1::Builder::new();
-        builder.max_buf_size(HEAD_LIMIT);
+        builder.max_buf_size(HEAD_LIMIT).max_header_size(HEAD_LIMIT);
         let (sender, connection) =
             builder.handshake(io).await.map_err(|error| HttpErrorKind::Request { why: error.to_string() })?;
 

@@ -7,6 +7,7 @@ use std::task::{Context, Poll};
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_rustls::client::TlsStream;
 
@@ -18,11 +19,18 @@ pub(super) struct Progress {
     pub(super) last_write: Instant,
     /// The first two bytes of the answer, as far as they came.
     first: [u8; 2],
+    /// How many bytes the request has at least.
+    expected: u64,
     /// Nothing more may be written.
     cut: bool,
 }
 
 impl Progress {
+    /// Whether the server may have got the whole request.
+    pub(super) fn is_sent(&self) -> bool {
+        self.written >= self.expected
+    }
+
     /// Whether the answer begins like a TLS alert (content type 21, major version 3; RFC 8446, 5.1).
     pub(super) fn looks_like_tls(&self) -> bool {
         self.first == [21, 3]
@@ -31,24 +39,36 @@ impl Progress {
 
 /// Shared between a connection's stream and the request on it.
 #[derive(Debug, Clone)]
-pub(super) struct Meter(Arc<Mutex<Progress>>);
+pub(super) struct Meter(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    progress: Mutex<Progress>,
+    sent: Notify,
+}
 
 impl Meter {
     pub(super) fn new() -> Self {
-        Self(Arc::new(Mutex::new(Self::zero())))
+        Self(Arc::new(Shared { progress: Mutex::new(Self::zero(0)), sent: Notify::new() }))
     }
 
-    fn zero() -> Progress {
-        Progress { written: 0, read: 0, last_write: Instant::now(), first: [0; 2], cut: false }
+    fn zero(expected: u64) -> Progress {
+        let last_write = Instant::now();
+        Progress { written: 0, read: 0, last_write, first: [0; 2], expected, cut: false }
     }
 
     fn lock(&self) -> MutexGuard<'_, Progress> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.progress.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Starts counting for the next request.
-    pub(super) fn begin(&self) {
-        *self.lock() = Self::zero();
+    /// Starts counting for the next request, which has at least `expected` bytes.
+    pub(super) fn begin(&self, expected: u64) {
+        *self.lock() = Self::zero(expected);
+    }
+
+    /// Waits until the request is sent. May also end early, for one sent before.
+    pub(super) async fn sent(&self) {
+        self.0.sent.notified().await;
     }
 
     pub(super) fn progress(&self) -> Progress {
@@ -70,7 +90,11 @@ impl Meter {
         }
         let result = write();
         if let Poll::Ready(Ok(bytes)) = &result {
+            let before = progress.is_sent();
             progress.written += *bytes as u64;
+            if !before && progress.is_sent() {
+                self.0.sent.notify_one();
+            }
             progress.last_write = Instant::now();
         }
         result

@@ -29,7 +29,8 @@
 //!   before any byte of the answer, it is repeated once on a new one. A POST only takes one used within the
 //!   last 3 s, or a new one, and is never repeated.
 //! - After a 500 the connection is closed: the application server closes it silently. So it is after
-//!   `Connection: close`, after any error, and after an answer that wasn't read to its end.
+//!   `Connection: close`, after any error, after an answer that wasn't read to its end, and after one that came
+//!   before the whole request was sent.
 //! - A host with several addresses is tried at all of them, beginning with the last good one, which also
 //!   stands in while the resolver fails.
 //!
@@ -52,7 +53,7 @@ use std::sync::{Arc, Mutex};
 use bytes::Bytes;
 use http_body_util::Full;
 use hyper::body::Incoming;
-use hyper::header::{ACCEPT, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
+use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, USER_AGENT};
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout};
 
@@ -199,6 +200,11 @@ impl HttpClient {
         &self.inner.peer
     }
 
+    /// How many connections are open and wait for a request.
+    pub fn idle_connections(&self) -> usize {
+        self.inner.count_idle()
+    }
+
     /// Sends a request and waits for the head of its answer.
     ///
     /// Waits, each bounded by [`HttpConfig`]: for a free connection, for a new one, for the server to take
@@ -283,13 +289,14 @@ impl HttpClient {
         // counts as possibly processed as soon as it could be.
         let length = request.body.as_ref().map_or(1, |body| body.len().max(1)) as u64;
 
-        conn.meter.begin();
+        let meter = conn.meter.clone();
+        meter.begin(length);
         let mut stretch_start = Instant::now();
         let mut stretch_written = 0;
         let mut answer = core::pin::pin!(conn.sender.try_send_request(message));
         let kind = loop {
-            let progress = conn.meter.progress();
-            let sent = progress.written >= length;
+            let progress = meter.progress();
+            let sent = progress.is_sent();
             let (phase, limit) = match sent {
                 true => (Phase::Head, config.head_limit),
                 false => (Phase::Request, config.silence_limit),
@@ -314,13 +321,15 @@ impl HttpClient {
             let result = tokio::select! {
                 biased;
                 result = &mut answer => result,
+                // From here on it is the head that is waited for.
+                () = meter.sent(), if !sent => continue,
                 () = sleep_until(wake) => continue,
             };
             match result {
                 Ok(response) => return Ok(response),
                 Err(mut error) => {
                     let never_sent = error.take_message().is_some();
-                    let progress = conn.meter.progress();
+                    let progress = meter.progress();
                     let tls_server = self.inner.tls.is_none() && progress.looks_like_tls();
                     let kind = HttpErrorKind::from_hyper(
                         error.error(),
@@ -330,15 +339,15 @@ impl HttpClient {
                     );
                     return Err(Failure {
                         kind,
-                        maybe_processed: !never_sent && progress.written >= length,
+                        maybe_processed: !never_sent && progress.is_sent(),
                         unanswered: progress.read == 0,
                     });
                 }
             }
         };
         // From here on the connection sends nothing more, so what it has counted is final.
-        let written = conn.meter.cut().written;
-        Err(Failure { kind, maybe_processed: written >= length, unanswered: false })
+        let maybe_processed = meter.cut().is_sent();
+        Err(Failure { kind, maybe_processed, unanswered: false })
     }
 
     fn message(&self, request: &Request) -> Result<hyper::Request<Full<Bytes>>, Failure> {
@@ -348,8 +357,8 @@ impl HttpClient {
             .header(HOST, self.inner.authority.clone())
             .header(USER_AGENT, concat!("grafolean-std/", env!("CARGO_PKG_VERSION")))
             .header(ACCEPT, "application/json");
-        if request.body.is_some() {
-            builder = builder.header(CONTENT_TYPE, "application/json");
+        if let Some(body) = &request.body {
+            builder = builder.header(CONTENT_TYPE, "application/json").header(CONTENT_LENGTH, body.len());
         }
         builder.body(Full::new(request.body.clone().unwrap_or_default())).map_err(|error| Failure {
             kind: HttpErrorKind::Request { why: error.to_string() },

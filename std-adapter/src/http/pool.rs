@@ -57,6 +57,10 @@ impl Inner {
         idle.last_use.elapsed().max(suspended)
     }
 
+    pub(super) fn count_idle(&self) -> usize {
+        self.lock().idle.iter().filter(|idle| !idle.conn.sender.is_closed()).count()
+    }
+
     /// The connection used last, if it is younger than `youngest` and still open.
     pub(super) async fn take_idle(&self, youngest: Duration) -> Option<Conn> {
         loop {
@@ -90,7 +94,7 @@ impl Inner {
         };
         if !reaper_runs {
             // Not under the lock: a runtime that is ending drops the task at once, which takes the lock.
-            tokio::spawn(reap(ReaperRuns(Arc::downgrade(self)), self.config.idle_limit));
+            tokio::spawn(reap(ReaperRuns(Arc::downgrade(self)), Instant::now() + self.config.idle_limit));
         }
     }
 
@@ -116,8 +120,7 @@ impl Drop for ReaperRuns {
     }
 }
 
-async fn reap(mut running: ReaperRuns, idle_limit: Duration) {
-    let mut next = Instant::now() + idle_limit;
+async fn reap(mut running: ReaperRuns, mut next: Instant) {
     loop {
         sleep_until(next).await;
         let Some(inner) = running.0.upgrade() else { return };

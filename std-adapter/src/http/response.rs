@@ -186,6 +186,8 @@ impl Response {
     fn end(&mut self) {
         if let State::Reading { lease, keep, .. } = core::mem::replace(&mut self.state, State::Ended)
             && keep
+            // Else the rest of the request is in the way: the server answered before it had it all.
+            && lease.conn.meter.progress().is_sent()
         {
             lease.release();
         }

@@ -661,10 +661,10 @@ impl Config {
                 None => self.abort_with(RefreshError::NotReady),
                 Some(_) if bot.protocol().is_none() => match settings.account.or(self.tied) {
                     Some(account) => self.own(journal, account),
-                    None if self.own_account.is_some() => self.to_work(Stage::Commit),
-                    None => self.to_accounts(mem),
+                    None if self.own_account.is_some() => self.go_to_work(Stage::Commit),
+                    None => self.go_to_accounts(mem),
                 },
-                Some(_) => self.to_accounts(mem),
+                Some(_) => self.go_to_accounts(mem),
             },
             Stage::Accounts => self.accounts_read(bot, settings, mem, journal),
             Stage::Entities | Stage::Single => {
@@ -680,7 +680,7 @@ impl Config {
             }
             Stage::Sensors => {
                 self.cursor = (self.range.0, 0);
-                self.to_work(Stage::MakeJobs)
+                self.go_to_work(Stage::MakeJobs)
             }
             Stage::Idle | Stage::MakeJobs | Stage::Commit => Step::Work,
         }
@@ -697,12 +697,12 @@ impl Config {
         Step::Request
     }
 
-    fn to_work(&mut self, stage: Stage) -> Step {
+    fn go_to_work(&mut self, stage: Stage) -> Step {
         self.enter(stage);
         Step::Work
     }
 
-    fn to_accounts<B: Bot, L>(&mut self, mem: &mut ConfigMem<'_, B, L>) -> Step {
+    fn go_to_accounts<B: Bot, L>(&mut self, mem: &mut ConfigMem<'_, B, L>) -> Step {
         self.seen_accounts = 0;
         Table::new(&mut self.accounts, mem.accounts.reborrow()).begin();
         self.enter(Stage::Accounts);
@@ -714,7 +714,7 @@ impl Config {
             journal.event(Event::OwnAccount { account });
             self.own_account = Some(account);
         }
-        self.to_work(Stage::Commit)
+        self.go_to_work(Stage::Commit)
     }
 
     fn abort_with(&mut self, error: RefreshError) -> Step {
@@ -778,7 +778,7 @@ impl Config {
                 self.legacy = false;
                 Step::Request
             }
-            None => self.to_work(Stage::Commit),
+            None => self.go_to_work(Stage::Commit),
         }
     }
 

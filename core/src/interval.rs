@@ -48,10 +48,11 @@ impl Interval {
     /// # Errors
     /// [`IntervalError::OutOfRange`] if `seconds` is not within 1..=2147483647.
     pub const fn new(seconds: i64) -> Result<Self, IntervalError> {
-        if seconds >= 1 && seconds <= Self::MAX_S as i64 {
-            if let Some(s) = NonZeroU32::new(seconds as u32) {
-                return Ok(Interval(s));
-            }
+        if seconds >= 1
+            && seconds <= Self::MAX_S as i64
+            && let Some(s) = NonZeroU32::new(seconds as u32)
+        {
+            return Ok(Interval(s));
         }
         Err(IntervalError::OutOfRange { seconds })
     }

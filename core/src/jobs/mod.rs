@@ -898,6 +898,12 @@ impl<'a, J: PartialEq> JobTable<'a, J> {
         self.running.get(run).map(|r| r.key)
     }
 
+    /// How long a run of a live job may take, in milliseconds.
+    #[must_use]
+    pub fn deadline_ms(&self, key: &JobKey) -> Option<u64> {
+        Some(self.table.get(self.table.find(key)?)?.allowed_ms())
+    }
+
     /// A live job's intervals, and the tick that its grid goes through.
     #[must_use]
     pub fn grid(&self, key: &JobKey) -> Option<(Intervals, Tick)> {

@@ -1,0 +1,192 @@
+//! Makes a program of a bot: settings from the environment, logs on standard error, the dry run, a graceful stop.
+//!
+//! ```no_run
+//! # use grafolean_core::{bot::*, jobs::Due};
+//! # struct MyBot; impl Bot for MyBot { type Name = (); type Entity = Anything; type Credential = Anything;
+//! # type Sensor = Anything; type Job = (); type Error = &'static str; fn protocol(&self) -> Option<&str> { None }
+//! # async fn perform<C: Context<Bot = Self>>(&self, _: &(), _: &Due, _: &mut C) -> Result<(), &'static str> { Ok(()) } }
+//! fn main() -> std::process::ExitCode {
+//!     grafolean_std::app::main("my-bot", env!("CARGO_PKG_VERSION"), |_settings| Ok(MyBot))
+//! }
+//! ```
+
+use core::future::Future;
+use std::error::Error;
+use std::process::ExitCode;
+
+use grafolean_core::bot::Bot;
+use grafolean_core::collector::Collector;
+use tracing_subscriber::EnvFilter;
+
+use crate::driver::{Config, Heap, Runner, stop_signal};
+use crate::env::Settings;
+use crate::plan::plan;
+
+const HELP: &str = "\
+Usage: NAME [--plan]
+
+  --plan     fetch once and print, as JSON lines, the jobs that would run, what was skipped and why, and the load
+  --version  print the version
+  --help     print this
+
+Settings come from the environment, or from a file .env:
+  BACKEND_URL            base URL of the backend, ends in /api (required)
+  BOT_TOKEN              the bot's token, or
+  BOT_TOKEN_FROM_FILE    a file that holds it
+  JOBS_REFRESH_INTERVAL  seconds from one refresh of the jobs to the next (120)
+  ACCOUNT_ID             account of a custom bot that is tied to none
+  GRAFOLEAN_CA_FILE      PEM file of further certificate authorities
+  GRAFOLEAN_THREADS      threads that perform runs (one task)
+  GRAFOLEAN_MAX_RUNS     runs at once
+  GRAFOLEAN_MAX_JOBS     jobs at most
+  GRAFOLEAN_OUTBOX_BYTES bytes of values kept while the backend is away
+  GRAFOLEAN_VALUES_METHOD put (with times) or post
+  RUST_LOG               log filter (info)
+";
+
+enum Command {
+    Run,
+    Plan,
+    Print(String),
+}
+
+fn command(name: &str, version: &str, mut args: impl Iterator<Item = String>) -> Result<Command, String> {
+    let Some(arg) = args.next() else { return Ok(Command::Run) };
+    if let Some(more) = args.next() {
+        return Err(format!("unexpected argument {more:?}; try --help"));
+    }
+    match arg.as_str() {
+        "--plan" => Ok(Command::Plan),
+        "--version" | "-V" => Ok(Command::Print(format!("{name} {version}\n"))),
+        "--help" | "-h" => Ok(Command::Print(HELP.replace("NAME", name))),
+        other => Err(format!("unknown argument {other:?}; try --help")),
+    }
+}
+
+/// Logs on standard error: `filter` in the manner of `RUST_LOG`, else `info`.
+pub fn init_logs(filter: Option<&str>) {
+    let filter = filter.and_then(|f| EnvFilter::try_new(f).ok()).unwrap_or_else(|| EnvFilter::new("info"));
+    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    // One that is there already stays.
+    let _ = logs.try_init();
+}
+
+/// The program `name` of the bot that `make` makes: reads arguments and environment, runs until SIGTERM or Ctrl-C, and
+/// prints what is left. Exit codes: 0; 1 for a fault; 2 for bad arguments or settings.
+pub fn main<B>(
+    name: &str,
+    version: &str,
+    make: impl FnOnce(&Settings) -> Result<B, Box<dyn Error>>,
+) -> ExitCode
+where
+    B: Bot + Send + Sync + 'static,
+    Collector<B, Heap<B>>: Send,
+{
+    let command = match command(name, version, std::env::args().skip(1)) {
+        Ok(Command::Print(text)) => {
+            print!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        Ok(command) => command,
+        Err(why) => return fault(name, &why, 2),
+    };
+    let settings = match Settings::load() {
+        Ok(settings) => settings,
+        Err(error) => return fault(name, &error, 2),
+    };
+    init_logs(settings.log_filter.as_deref());
+    let config = match Config::from_env(&settings) {
+        Ok(config) => config,
+        Err(error) => return fault(name, &error, 2),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fault(name, &error, 1),
+    };
+    let bot = match runtime.block_on(async { make(&settings) }) {
+        Ok(bot) => bot,
+        Err(error) => return fault(name, &error, 1),
+    };
+    match command {
+        Command::Plan => runtime.block_on(print_plan(name, bot, config)),
+        _ => runtime.block_on(run(name, bot, config)),
+    }
+}
+
+/// The dry run of a bot: prints its plan as JSON lines on standard output.
+pub async fn print_plan<B: Bot>(name: &str, bot: B, config: Config) -> ExitCode {
+    match plan(bot, config).await {
+        Ok(plan) => match plan.write_json_lines(&mut std::io::stdout().lock()) {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => fault(name, &error, 1),
+        },
+        Err(error) => fault(name, &error, 1),
+    }
+}
+
+async fn run<B>(name: &str, bot: B, config: Config) -> ExitCode
+where
+    B: Bot + Send + Sync + 'static,
+    Collector<B, Heap<B>>: Send,
+{
+    let stop = match stop_signal() {
+        Ok(stop) => stop,
+        Err(error) => return fault(name, &error, 1),
+    };
+    match run_until(bot, config, stop).await {
+        Ok(report) => {
+            tracing::info!("{report}");
+            ExitCode::SUCCESS
+        }
+        Err(error) => fault(name, &error, 1),
+    }
+}
+
+async fn run_until<B>(
+    bot: B,
+    config: Config,
+    stop: impl Future<Output = ()>,
+) -> Result<crate::driver::Report, crate::driver::ConfigError>
+where
+    B: Bot + Send + Sync + 'static,
+    Collector<B, Heap<B>>: Send,
+{
+    let threads = config.threads;
+    let runner = Runner::new(bot, config)?;
+    match threads {
+        Some(threads) => runner.run_on_threads(threads, stop).await,
+        None => Ok(runner.run(stop).await),
+    }
+}
+
+fn fault(name: &str, why: &(impl core::fmt::Display + ?Sized), code: u8) -> ExitCode {
+    eprintln!("{name}: {why}");
+    ExitCode::from(code)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(args: &[&str]) -> Result<Command, String> {
+        command("bot", "1.2.3", args.iter().map(|a| (*a).to_owned()))
+    }
+
+    #[test]
+    fn unknown_arguments_are_named() {
+        assert!(matches!(parse(&[]), Ok(Command::Run)));
+        assert!(matches!(parse(&["--plan"]), Ok(Command::Plan)));
+        assert!(matches!(parse(&["-V"]), Ok(Command::Print(text)) if text == "bot 1.2.3\n"));
+        assert!(matches!(parse(&["--nope"]), Err(why) if why.contains("--nope")));
+        assert!(matches!(parse(&["--plan", "x"]), Err(why) if why.contains("\"x\"")));
+    }
+
+    #[test]
+    fn the_help_names_every_setting() {
+        let Ok(Command::Print(help)) = parse(&["--help"]) else { panic!("no help") };
+        for name in ["BACKEND_URL", "BOT_TOKEN_FROM_FILE", "JOBS_REFRESH_INTERVAL", "GRAFOLEAN_MAX_RUNS", "RUST_LOG"] {
+            assert!(help.contains(name), "{name}");
+        }
+        assert!(help.starts_with("Usage: bot"));
+    }
+}

@@ -1,0 +1,100 @@
+//! One request of the collector over the HTTP client.
+
+use bytes::{Buf, Bytes};
+use grafolean_core::api::Method as CoreMethod;
+use grafolean_core::bot::Bot;
+use grafolean_core::collector::{BodyStatus, RequestError, RequestId, ResponseHead};
+use zeroize::Zeroizing;
+
+use super::Shared;
+use crate::http::{HttpClient, HttpError, Method, Request, Target};
+
+/// Sends a request and gives its answer back to the collector, piece by piece.
+pub(super) async fn exchange<B: Bot>(shared: &Shared<B>, client: &HttpClient, id: RequestId) {
+    let Some(request) = shared.with(|c| {
+        let head = c.request_head(id)?;
+        let mut target = Zeroizing::new(String::with_capacity(128));
+        c.write_target(id, &mut *target).ok()?;
+        let target = Target::new(target.as_str()).ok()?;
+        let method = match head.method {
+            CoreMethod::Get => Method::Get,
+            CoreMethod::Post => Method::Post,
+            CoreMethod::Put => Method::Put,
+            CoreMethod::Delete => Method::Delete,
+        };
+        let mut request = Request::new(method, target).with_body_limit(head.answer_limit);
+        if let Some(len) = head.body_len {
+            let mut body = vec![0; len];
+            let mut at = 0;
+            while at < len {
+                let n = c.request_body(id, at, body.get_mut(at..)?);
+                if n == 0 {
+                    break;
+                }
+                at += n;
+            }
+            body.truncate(at);
+            request = request.with_body(body);
+        }
+        Some((head.resource, request))
+    }) else {
+        return;
+    };
+    let (resource, request) = request;
+    let method = request.method;
+    tracing::trace!("{method:?} {resource}");
+    let failed = |error: &HttpError| {
+        shared.report_http_error(error);
+        let lost = error.maybe_processed();
+        let error = if lost { RequestError::Lost } else { RequestError::NotSent };
+        shared.with(|c| c.handle_request_error(&shared.bot, id, error));
+        shared.own_progress.notify_waiters();
+    };
+    let mut response = match client.send(request).await {
+        Ok(response) => response,
+        Err(error) => return failed(&error),
+    };
+    let head = ResponseHead {
+        status: response.status(),
+        date_unix_s: response.date(),
+        retry_after_ms: response.retry_after().map(|d| u32::try_from(d.as_millis()).unwrap_or(u32::MAX)),
+    };
+    tracing::debug!("{method:?} {resource}: {}", head.status);
+    shared.with(|c| c.handle_response_head(id, head));
+    loop {
+        match response.chunk().await {
+            Ok(Some(chunk)) => {
+                if !offer(shared, id, chunk).await {
+                    return;
+                }
+            }
+            Ok(None) => break,
+            Err(error) => return failed(&error),
+        }
+    }
+    shared.http_works();
+    shared.with(|c| c.handle_response_end(&shared.bot, id));
+    shared.own_progress.notify_waiters();
+}
+
+/// Gives bytes of an answer to the collector, which may take its time; false if it wants no more.
+async fn offer<B: Bot>(shared: &Shared<B>, id: RequestId, mut bytes: Bytes) -> bool {
+    loop {
+        let mut room = core::pin::pin!(shared.own_room.notified());
+        room.as_mut().enable();
+        let status = shared.with(|c| c.handle_response_body(&shared.bot, id, &bytes));
+        match status {
+            BodyStatus::Unwanted => {
+                shared.own_progress.notify_waiters();
+                return false;
+            }
+            BodyStatus::Taken(n) => bytes.advance(n.min(bytes.len())),
+        }
+        shared.own_progress.notify_waiters();
+        if bytes.is_empty() {
+            return true;
+        }
+        // Looked at again at the latest when the collector's own limit for this has passed.
+        let _ = tokio::time::timeout(core::time::Duration::from_secs(5), room).await;
+    }
+}

@@ -1,0 +1,624 @@
+//! Runs a bot on tokio: one task, or N threads.
+//!
+//! The collector sits behind a mutex that is held for single calls, never across an await. One loop tells it the time,
+//! does what it says and waits; runs are futures of that loop's task, or of N threads with a runtime each. A bot's futures
+//! need not be `Send`: they are made and stay where they run.
+
+mod context;
+mod exchange;
+mod storage;
+
+use core::fmt;
+use core::future::Future;
+use core::time::Duration;
+use std::collections::HashMap;
+use std::io;
+use std::panic::AssertUnwindSafe;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures_util::FutureExt;
+use futures_util::future::{AbortHandle, Abortable};
+use futures_util::stream::{FuturesUnordered, StreamExt};
+use grafolean_core::api::{BaseUrl, Token, TokenError, UrlError};
+use grafolean_core::bot::Bot;
+use grafolean_core::collector::{self, Action, Collector};
+use grafolean_core::jobs::{Due, JobCounters, RunId};
+use grafolean_core::journal::Event;
+use grafolean_core::outbox::{self, Ledger};
+use grafolean_core::time::{Millis, UnixMillis};
+use tokio::sync::{Notify, mpsc};
+
+pub use self::storage::{Heap, Limits, Links, MAX_LINKS};
+
+use self::context::RunContext;
+use self::exchange::exchange;
+use crate::clock::{BootClock, system_unix_ms};
+use crate::env;
+use crate::http::{Endpoint, HttpClient, HttpConfig, HttpError, SetupError};
+
+/// The longest wait: tokio's timers do not count suspended time, so the clock is looked at this often.
+const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// How a bot is run.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// How the collector works.
+    pub collector: collector::Settings,
+    /// Where the backend is.
+    pub endpoint: Endpoint,
+    /// Limits of the HTTP client.
+    pub http: HttpConfig,
+    /// How far memory may grow.
+    pub limits: Limits,
+    /// Threads that perform runs; `None`: the task that calls.
+    pub threads: Option<usize>,
+    /// After a stop: how long runs that are under way may go on.
+    pub stop_runs: Duration,
+    /// After a stop: how long values that wait may take to be delivered, counted from the end of the runs.
+    pub stop_flush: Duration,
+}
+
+/// Why settings can't be used.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// `BACKEND_URL`
+    Url(UrlError),
+    /// `BOT_TOKEN`
+    Token(TokenError),
+    /// A limit of the HTTP client, or the certificates.
+    Http(SetupError),
+    /// Threads or runtime can't be made.
+    Runtime(io::Error),
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ConfigError::Url(e) => write!(f, "BACKEND_URL: {e}"),
+            ConfigError::Token(e) => write!(f, "BOT_TOKEN: {e}"),
+            ConfigError::Http(e) => write!(f, "{e}"),
+            ConfigError::Runtime(e) => write!(f, "threads can't be started: {e}"),
+        }
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+impl From<UrlError> for ConfigError {
+    fn from(error: UrlError) -> Self {
+        ConfigError::Url(error)
+    }
+}
+impl From<TokenError> for ConfigError {
+    fn from(error: TokenError) -> Self {
+        ConfigError::Token(error)
+    }
+}
+impl From<SetupError> for ConfigError {
+    fn from(error: SetupError) -> Self {
+        ConfigError::Http(error)
+    }
+}
+
+impl Config {
+    /// Of the backend's base URL and a bot's token, the rest by default.
+    ///
+    /// # Errors
+    /// [`ConfigError::Url`] and [`ConfigError::Token`].
+    pub fn new(backend_url: &str, token: &str) -> Result<Self, ConfigError> {
+        let url = BaseUrl::parse(backend_url)?;
+        if url.is_clear_text() {
+            tracing::warn!("the bot's token travels in clear to {}: use https", url.host);
+        }
+        let mut collector = collector::Settings::host(Token::parse(token)?, url.prefix);
+        // Bots of one kind that start together must not come back together after an outage.
+        collector.seed = system_unix_ms() ^ (u64::from(std::process::id()) << 40);
+        collector.outbox.seed = collector.seed.rotate_left(32);
+        Ok(Config {
+            collector,
+            endpoint: Endpoint { https: url.https, host: url.host.to_owned(), port: url.port },
+            http: HttpConfig::default(),
+            limits: Limits::default(),
+            threads: None,
+            stop_runs: Duration::from_secs(10),
+            stop_flush: Duration::from_secs(10),
+        })
+    }
+
+    /// Of the settings in the environment.
+    ///
+    /// # Errors
+    /// [`ConfigError::Url`] and [`ConfigError::Token`].
+    pub fn from_env(settings: &env::Settings) -> Result<Self, ConfigError> {
+        let mut config = Self::new(&settings.backend_url, settings.token.expose())?;
+        let interval_s = settings.jobs_refresh_interval.as_secs().max(1);
+        config.collector.refresh_interval_s = u32::try_from(interval_s).unwrap_or(u32::MAX);
+        config.collector.account = settings.account_id;
+        config.http.ca_file = settings.ca_file.clone();
+        config.threads = settings.threads.map(Into::into);
+        if let Some(runs) = settings.max_runs {
+            config.limits.runs = runs.into();
+        }
+        if let Some(bytes) = settings.outbox_bytes {
+            config.limits.outbox_bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        }
+        if let Some(jobs) = settings.max_jobs {
+            config.limits.jobs = jobs.into();
+        }
+        if settings.values_method == env::ValuesMethod::Post {
+            config.collector.outbox.delivery = outbox::DeliveryMethod::PostOnly;
+        }
+        Ok(config)
+    }
+}
+
+/// How a run ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum RunEnd {
+    /// Well.
+    Done,
+    /// The bot said why not.
+    Failed(String),
+    /// At its deadline, or because the bot was stopped.
+    Cancelled,
+    /// The bot panicked; the run is lost, nothing else is.
+    Panicked,
+    /// Its job had been removed before it began.
+    Gone,
+}
+
+/// Looks at what happens. Called between steps: it must not wait.
+pub trait Observer: Send + Sync {
+    /// An event of the collector; of a refused value, `path` is its path.
+    fn event(&self, event: &Event, path: &str) {
+        let _ = (event, path);
+    }
+    /// A run begins.
+    fn run_began(&self, due: &Due) {
+        let _ = due;
+    }
+    /// A value was handed over and taken.
+    fn value(&self, due: &Due, path: &str, number: &str) {
+        let _ = (due, path, number);
+    }
+    /// A run has ended after this time, having handed over this many values.
+    fn run_ended(&self, due: &Due, end: &RunEnd, took: Duration, values: u32) {
+        let _ = (due, end, took, values);
+    }
+}
+
+/// Looks at nothing.
+impl Observer for () {}
+
+/// What is left at the end.
+#[derive(Clone, Debug)]
+pub struct Report {
+    /// Where every value is.
+    pub ledger: Ledger,
+    /// What happened to runs.
+    pub runs: JobCounters,
+    /// Runs that failed.
+    pub failed_runs: u64,
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let r = &self.runs;
+        write!(
+            f,
+            "runs: {} begun, {} failed, {} cancelled, {} coalesced ({} instants missed); values: {}",
+            r.runs, self.failed_runs, r.cancelled, r.coalesced, r.missed, self.ledger
+        )
+    }
+}
+
+/// What the loop, its requests and its runs share.
+struct Shared<B: Bot> {
+    bot: B,
+    collector: Mutex<Collector<B, Heap<B>>>,
+    clock: BootClock,
+    observer: Box<dyn Observer>,
+    /// There may be something to do for the loop.
+    changed: Notify,
+    /// A bot's own request has got on.
+    own_progress: Notify,
+    /// A bot has taken an entity of its list.
+    own_room: Notify,
+    last_http_error: Mutex<String>,
+    failed_runs: AtomicUsize,
+}
+
+impl<B: Bot> Shared<B> {
+    fn now(&self) -> Millis {
+        Millis(self.clock.now())
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Collector<B, Heap<B>>> {
+        // A panic between two calls of the collector leaves it whole.
+        self.collector.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Calls the collector at the present time.
+    fn with<R>(&self, call: impl FnOnce(&mut Collector<B, Heap<B>>) -> R) -> R {
+        let now = self.now();
+        let mut collector = self.lock();
+        collector.handle_time(now);
+        collector.handle_system_clock(UnixMillis(system_unix_ms()));
+        call(&mut collector)
+    }
+
+    /// A fault of the connection: said when it is another than the last one.
+    fn report_http_error(&self, error: &HttpError) {
+        let text = error.to_string();
+        let mut last = self.last_http_error.lock().unwrap_or_else(PoisonError::into_inner);
+        if *last == text {
+            tracing::debug!("{text}");
+        } else {
+            tracing::warn!("{text}");
+            *last = text;
+        }
+    }
+
+    fn http_works(&self) {
+        self.last_http_error.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+
+    fn tell_events(&self) {
+        loop {
+            let (event, path) = {
+                let mut collector = self.lock();
+                let Some(event) = collector.poll_event() else { return };
+                (event, collector.refused_path().to_owned())
+            };
+            let path = if matches!(event, Event::Outbox(outbox::OutboxEvent::ValueRefused { .. })) { &path } else { "" };
+            let gap = if path.is_empty() { "" } else { ", path " };
+            if event.is_warning() {
+                tracing::warn!("{event}{gap}{path}");
+            } else {
+                tracing::info!("{event}{gap}{path}");
+            }
+            self.observer.event(&event, path);
+        }
+    }
+
+    fn run_ended(&self, due: &Due, end: &RunEnd, took: Duration, values: u32) {
+        self.with(|c| c.handle_completed(due.run));
+        match end {
+            RunEnd::Done | RunEnd::Gone => {}
+            RunEnd::Failed(why) => tracing::warn!("{}: {why}", due.key),
+            RunEnd::Panicked => tracing::error!("{}: the bot panicked", due.key),
+            // The collector has said so already.
+            RunEnd::Cancelled => {}
+        }
+        if matches!(end, RunEnd::Failed(_) | RunEnd::Panicked) {
+            self.failed_runs.fetch_add(1, Ordering::Relaxed);
+        }
+        self.observer.run_ended(due, end, took, values);
+        self.own_progress.notify_waiters();
+        self.own_room.notify_waiters();
+        self.changed.notify_one();
+    }
+}
+
+/// Performs one run to its end.
+async fn perform<B: Bot>(shared: &Shared<B>, due: Due, abort: futures_util::future::AbortRegistration) -> RunId {
+    let began = std::time::Instant::now();
+    let mut cx = RunContext { shared, due, list: None, values: 0 };
+    let Some(job) = shared.with(|c| c.job(due.run)) else {
+        shared.run_ended(&due, &RunEnd::Gone, Duration::ZERO, 0);
+        return due.run;
+    };
+    shared.observer.run_began(&due);
+    let run = AssertUnwindSafe(shared.bot.perform(&job, &due, &mut cx)).catch_unwind();
+    let end = match Abortable::new(run, abort).await {
+        Ok(Ok(Ok(()))) => RunEnd::Done,
+        Ok(Ok(Err(error))) => RunEnd::Failed(error.to_string()),
+        Ok(Err(_panic)) => RunEnd::Panicked,
+        Err(_aborted) => RunEnd::Cancelled,
+    };
+    let values = cx.values;
+    shared.run_ended(&due, &end, began.elapsed(), values);
+    due.run
+}
+
+/// Performs runs where they are sent to.
+trait Workers {
+    fn begin(&mut self, due: Due);
+    fn cancel(&mut self, run: RunId);
+    fn cancel_all(&mut self);
+    /// Resolves when something has ended here; may never.
+    async fn next(&mut self);
+}
+
+/// Runs as futures of the loop's own task.
+struct OneTask<'a, B: Bot, F, M: Fn(&'a Shared<B>, Due, futures_util::future::AbortRegistration) -> F> {
+    shared: &'a Shared<B>,
+    runs: FuturesUnordered<F>,
+    aborts: HashMap<RunId, AbortHandle>,
+    make: M,
+}
+
+impl<'a, B, F, M> Workers for OneTask<'a, B, F, M>
+where
+    B: Bot,
+    F: Future<Output = RunId>,
+    M: Fn(&'a Shared<B>, Due, futures_util::future::AbortRegistration) -> F,
+{
+    fn begin(&mut self, due: Due) {
+        let (abort, registration) = AbortHandle::new_pair();
+        self.aborts.insert(due.run, abort);
+        self.runs.push((self.make)(self.shared, due, registration));
+    }
+
+    fn cancel(&mut self, run: RunId) {
+        if let Some(abort) = self.aborts.get(&run) {
+            abort.abort();
+        }
+    }
+
+    fn cancel_all(&mut self) {
+        self.aborts.values().for_each(AbortHandle::abort);
+    }
+
+    async fn next(&mut self) {
+        let Some(run) = self.runs.next().await else { return core::future::pending().await };
+        self.aborts.remove(&run);
+        while let Some(Some(run)) = self.runs.next().now_or_never() {
+            self.aborts.remove(&run);
+        }
+    }
+}
+
+enum Order {
+    Begin(Due),
+    Cancel(RunId),
+    CancelAll,
+}
+
+/// Runs on N threads, each with a runtime of its own.
+struct Threads {
+    orders: Vec<(mpsc::UnboundedSender<Order>, Arc<AtomicUsize>)>,
+    placed: HashMap<RunId, usize>,
+    ended: mpsc::UnboundedReceiver<RunId>,
+    handles: Vec<std::thread::JoinHandle<()>>,
+}
+
+impl Threads {
+    fn start<B>(shared: &Arc<Shared<B>>, threads: usize) -> io::Result<Self>
+    where
+        B: Bot + Send + Sync + 'static,
+        Collector<B, Heap<B>>: Send,
+    {
+        let (tell, ended) = mpsc::unbounded_channel();
+        let mut this = Threads { orders: Vec::new(), placed: HashMap::new(), ended, handles: Vec::new() };
+        for n in 0..threads.max(1) {
+            let (sender, orders) = mpsc::unbounded_channel();
+            let busy = Arc::new(AtomicUsize::new(0));
+            this.orders.push((sender, busy.clone()));
+            let (shared, tell) = (shared.clone(), tell.clone());
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+            let body = move || runtime.block_on(worker(&shared, orders, &tell, &busy));
+            this.handles.push(std::thread::Builder::new().name(format!("runs-{n}")).spawn(body)?);
+        }
+        Ok(this)
+    }
+
+    fn stop(self) {
+        drop(self.orders);
+        for handle in self.handles {
+            if handle.join().is_err() {
+                tracing::error!("a thread that performs runs has panicked");
+            }
+        }
+    }
+}
+
+async fn worker<B: Bot>(
+    shared: &Shared<B>,
+    mut orders: mpsc::UnboundedReceiver<Order>,
+    tell: &mpsc::UnboundedSender<RunId>,
+    busy: &AtomicUsize,
+) {
+    let mut here = OneTask { shared, runs: FuturesUnordered::new(), aborts: HashMap::new(), make: perform };
+    loop {
+        tokio::select! {
+            order = orders.recv() => match order {
+                Some(Order::Begin(due)) => here.begin(due),
+                Some(Order::Cancel(run)) => here.cancel(run),
+                Some(Order::CancelAll) => here.cancel_all(),
+                None => return,
+            },
+            Some(run) = here.runs.next() => {
+                here.aborts.remove(&run);
+                busy.fetch_sub(1, Ordering::Relaxed);
+                let _ = tell.send(run);
+            }
+        }
+    }
+}
+
+impl Workers for Threads {
+    fn begin(&mut self, due: Due) {
+        let loads = self.orders.iter().map(|(_, busy)| busy.load(Ordering::Relaxed)).enumerate();
+        let Some((n, _)) = loads.min_by_key(|(_, load)| *load) else { return };
+        if let Some((orders, busy)) = self.orders.get(n) {
+            busy.fetch_add(1, Ordering::Relaxed);
+            self.placed.insert(due.run, n);
+            let _ = orders.send(Order::Begin(due));
+        }
+    }
+
+    fn cancel(&mut self, run: RunId) {
+        if let Some((orders, _)) = self.placed.get(&run).and_then(|n| self.orders.get(*n)) {
+            let _ = orders.send(Order::Cancel(run));
+        }
+    }
+
+    fn cancel_all(&mut self) {
+        for (orders, _) in &self.orders {
+            let _ = orders.send(Order::CancelAll);
+        }
+    }
+
+    async fn next(&mut self) {
+        let Some(run) = self.ended.recv().await else { return core::future::pending().await };
+        self.placed.remove(&run);
+        while let Ok(run) = self.ended.try_recv() {
+            self.placed.remove(&run);
+        }
+    }
+}
+
+/// A bot with all that it needs to run.
+pub struct Runner<B: Bot> {
+    shared: Arc<Shared<B>>,
+    client: HttpClient,
+    config: Config,
+}
+
+impl<B: Bot> fmt::Debug for Runner<B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Runner").field("client", &self.client).finish_non_exhaustive()
+    }
+}
+
+impl<B: Bot> Runner<B> {
+    /// Prepares a bot; no connection is opened yet.
+    ///
+    /// # Errors
+    /// [`ConfigError::Http`].
+    pub fn new(bot: B, config: Config) -> Result<Self, ConfigError> {
+        Self::observed(bot, config, ())
+    }
+
+    /// The same, with somebody who looks at what happens.
+    ///
+    /// # Errors
+    /// [`ConfigError::Http`].
+    pub fn observed(bot: B, config: Config, observer: impl Observer + 'static) -> Result<Self, ConfigError> {
+        let client = HttpClient::new(config.endpoint.clone(), config.http.clone())?;
+        let collector = Collector::new(config.collector.clone(), Heap::new(config.limits));
+        let shared = Shared {
+            bot,
+            collector: Mutex::new(collector),
+            clock: BootClock::new(),
+            observer: Box::new(observer),
+            changed: Notify::new(),
+            own_progress: Notify::new(),
+            own_room: Notify::new(),
+            last_http_error: Mutex::new(String::new()),
+            failed_runs: AtomicUsize::new(0),
+        };
+        Ok(Runner { shared: Arc::new(shared), client, config })
+    }
+
+    /// Looks at the collector between two steps.
+    pub fn inspect<R>(&self, look: impl FnOnce(&mut Collector<B, Heap<B>>) -> R) -> R {
+        self.shared.with(look)
+    }
+
+    /// Runs the bot in the calling task until `stop` resolves: then no run begins any more, runs under way end or are cut
+    /// at [`Config::stop_runs`], values that wait are sent for [`Config::stop_flush`] at most.
+    pub async fn run(&self, stop: impl Future<Output = ()>) -> Report {
+        let shared = &*self.shared;
+        let mut here = OneTask { shared, runs: FuturesUnordered::new(), aborts: HashMap::new(), make: perform };
+        self.drive(&mut here, stop).await
+    }
+
+    /// The same, with the runs on N threads.
+    ///
+    /// # Errors
+    /// [`ConfigError::Runtime`].
+    pub async fn run_on_threads(&self, threads: usize, stop: impl Future<Output = ()>) -> Result<Report, ConfigError>
+    where
+        B: Send + Sync + 'static,
+        Collector<B, Heap<B>>: Send,
+    {
+        let mut workers = Threads::start(&self.shared, threads).map_err(ConfigError::Runtime)?;
+        let report = self.drive(&mut workers, stop).await;
+        workers.stop();
+        Ok(report)
+    }
+
+    async fn drive(&self, workers: &mut impl Workers, stop: impl Future<Output = ()>) -> Report {
+        let shared = &*self.shared;
+        let mut requests = FuturesUnordered::new();
+        let mut stop = core::pin::pin!(stop.fuse());
+        let mut stopped: Option<tokio::time::Instant> = None;
+        let mut cut = false;
+        loop {
+            loop {
+                let action = shared.with(|c| c.poll(&shared.bot));
+                match action {
+                    Some(Action::Send(id)) => requests.push(exchange(shared, &self.client, id)),
+                    Some(Action::Run(due)) => workers.begin(due),
+                    Some(Action::Cancel(run)) => workers.cancel(run),
+                    _ => break,
+                }
+            }
+            shared.tell_events();
+            let (finished, running, next) = {
+                let mut c = shared.lock();
+                (c.is_finished() || c.is_planned(), c.load().0, c.poll_timeout())
+            };
+            if finished && (stopped.is_some() || self.config.collector.plan_only) {
+                break;
+            }
+            let mut wait = next.map_or(LONGEST_WAIT, |at| Duration::from_millis(at.since(shared.now()))).min(LONGEST_WAIT);
+            if let Some(at) = stopped {
+                if !cut && running > 0 && at.elapsed() >= self.config.stop_runs {
+                    tracing::warn!("{running} runs are cut");
+                    workers.cancel_all();
+                    cut = true;
+                }
+                let limit = self.config.stop_runs + self.config.stop_flush;
+                if at.elapsed() >= limit || (running == 0 && at.elapsed() >= self.config.stop_flush) {
+                    break;
+                }
+                wait = wait.min(Duration::from_millis(100));
+            }
+            tokio::select! {
+                () = workers.next() => {}
+                Some(()) = requests.next() => {}
+                () = shared.changed.notified() => {}
+                () = tokio::time::sleep(wait) => {}
+                () = &mut stop, if stopped.is_none() => {
+                    shared.with(Collector::stop);
+                    stopped = Some(tokio::time::Instant::now());
+                }
+            }
+        }
+        shared.tell_events();
+        let failed_runs = shared.failed_runs.load(Ordering::Relaxed) as u64;
+        shared.with(|c| Report { ledger: *c.ledger(), runs: c.counters(), failed_runs })
+    }
+}
+
+/// Resolves at SIGTERM or Ctrl-C. A second one ends the process at once, with exit code 130.
+///
+/// # Errors
+/// The system refuses to tell of signals.
+pub fn stop_signal() -> io::Result<impl Future<Output = ()>> {
+    #[cfg(unix)]
+    let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+    #[cfg(unix)]
+    let mut interrupt = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::interrupt())?;
+    Ok(async move {
+        #[cfg(unix)]
+        {
+            tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+            tracing::info!("stopping; a second signal ends at once");
+            tokio::spawn(async move {
+                tokio::select! { _ = terminate.recv() => {} _ = interrupt.recv() => {} }
+                std::process::exit(130);
+            });
+        }
+        #[cfg(not(unix))]
+        {
+            let _ = tokio::signal::ctrl_c().await;
+            tracing::info!("stopping");
+        }
+    })
+}

@@ -1,0 +1,271 @@
+//! A collector's memory on the heap: it begins small and grows at refresh, up to limits that the user can set.
+
+use grafolean_core::bot::Bot;
+use grafolean_core::config::{AccountKey, AccountRecord, ConfigMem, Made};
+use grafolean_core::jobs::{JobSlot, JobsMem, Progress, Running};
+use grafolean_core::journal::{Event, FaultSlot, Kind};
+use grafolean_core::model::{DetailRecord, EntityRecord, ItemKey, Link, LinkList, LinksFull};
+use grafolean_core::outbox::{AccountQueue, Cell, OutboxMem};
+use grafolean_core::schedule::{Class, Entry, Extra};
+use grafolean_core::state::StateSlot;
+use grafolean_core::storage::{Parts, Storage};
+use grafolean_core::table::{NONE, Slot, TableMem};
+
+/// The most sensors of one entity.
+pub const MAX_LINKS: usize = 4096;
+
+/// How far a collector's memory may grow.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Jobs, and entities.
+    pub jobs: usize,
+    /// Accounts.
+    pub accounts: usize,
+    /// Credentials.
+    pub credentials: usize,
+    /// Sensors.
+    pub sensors: usize,
+    /// Distinct intervals of all jobs together.
+    pub distinct_intervals: usize,
+    /// Runs at once.
+    pub runs: usize,
+    /// Bytes of values that wait.
+    pub outbox_bytes: usize,
+    /// Bytes of one entity, credential or sensor.
+    pub element_bytes: usize,
+    /// Keyed states of all jobs together.
+    pub states: usize,
+    /// Remembered faults.
+    pub faults: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Limits {
+            jobs: 1_000_000,
+            accounts: 60_000,
+            credentials: 100_000,
+            sensors: 1_000_000,
+            distinct_intervals: 100_000,
+            runs: 1_000,
+            outbox_bytes: 16 << 20,
+            element_bytes: 256 << 10,
+            states: 4_096,
+            faults: 1_024,
+        }
+    }
+}
+
+/// The sensors of one entity, on the heap.
+#[derive(Clone, Debug, Default)]
+pub struct Links(Vec<Link>);
+
+impl LinkList for Links {
+    fn new() -> Self {
+        Links::default()
+    }
+    fn insert(&mut self, at: usize, link: Link) -> Result<(), LinksFull> {
+        if self.0.len() >= MAX_LINKS || at > self.0.len() {
+            return Err(LinksFull { capacity: MAX_LINKS });
+        }
+        self.0.insert(at, link);
+        Ok(())
+    }
+    fn pop(&mut self) -> Option<Link> {
+        self.0.pop()
+    }
+    fn as_slice(&self) -> &[Link] {
+        &self.0
+    }
+    fn as_mut_slice(&mut self) -> &mut [Link] {
+        &mut self.0
+    }
+}
+
+/// A keyed table's memory.
+struct Room<K, V> {
+    slots: Vec<Slot<K, V>>,
+    heads: Vec<u32>,
+    capacity: usize,
+    limit: usize,
+}
+
+/// Room for staging beside `capacity` entries.
+const fn spare(capacity: usize) -> usize {
+    capacity / 8 + 1
+}
+
+impl<K, V> Room<K, V> {
+    fn new(capacity: usize, limit: usize) -> Self {
+        let mut room = Room { slots: Vec::new(), heads: Vec::new(), capacity: 0, limit: limit.max(1) };
+        room.resize(capacity.min(room.limit));
+        room
+    }
+
+    fn resize(&mut self, capacity: usize) {
+        self.capacity = capacity;
+        self.slots.resize_with(capacity + spare(capacity), || Slot::EMPTY);
+        self.heads.resize(capacity, NONE);
+    }
+
+    fn grow(&mut self) -> bool {
+        let capacity = grown(self.capacity, self.limit);
+        let more = capacity > self.capacity;
+        if more {
+            self.resize(capacity);
+        }
+        more
+    }
+
+    fn mem(&mut self) -> TableMem<'_, K, V> {
+        TableMem { slots: &mut self.slots, heads: &mut self.heads, spare: spare(self.capacity) }
+    }
+}
+
+fn grown(now: usize, limit: usize) -> usize {
+    now.saturating_mul(2).max(1).min(limit)
+}
+
+/// All memory of a collector on the heap.
+pub struct Heap<B: Bot> {
+    limits: Limits,
+    accounts: Room<AccountKey, AccountRecord>,
+    entities: Room<ItemKey, EntityRecord<B::Name, B::Entity, Links>>,
+    credentials: Room<ItemKey, DetailRecord<B::Credential>>,
+    sensors: Room<ItemKey, DetailRecord<B::Sensor>>,
+    jobs: Vec<JobSlot<Made<B::Job>>>,
+    job_heads: Vec<u32>,
+    job_capacity: usize,
+    progress: Vec<Progress>,
+    ready: Vec<u32>,
+    extras: Vec<Extra>,
+    entries: Vec<Entry>,
+    classes: Vec<Class>,
+    running: Vec<Running>,
+    element: Vec<u8>,
+    scratch: Vec<u8>,
+    cells: Vec<Cell>,
+    index: Vec<u32>,
+    queues: Vec<AccountQueue>,
+    faults: Vec<FaultSlot>,
+    events: Vec<Option<Event>>,
+    states: Vec<StateSlot>,
+    listing: Vec<u8>,
+}
+
+impl<B: Bot> Heap<B> {
+    /// Memory that begins small and grows up to `limits`; what bounds values and runs has its size from the beginning.
+    #[must_use]
+    pub fn new(limits: Limits) -> Self {
+        let cells = (limits.outbox_bytes / Cell::BYTES).max(64);
+        let mut heap = Heap {
+            limits,
+            accounts: Room::new(8, limits.accounts),
+            entities: Room::new(64, limits.jobs),
+            credentials: Room::new(16, limits.credentials),
+            sensors: Room::new(64, limits.sensors),
+            jobs: Vec::new(),
+            job_heads: Vec::new(),
+            job_capacity: 0,
+            progress: Vec::new(),
+            ready: Vec::new(),
+            extras: Vec::new(),
+            entries: Vec::new(),
+            classes: vec![Class::EMPTY; limits.distinct_intervals.clamp(1, 64)],
+            running: vec![Running::EMPTY; limits.runs.max(1)],
+            element: vec![0; limits.element_bytes.max(1024)],
+            scratch: vec![0; (limits.element_bytes / 4).max(1024)],
+            cells: vec![Cell::EMPTY; cells],
+            index: vec![0; cells / 2 + 1],
+            queues: vec![AccountQueue::EMPTY; 8],
+            faults: vec![FaultSlot::EMPTY; limits.faults],
+            events: vec![None; 64],
+            states: vec![StateSlot::EMPTY; limits.states],
+            listing: vec![0; limits.element_bytes.max(1024)],
+        };
+        heap.resize_jobs(64.min(limits.jobs.max(1)));
+        heap
+    }
+
+    fn resize_jobs(&mut self, capacity: usize) {
+        let slots = capacity + spare(capacity);
+        self.job_capacity = capacity;
+        self.jobs.resize_with(slots, || Slot::EMPTY);
+        self.job_heads.resize(capacity, NONE);
+        self.progress.resize(slots, Progress::EMPTY);
+        self.ready.resize(slots, 0);
+        self.extras.resize(slots, Extra::EMPTY);
+        let entries = self.entries.len().max(capacity * 4);
+        self.entries.resize(entries, Entry::EMPTY);
+    }
+}
+
+impl<B: Bot> Storage<B> for Heap<B> {
+    type Links = Links;
+
+    fn parts(&mut self) -> Parts<'_, B, Links> {
+        Parts {
+            config: ConfigMem {
+                accounts: self.accounts.mem(),
+                entities: self.entities.mem(),
+                credentials: self.credentials.mem(),
+                sensors: self.sensors.mem(),
+                jobs: JobsMem {
+                    slots: &mut self.jobs,
+                    heads: &mut self.job_heads,
+                    spare: spare(self.job_capacity),
+                    progress: &mut self.progress,
+                    ready: &mut self.ready,
+                    extras: &mut self.extras,
+                    entries: &mut self.entries,
+                    classes: &mut self.classes,
+                    running: &mut self.running,
+                },
+                element: &mut self.element,
+                scratch: &mut self.scratch,
+            },
+            outbox: OutboxMem { cells: &mut self.cells, index: &mut self.index, accounts: &mut self.queues },
+            faults: &mut self.faults,
+            events: &mut self.events,
+            states: &mut self.states,
+            listing: &mut self.listing,
+        }
+    }
+
+    fn grow(&mut self, kind: Kind) -> bool {
+        match kind {
+            Kind::Account => self.accounts.grow(),
+            Kind::Entity => self.entities.grow(),
+            Kind::Credential => self.credentials.grow(),
+            Kind::Sensor => self.sensors.grow(),
+            Kind::Job => {
+                let capacity = grown(self.job_capacity, self.limits.jobs);
+                let more = capacity > self.job_capacity;
+                if more {
+                    self.resize_jobs(capacity);
+                }
+                more
+            }
+            Kind::IntervalEntry => grow_vec(&mut self.entries, Entry::EMPTY, self.limits.jobs.saturating_mul(8)),
+            Kind::DistinctInterval => grow_vec(&mut self.classes, Class::EMPTY, self.limits.distinct_intervals),
+        }
+    }
+
+    fn grow_queues(&mut self) -> bool {
+        let limit = self.limits.accounts.min(usize::from(u16::MAX));
+        grow_vec(&mut self.queues, AccountQueue::EMPTY, limit)
+    }
+
+    fn grow_events(&mut self) -> bool {
+        grow_vec(&mut self.events, None, self.limits.faults.saturating_mul(2).max(256))
+    }
+}
+
+fn grow_vec<T: Clone>(vec: &mut Vec<T>, empty: T, limit: usize) -> bool {
+    let len = grown(vec.len(), limit);
+    let more = len > vec.len();
+    if more {
+        vec.resize(len, empty);
+    }
+    more
+}

@@ -22,10 +22,10 @@
 //!
 //! ```
 //! use grafolean_std::env::{DotEnv, Settings};
-//! let file = DotEnv::parse("BACKEND_URL=https://grafolean.example/api\nBOT_TOKEN='secret'\n")?;
+//! let file = DotEnv::parse("BACKEND_URL=https://grafolean.example/api\nBOT_TOKEN='0c8f3a52'\n")?;
 //! let settings = Settings::from_sources(|_| None, &file)?;
 //! assert_eq!(settings.jobs_refresh_interval.as_secs(), 120);
-//! assert!(!format!("{settings:?}").contains("secret"));
+//! assert!(!format!("{settings:?}").contains("0c8f3a52"));
 //! # Ok::<(), grafolean_std::env::SettingsError>(())
 //! ```
 

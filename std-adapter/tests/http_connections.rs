@@ -1,5 +1,7 @@
 //! How the HTTP client uses its connections again, repeats, evicts and closes, seen from a server on loopback.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
+
 mod http_support;
 
 use std::sync::atomic::{AtomicUsize, Ordering};

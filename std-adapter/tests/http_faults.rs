@@ -1,5 +1,7 @@
 //! What the HTTP client makes of servers that are away, slow, silent, rude or wrong.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
+
 mod http_support;
 
 use std::time::Duration;

@@ -1,5 +1,7 @@
 //! The bot's token is in no output, whatever goes wrong: errors, Debug of all public types, logs at TRACE.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
+
 mod http_support;
 
 use std::io::Write;

@@ -1,5 +1,7 @@
 //! TLS of the HTTP client against servers on loopback with certificates made for the test.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
+
 mod http_support;
 
 use std::path::PathBuf;

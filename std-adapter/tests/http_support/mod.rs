@@ -1,5 +1,6 @@
 //! A scripted TCP server on loopback and small helpers: what a test needs to see a client misbehave or not.
 #![allow(dead_code, unreachable_pub)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
 use std::future::Future;
 use std::net::SocketAddr;

@@ -18,8 +18,8 @@
 //! stored although the answer is a failure, connections that close without a word. [`Backend`] decides and [`StandIn`]
 //! waits: the first can be asked without any socket.
 //!
-//! A request costs 50 to 100 microseconds and a value about 3. Memory grows with the values unless they go to a file, and
-//! with the last [`LOG_CAPACITY`] requests.
+//! A release build on two shared cores, which also ran the clients, stored 5000 requests of 10 values a second in memory, or 2000
+//! of 100. Memory grows with the values unless they go to a file, and with the last [`LOG_CAPACITY`] requests.
 //!
 //! Not spoken: logins of persons, MQTT, aggregated readings, and everything else that only the web interface uses; where the real
 //! backend has something there, the answer is 501.

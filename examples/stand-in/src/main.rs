@@ -85,17 +85,21 @@ fn run(options: &Options) -> Result<(), Box<dyn core::error::Error>> {
     if let Some(file) = &options.db {
         builder = builder.db(file);
     }
+    // Whoever has read that it is up may tell it to stop.
+    let signals = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let mut stop = signals.block_on(async { Stop::listen() })?;
     let stand_in = builder.spawn_thread()?;
     let printer = (options.print_values || options.print_requests).then(|| {
         let events = stand_in.subscribe();
         let (values, requests) = (options.print_values, options.print_requests);
         std::thread::spawn(move || print_events(events, values, requests))
     });
-    print_start(&stand_in, options.print_tokens)?;
+    if let Err(error) = print_start(&stand_in, options.print_tokens) {
+        tracing::warn!(%error, "the start could not be printed");
+    }
     tracing::info!(url = stand_in.base_url(), seed, "listening");
 
-    let signals = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-    signals.block_on(stop_asked())?;
+    signals.block_on(stop.asked());
     drop(signals);
     tracing::info!(counters = ?stand_in.counters(), "stopping");
     stand_in.shutdown();
@@ -164,16 +168,40 @@ fn print_event(out: &mut impl Write, event: &Event, values: bool, requests: bool
     }
 }
 
-/// Returns on Ctrl-C, and on SIGTERM where there is such a thing.
-async fn stop_asked() -> std::io::Result<()> {
-    #[cfg(unix)]
-    {
-        let mut terminate = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate())?;
+/// The signals that ask it to stop: Ctrl-C, and SIGTERM where there is such a thing.
+#[cfg(unix)]
+struct Stop {
+    interrupt: tokio::signal::unix::Signal,
+    terminate: tokio::signal::unix::Signal,
+}
+
+#[cfg(unix)]
+impl Stop {
+    fn listen() -> std::io::Result<Self> {
+        use tokio::signal::unix::{SignalKind, signal};
+        Ok(Self { interrupt: signal(SignalKind::interrupt())?, terminate: signal(SignalKind::terminate())? })
+    }
+
+    async fn asked(&mut self) {
         tokio::select! {
-            result = tokio::signal::ctrl_c() => result,
-            _ = terminate.recv() => Ok(()),
+            _ = self.interrupt.recv() => {}
+            _ = self.terminate.recv() => {}
         }
     }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
+}
+
+#[cfg(not(unix))]
+struct Stop;
+
+#[cfg(not(unix))]
+impl Stop {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn asked(&mut self) {
+        if let Err(error) = tokio::signal::ctrl_c().await {
+            tracing::error!(%error, "cannot listen for Ctrl-C");
+        }
+    }
 }

@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use grafolean_stand_in::{Builder, Config, Event, FRONT_BODY_LIMIT, StandIn};
+use grafolean_stand_in::{Builder, Config, Event, FRONT_BODY_LIMIT, ListKind, StandIn};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
 
@@ -202,6 +202,20 @@ async fn a_body_of_the_limit_passes_and_one_byte_more_is_refused_as_by_the_front
     let chunk = format!("{:x}\r\n{}\r\n", FRONT_BODY_LIMIT + 1, padded(FRONT_BODY_LIMIT + 1));
     assert_eq!(exchange(&mut socket, &(head + &chunk + "0\r\n\r\n")).await.unwrap().status(), 413);
     assert_eq!(stand_in.value_count(), 1);
+}
+
+#[tokio::test]
+async fn a_list_that_fills_the_socket_arrives_whole_and_the_connection_lives() {
+    let stand_in = demo().start().await.unwrap();
+    let body = format!("{{\"list\":[]}}{}", " ".repeat(16 << 20));
+    stand_in.change(|b| b.set_raw_list(1, ListKind::Entities, Some(body.clone()))).unwrap();
+    let mut socket = connect(&stand_in).await;
+    socket.write_all(get("/api/accounts/1/entities/").as_bytes()).await.unwrap();
+    // Nothing is read until the answer stands in the log, so that it waits in the socket.
+    stand_in.wait_for(LIMIT, |s| s.counters().requests == 1).await.unwrap();
+    let response = read(&mut socket).await.unwrap();
+    assert!(response.body == body, "{} bytes came", response.body.len());
+    assert_eq!(exchange(&mut socket, &get("/api/profile/")).await.unwrap().status(), 200);
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
 //! Decoding of one text into types: what serde's types get, limits by name, and errors that hide the content.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;
@@ -255,6 +256,8 @@ fn a_text_nested_too_deep_is_refused_where_it_is_decoded_and_passes_where_it_is_
     assert_eq!(decode::<IgnoredAny>(&nest(128)), Ok(IgnoredAny));
     let error = decode::<IgnoredAny>(&nest(100_000)).unwrap_err();
     assert_eq!(error.kind(), &DecodeErrorKind::Read(ReadErrorKind::TooDeep));
+    let side_by_side = format!("[{}0]", "[[],{}],".repeat(100));
+    assert!(decode::<serde_json::Value>(&side_by_side).is_ok());
     let objects = "{\"a\":".repeat(40) + "1" + &"}".repeat(40);
     assert_eq!(decode::<serde_json::Value>(&objects).unwrap_err().kind(), &DecodeErrorKind::TooDeep);
 }

@@ -1,6 +1,7 @@
 //! Numbers as they are written, exactly and without floating point: [`Decimal`].
 
 use core::fmt;
+use core::num::NonZeroU64;
 
 /// A decimal number, exact: 19 significant digits or a little more, and a power of ten.
 ///
@@ -131,9 +132,10 @@ impl Decimal {
             return times_power_of_ten(self.magnitude, exponent.unsigned_abs());
         }
         // 10^20 is more than twice any magnitude.
-        let Ok(divisor) = times_power_of_ten(1, exponent.unsigned_abs()) else { return Ok(0) };
+        let divisor = times_power_of_ten(1, exponent.unsigned_abs()).ok().and_then(NonZeroU64::new);
+        let Some(divisor) = divisor else { return Ok(0) };
         let rest = self.magnitude % divisor;
-        Ok(self.magnitude / divisor + u64::from(rest >= divisor - rest))
+        Ok(self.magnitude / divisor + u64::from(rest >= divisor.get() - rest))
     }
 
     fn whole(&self) -> Result<u64, NumberError> {

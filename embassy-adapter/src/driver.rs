@@ -1,0 +1,228 @@
+//! The whole driver of a collector: W workers, one transport, and the loop that tells it the time, in one future.
+
+use core::cell::Cell;
+use core::fmt;
+
+use embassy_futures::join::{join, join_array};
+use embassy_futures::select::{Either, select};
+use embassy_futures::yield_now;
+use embassy_time::{Duration, Timer};
+use grafolean_core::bot::Bot;
+use grafolean_core::collector::Action;
+use grafolean_core::journal::Event;
+use grafolean_core::outbox::{Ledger, OutboxEvent};
+use grafolean_core::storage::Storage;
+use grafolean_core::time::Millis;
+use grafolean_core::values::MAX_PATH_BYTES;
+
+use crate::context::RunContext;
+use crate::observer::Observer;
+use crate::requests::CollectorRequests;
+use crate::shared::{Place, Shared, now};
+use crate::sink;
+use crate::transport::{Requests, Transport};
+
+/// How [`run`] waits.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct DriverSettings {
+    /// The loop comes round at least this often, in milliseconds: less than the limit of a watchdog that
+    /// [`Observer::turn`] feeds.
+    pub longest_wait_ms: u32,
+    /// How long the transport may take to close its connection at the end, in milliseconds.
+    pub close_limit_ms: u32,
+}
+
+impl Default for DriverSettings {
+    /// Once a minute, and two seconds.
+    fn default() -> Self {
+        DriverSettings { longest_wait_ms: 60_000, close_limit_ms: 2_000 }
+    }
+}
+
+/// Why a collector can't be run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum SetupError {
+    /// The memory lets more runs be under way than there are workers.
+    Workers {
+        /// The `runs` of the memory.
+        runs: usize,
+        /// The workers: W of [`Shared`].
+        workers: usize,
+    },
+    /// It was run before. A collector can't be taken up again in the middle of its runs and requests.
+    RunBefore,
+}
+
+impl fmt::Display for SetupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            SetupError::Workers { runs, workers } => {
+                write!(f, "memory for {runs} runs at once, but {workers} workers: W must be at least `runs`")
+            }
+            SetupError::RunBefore => f.write_str("this collector was run before"),
+        }
+    }
+}
+
+impl core::error::Error for SetupError {}
+
+/// Runs a collector until [`Shared::stop`] was called and all is done or the limit has passed: its ledger then.
+///
+/// Does not allocate. The future holds, for each worker, a job's parameters and the future of [`Bot::perform`], and the
+/// transport's future. If it is dropped, the runs and the request under way are lost; what was queued is still
+/// in the ledger of [`Shared::ledger`].
+///
+/// # Errors
+/// [`SetupError`], at once.
+pub async fn run<B, S, T, O, const W: usize>(
+    bot: &B,
+    shared: &Shared<B, S, W>,
+    transport: &mut T,
+    observer: &O,
+    settings: &DriverSettings,
+) -> Result<Ledger, SetupError>
+where
+    B: Bot,
+    S: Storage<B>,
+    T: Transport,
+    O: Observer,
+{
+    if shared.runs > W {
+        return Err(SetupError::Workers { runs: shared.runs, workers: W });
+    }
+    if shared.started.replace(true) {
+        return Err(SetupError::RunBefore);
+    }
+    let workers = join_array(shared.places.each_ref().map(|place| work(bot, shared, observer, place)));
+    let requests = CollectorRequests::new(bot, shared, observer);
+    let ends = join(drive(bot, shared, observer, settings), talk(shared, transport, &requests, settings));
+    select(ends, workers).await;
+    Ok(shared.ledger())
+}
+
+/// Performs the runs of one place, one after the other.
+async fn work<B: Bot, S: Storage<B>, O: Observer, const W: usize>(
+    bot: &B,
+    shared: &Shared<B, S, W>,
+    observer: &O,
+    place: &Place,
+) {
+    loop {
+        let due = shared.changes.wait_for(|| place.due.take()).await;
+        if let Some(job) = shared.now(|c| c.job(due.run)) {
+            let mut context = RunContext::new(shared, &due);
+            let cancelled = shared.changes.wait_for(|| place.cancelled.get().then_some(()));
+            if let Either::First(Err(why)) = select(bot.perform(&job, &due, &mut context), cancelled).await {
+                sink::warn(&format_args!("{}: {why}", due.key));
+                observer.run_failed(&due.key, &why);
+            }
+        }
+        place.run.set(None);
+        shared.with(|c| c.handle_completed(due.run));
+    }
+}
+
+/// Lets the transport perform requests until nothing more is wanted of it.
+async fn talk<B: Bot, S: Storage<B>, T: Transport, R: Requests, const W: usize>(
+    shared: &Shared<B, S, W>,
+    transport: &mut T,
+    requests: &R,
+    settings: &DriverSettings,
+) {
+    let serve = async {
+        while !shared.closing.get() {
+            transport.serve(requests).await;
+            // So that a transport that returns at once does not stop everything else.
+            yield_now().await;
+        }
+    };
+    let too_late = async {
+        shared.changes.wait_for(|| shared.closing.get().then_some(())).await;
+        Timer::after_millis(u64::from(settings.close_limit_ms)).await;
+    };
+    select(serve, too_late).await;
+}
+
+/// Tells the collector the time and does what it says, until it is to end.
+async fn drive<B: Bot, S: Storage<B>, O: Observer, const W: usize>(
+    bot: &B,
+    shared: &Shared<B, S, W>,
+    observer: &O,
+    settings: &DriverSettings,
+) {
+    loop {
+        let now = now();
+        observer.turn(now);
+        act(bot, shared);
+        tell_events(shared, observer);
+        let next = shared.now(|c| c.poll_timeout());
+        let stop_at = shared.stop_at.get();
+        if let Some(until) = stop_at
+            && (now >= until || shared.now(|c| c.is_finished()))
+        {
+            break;
+        }
+        // Whoever waits looks again: a run may have begun, a list's time may be over. This own message is not waited for.
+        shared.changes.tell();
+        let seen = shared.changes.count();
+        let longest = now.saturating_add(u64::from(settings.longest_wait_ms.max(1)));
+        let until = [next, stop_at].into_iter().flatten().fold(longest, Millis::min);
+        // A tick more, as both the present time and the duration are rounded down: or it wakes up just before.
+        let wait = Duration::from_millis(until.since(now)) + Duration::from_ticks(1);
+        select(Timer::after(wait), shared.changes.wait_since(seen)).await;
+    }
+    shared.closing.set(true);
+    shared.changes.tell();
+}
+
+/// Does all that the collector wants done now.
+fn act<B: Bot, S: Storage<B>, const W: usize>(bot: &B, shared: &Shared<B, S, W>) {
+    shared.now(|_| ());
+    loop {
+        // On a line of its own: in the head of a match the borrow would last to its end.
+        let action = shared.collector.borrow_mut().poll(bot);
+        match action {
+            None => return,
+            Some(Action::Send(id)) => shared.queue(id),
+            Some(Action::Run(due)) => match shared.places.get(due.run.place as usize) {
+                Some(place) => {
+                    place.cancelled.set(false);
+                    place.run.set(Some(due.run));
+                    place.due.set(Some(due));
+                }
+                // There are as many workers as places, `run` has checked that.
+                None => shared.collector.borrow_mut().handle_completed(due.run),
+            },
+            Some(Action::Cancel(run)) => {
+                if let Some(place) = shared.places.iter().find(|p| p.run.get() == Some(run)) {
+                    place.cancelled.set(true);
+                }
+            }
+            Some(_) => {}
+        }
+    }
+}
+
+/// Tells the log and the observer what has happened.
+fn tell_events<B: Bot, S: Storage<B>, O: Observer, const W: usize>(shared: &Shared<B, S, W>, observer: &O) {
+    loop {
+        let mut path = heapless::String::<MAX_PATH_BYTES>::new();
+        let event = {
+            let mut collector = shared.collector.borrow_mut();
+            let Some(event) = collector.poll_event() else { return };
+            if matches!(event, Event::Outbox(OutboxEvent::ValueRefused { .. })) {
+                let _ = path.push_str(collector.refused_path());
+            }
+            event
+        };
+        let level = if event.is_warning() { sink::warn } else { sink::info };
+        if path.is_empty() { level(&event) } else { level(&format_args!("{event}: {path}")) }
+        observer.event(&event, &path);
+    }
+}
+
+/// Keeps the size of what a worker is told in view.
+const _: () = assert!(size_of::<Place>() <= 200 && size_of::<Cell<bool>>() == 1);

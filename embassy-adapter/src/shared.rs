@@ -1,0 +1,127 @@
+//! The collector and what the parts of its driver tell each other.
+
+use core::cell::{Cell, RefCell};
+
+use embassy_time::Instant;
+use grafolean_core::bot::Bot;
+use grafolean_core::collector::{Collector, RequestId, Settings};
+use grafolean_core::jobs::{Due, RunId};
+use grafolean_core::outbox::Ledger;
+use grafolean_core::storage::Storage;
+use grafolean_core::time::Millis;
+
+use crate::changes::Changes;
+
+/// Requests that can be under way at once: one of each kind.
+const REQUESTS: usize = 3;
+
+/// The present time of embassy-time: since boot.
+pub(crate) fn now() -> Millis {
+    Millis(Instant::now().as_millis())
+}
+
+/// A collector of the bot `B` in the memory `S`, and W places for runs that are under way at once.
+///
+/// W must be at least the `runs` of the memory. One task awaits [`run`](crate::run); others on the same executor may
+/// use the methods at any time. It is not `Sync`: interrupts and other cores must go through a channel.
+///
+/// Its size is that of the collector and its memory, plus 160 bytes per worker.
+pub struct Shared<B: Bot, S: Storage<B>, const W: usize> {
+    pub(crate) collector: RefCell<Collector<B, S>>,
+    pub(crate) changes: Changes,
+    pub(crate) places: [Place; W],
+    /// Requests that wait for the transport, in order.
+    pub(crate) waiting: RefCell<heapless::Vec<RequestId, REQUESTS>>,
+    /// After `stop`: when it ends at the latest.
+    pub(crate) stop_at: Cell<Option<Millis>>,
+    /// Nothing more is wanted of the transport.
+    pub(crate) closing: Cell<bool>,
+    pub(crate) started: Cell<bool>,
+    /// What the memory has room for.
+    pub(crate) runs: usize,
+}
+
+/// What the loop tells a worker.
+pub(crate) struct Place {
+    /// A run to be begun.
+    pub(crate) due: Cell<Option<Due>>,
+    /// The run that is under way here.
+    pub(crate) run: Cell<Option<RunId>>,
+    /// It is to be dropped.
+    pub(crate) cancelled: Cell<bool>,
+}
+
+impl<B: Bot, S: Storage<B>, const W: usize> Shared<B, S, W> {
+    /// A collector that knows nothing yet. A board has one connection: [`Settings::max_requests`] should be 1.
+    #[must_use]
+    pub fn new(settings: Settings, mut storage: S) -> Self {
+        let runs = storage.parts().config.jobs.running.len();
+        Shared {
+            collector: RefCell::new(Collector::new(settings, storage)),
+            changes: Changes::new(),
+            places: [const { Place { due: Cell::new(None), run: Cell::new(None), cancelled: Cell::new(false) } }; W],
+            waiting: RefCell::new(heapless::Vec::new()),
+            stop_at: Cell::new(None),
+            closing: Cell::new(false),
+            started: Cell::new(false),
+            runs,
+        }
+    }
+
+    /// Lends the collector, told the present time, for the time of a call; afterwards the driver looks at it again. So
+    /// for instance a refresh is asked for:
+    /// `shared.with(|collector| collector.refresh_soon())`.
+    ///
+    /// # Panics
+    /// If called from within another call that has the collector: from `use_it`, or from
+    /// [`Bot::entity_jobs`], [`Bot::account_jobs`] or [`Bot::own_jobs`].
+    pub fn with<R>(&self, use_it: impl FnOnce(&mut Collector<B, S>) -> R) -> R {
+        let result = self.now(use_it);
+        self.changes.tell();
+        result
+    }
+
+    /// Where every value is.
+    ///
+    /// # Panics
+    /// As [`Shared::with`].
+    #[must_use]
+    pub fn ledger(&self) -> Ledger {
+        *self.collector.borrow().ledger()
+    }
+
+    /// Ends the collector: no run begins any more, those under way may end, values are sent. When nothing is left to do,
+    /// or after `limit_ms`, [`run`](crate::run) returns; what is still queued then shows in its ledger. A later call can
+    /// only shorten the limit.
+    ///
+    /// # Panics
+    /// As [`Shared::with`].
+    pub fn stop(&self, limit_ms: u32) {
+        let until = now().saturating_add(u64::from(limit_ms));
+        self.stop_at.set(Some(self.stop_at.get().map_or(until, |at| at.min(until))));
+        self.with(Collector::stop);
+    }
+
+    /// As [`Shared::with`], for calls that nobody needs to hear of.
+    pub(crate) fn now<R>(&self, use_it: impl FnOnce(&mut Collector<B, S>) -> R) -> R {
+        let mut collector = self.collector.borrow_mut();
+        collector.handle_time(now());
+        use_it(&mut collector)
+    }
+
+    /// Queues a request for the transport.
+    pub(crate) fn queue(&self, id: RequestId) {
+        let collector = self.collector.borrow();
+        let mut waiting = self.waiting.borrow_mut();
+        // Requests that are over meanwhile make room; of the others there are never more than one of each kind.
+        waiting.retain(|id| collector.request_head(*id).is_some());
+        let queued = waiting.push(id);
+        debug_assert!(queued.is_ok(), "more requests under way than there are kinds");
+    }
+
+    /// The request that waits longest.
+    pub(crate) fn unqueue(&self) -> Option<RequestId> {
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.is_empty() { None } else { Some(waiting.remove(0)) }
+    }
+}

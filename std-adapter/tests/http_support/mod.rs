@@ -221,6 +221,7 @@ pub fn generous() -> HttpConfig {
         head_limit: PATIENCE * 2,
         silence_limit: PATIENCE * 2,
         post_reuse_limit: PATIENCE * 2,
+        rate_window: PATIENCE * 2,
         idle_limit: PATIENCE * 4,
         ..HttpConfig::default()
     }

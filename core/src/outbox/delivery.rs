@@ -599,14 +599,21 @@ impl Outbox {
         }
     }
 
-    /// Which list has a fresh value that can try POST.
+    /// Which list has a fresh value that can try POST. Only the last few with a time of their own are passed over.
     fn trial(&self, cells: &Cells<'_>, q: &AccountQueue, now: Millis) -> Option<Place> {
-        let fresh = |list: List| !list.is_empty() && self.is_fresh(cells, list.tail, now);
-        match self.mode(q) {
-            Mode::Trial if fresh(q.live) => Some(Place::Live),
-            Mode::Trial if fresh(q.backlog) => Some(Place::Backlog),
-            _ => None,
+        if self.mode(q) != Mode::Trial {
+            return None;
         }
+        [Place::Live, Place::Backlog].into_iter().find(|&place| {
+            let mut at = q.list(place).tail;
+            for _ in 0..32 {
+                if at == NONE || !cells.own_time(at) {
+                    break;
+                }
+                at = cells.prev(at);
+            }
+            at != NONE && self.is_fresh(cells, at, now)
+        })
     }
 
     /// Whether a POST may stamp this value.

@@ -499,7 +499,7 @@ impl Outbox {
             return cells.next(link);
         }
         // The later one wins. The other may be the next in the list: it is asked for after the removal.
-        if cells.since_ms(same) > cells.since_ms(link) {
+        if is_later(&cells, same, link) {
             let next = cells.next(link);
             self.drop_waiting(mem, link, DropReason::Superseded);
             next
@@ -746,6 +746,20 @@ impl Outbox {
         self.tell_full(account);
         true
     }
+}
+
+/// Whether `a` was handed over after `b`: live values after others, and in list order. O(values), for the rare
+/// case that two values turn out to have the same time.
+fn is_later(cells: &Cells<'_>, a: Link, b: Link) -> bool {
+    let live = |link| cells.place(link) == Place::Live;
+    if live(a) != live(b) {
+        return live(a);
+    }
+    let mut at = cells.next(b);
+    while at != NONE && at != a {
+        at = cells.next(at);
+    }
+    at == a
 }
 
 /// No time at which something is due.

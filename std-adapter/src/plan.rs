@@ -190,7 +190,7 @@ impl Plan {
     /// Runs per second of all jobs, in the long run.
     #[must_use]
     pub fn runs_per_second(&self) -> f64 {
-        self.jobs.iter().map(PlannedJob::runs_per_second).sum()
+        self.jobs.iter().fold(0.0, |sum, job| sum + job.runs_per_second())
     }
 
     /// Writes one JSON object a line: each job; each thing skipped, with `why`; each schedule that can't be kept if runs take

@@ -561,9 +561,10 @@ impl<B: Bot> Runner<B> {
             shared.tell_events();
             let (finished, running, next) = {
                 let mut c = shared.lock();
-                (c.is_finished() || c.is_planned(), c.load().0, c.poll_timeout())
+                let finished = if self.config.collector.plan_only { c.is_planned() } else { c.is_finished() };
+                (finished, c.load().0, c.poll_timeout())
             };
-            if finished && (stopped.is_some() || self.config.collector.plan_only) {
+            if finished {
                 break;
             }
             let mut wait = next.map_or(LONGEST_WAIT, |at| Duration::from_millis(at.since(shared.now()))).min(LONGEST_WAIT);

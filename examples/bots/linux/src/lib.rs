@@ -1,1 +1,5 @@
-//! Grafolean bots for Linux
+//! Grafolean bots for Linux: what their programs share.
+
+#![forbid(unsafe_code)]
+
+pub mod plan;

@@ -165,8 +165,6 @@ pub struct EntityView<'a, B: Bot + ?Sized> {
     pub(crate) credential: &'a B::Credential,
     pub(crate) links: &'a [Link],
     pub(crate) sensors: TableRef<'a, ItemKey, SensorRecord<B::Sensor>>,
-    /// What is live now, rather than what is staged.
-    pub(crate) live: bool,
 }
 
 impl<B: Bot + ?Sized> Clone for EntityView<'_, B> {
@@ -215,11 +213,11 @@ impl<'a, B: Bot + ?Sized> EntityView<'a, B> {
 
     /// Its sensors by ascending id.
     pub fn sensors(&self) -> impl Iterator<Item = SensorView<'a, B::Sensor>> + use<'a, B> {
-        let (sensors, live) = (self.sensors, self.live);
+        let (sensors, account) = (self.sensors, self.key.account);
         self.links.iter().filter_map(move |link| {
             // A slot that holds another sensor by now is none of this entity's.
-            sensors.key(link.sensor).filter(|key| key.id == link.id)?;
-            let record = if live { sensors.get(link.sensor) } else { sensors.staged(link.sensor) }?;
+            sensors.key(link.sensor).filter(|key| **key == ItemKey { account, id: link.id })?;
+            let record = sensors.get(link.sensor)?;
             // One that is no interval leaves the sensor out; the refresh has named it.
             let interval = link.interval.or(record.default_interval).checked().ok()?;
             Some(SensorView { id: link.id, interval, details: record.details.as_ref()? })
@@ -501,10 +499,9 @@ pub(crate) fn view<'a, B: Bot + ?Sized, L: LinkList>(
     record: &'a EntityRecord<B::Name, B::Entity, L>,
     credentials: TableRef<'a, ItemKey, CredentialRecord<B::Credential>>,
     sensors: TableRef<'a, ItemKey, SensorRecord<B::Sensor>>,
-    live: bool,
 ) -> Option<EntityView<'a, B>> {
     let at = record.credential;
-    let credential = if live { credentials.get(at) } else { credentials.staged(at) }?;
+    let credential = credentials.get(at)?;
     Some(EntityView {
         key,
         name: &record.name,
@@ -514,6 +511,5 @@ pub(crate) fn view<'a, B: Bot + ?Sized, L: LinkList>(
         credential: credential.details.as_ref()?,
         links: record.links.as_slice(),
         sensors,
-        live,
     })
 }

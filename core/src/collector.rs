@@ -244,8 +244,6 @@ struct Own {
     body_len: usize,
     stage: OwnStage,
     framer: Framer,
-    /// The time since which nobody has looked.
-    since: Millis,
 }
 
 /// A bot's collector: see the [module](self).
@@ -286,6 +284,7 @@ fn config_settings(settings: &Settings) -> ConfigSettings {
         account: settings.account,
         wait_until_ready: settings.wait_until_ready,
         list_limit: settings.list_limit_bytes,
+        start_alone: !settings.plan_only,
     }
 }
 
@@ -344,6 +343,11 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
     /// The system's clock shows `unix` now. Only for hosts ([`WallSource::System`]).
     pub fn handle_system_clock(&mut self, unix: UnixMillis) {
         self.wall.handle_system(self.now, unix);
+        if self.wall.source() == WallSource::System {
+            // It tells values of another time, which a POST must not stamp, from live ones.
+            let mut mem = self.storage.parts().outbox;
+            self.outbox.handle_wall(&mut mem, self.now, unix);
+        }
     }
 
     /// The present wall-clock time, if known.
@@ -358,6 +362,12 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
     pub fn poll(&mut self, bot: &B) -> Option<Action> {
         if let Some(run) = self.poll_expired() {
             return Some(Action::Cancel(run));
+        }
+        if let Some(Own { stage: OwnStage::Entity(_, until), .. }) = self.own
+            && self.now >= until
+        {
+            // Its connection is free for others; the bot is told when it asks again.
+            self.own_failed(BackendError::TimedOut { limit_ms: LISTING_LIMIT_MS });
         }
         self.refresh(bot);
         if let Some(id) = self.poll_request() {
@@ -445,9 +455,9 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
                     self.batch.is_some()
                 }
                 Lane::Refresh => {
-                    let ready = self.config.resource().is_some();
+                    let ready = self.config.resource().is_some() && !self.stopping;
                     if ready {
-                        self.config.request_sent();
+                        self.config.request_sent(&config_settings(&self.settings));
                     }
                     ready
                 }
@@ -595,13 +605,14 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
             let mut journal = Journal::new(&mut self.journal, faults, events);
             let rest = bytes.get(taken..).unwrap_or_default();
             let (n, stop) = self.config.push(bot, &settings, &mut config, &mut journal, rest);
-            let full = journal.is_full();
             taken += n;
-            if full {
-                self.storage.grow_events();
-            }
             match stop {
                 None => return BodyStatus::Taken(taken),
+                Some(Stop::Events) => {
+                    if !self.grow_events() {
+                        self.config.give_up_events();
+                    }
+                }
                 Some(Stop::Shortage(kind)) => self.grow(kind),
                 Some(Stop::Failed(error)) => {
                     self.refresh_request_ended(bot, Outcome::Failed(error));
@@ -615,6 +626,12 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
         if !self.storage.grow(kind) {
             self.config.give_up(kind);
         }
+    }
+
+    fn grow_events(&mut self) -> bool {
+        let Parts { faults, events, .. } = self.storage.parts();
+        Journal::new(&mut self.journal, faults, events).straighten();
+        self.storage.grow_events()
     }
 
     /// A request's answer has ended.
@@ -663,16 +680,23 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
 
     /// Begins a refresh that is due, and does what can be done of it without the backend.
     fn refresh(&mut self, bot: &B) {
-        if self.config.is_idle() {
+        while self.go_on(bot) {}
+    }
+
+    /// Whether one that needed no request has ended, so that another may be due.
+    fn go_on(&mut self, bot: &B) -> bool {
+        let begins = self.config.is_idle();
+        if begins {
             let planned = self.settings.plan_only && self.planned;
             if self.stopping || planned || self.now < self.next_refresh {
-                return;
+                return false;
             }
             self.refresh_started = self.now;
             let settings = config_settings(&self.settings);
             let Parts { mut config, faults, events, .. } = self.storage.parts();
             let mut journal = Journal::new(&mut self.journal, faults, events);
-            self.config.begin(&settings, &mut config, &mut self.jobs, &mut journal, self.now);
+            let step = self.config.begin(bot, &settings, &mut config, &mut journal, self.now);
+            self.work = step == Step::Work;
         }
         while self.work {
             let Parts { mut config, faults, events, states, .. } = self.storage.parts();
@@ -684,27 +708,26 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
             };
             let (now, jobs) = (self.now, &mut self.jobs);
             let done = self.config.work(bot, &mut config, jobs, &mut journal, now, &mut forget);
-            if journal.is_full() {
-                self.storage.grow_events();
+            if journal.is_half_full() {
+                self.grow_events();
             }
             match done {
                 Err(kind) => self.grow(kind),
-                Ok(None) => self.work = self.config.resource().is_none(),
-                Ok(Some(summary)) => {
+                Ok(summary) => {
                     self.work = false;
                     self.refreshed(summary);
                 }
             }
         }
+        begins && self.config.is_idle()
     }
 
     fn refreshed(&mut self, summary: RefreshSummary) {
-        self.failures = 0;
-        self.outbox.note_refresh();
-        let again = summary.committed.deferred > 0
-            && summary.committed.changed_anything()
-            && self.at_once < MAX_AT_ONCE;
-        if again {
+        let deferred = summary.committed.deferred > 0;
+        let again = deferred && self.config.progressed() && self.at_once < MAX_AT_ONCE;
+        if summary.requests == 0 {
+            // A custom bot has its jobs; now it asks who it is: this refresh is still due.
+        } else if again {
             self.at_once += 1;
             self.next_refresh = self.now;
         } else {
@@ -713,11 +736,15 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
             let interval_ms = u64::from(self.settings.refresh_interval_s.max(1)) * 1000;
             self.next_refresh = self.refresh_started.saturating_add(interval_ms).max(self.now);
         }
+        if summary.requests > 0 {
+            self.failures = 0;
+            self.outbox.note_refresh();
+        }
         let Parts { faults, events, .. } = self.storage.parts();
         let mut journal = Journal::new(&mut self.journal, faults, events);
-        if !again && summary.committed.deferred > 0 {
+        if !again {
             let kind = FaultKind::Deferred;
-            journal.fault(Fault { account: 0, entity: 0, item: (Kind::Job, 0), kind });
+            journal.lasting(Fault { account: 0, entity: 0, item: (Kind::Job, 0), kind }, deferred);
         }
         journal.event(Event::Refreshed(summary));
     }
@@ -733,10 +760,7 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
         match self.config.end(bot, &settings, &mut config, &mut journal, outcome) {
             Step::Request => {}
             Step::Work => self.work = true,
-            Step::Failed(error) => {
-                JobTable::new(&mut self.jobs, config.jobs.reborrow()).abort();
-                self.refresh_failed(error);
-            }
+            Step::Failed(error) => self.refresh_failed(error),
         }
         self.refresh(bot);
     }
@@ -882,9 +906,9 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
         };
         self.own_seq = self.own_seq.wrapping_add(1);
         let framer = if request == OwnRequest::List { Framer::list("list") } else { Framer::document() };
-        let (id, stage, since) = (self.own_seq, OwnStage::Queued, self.now);
+        let (id, stage) = (self.own_seq, OwnStage::Queued);
         let (run, account) = (due.run, due.key.account);
-        self.own = Some(Own { id, run, account, request, body_len, stage, framer, since });
+        self.own = Some(Own { id, run, account, request, body_len, stage, framer });
         Ok(Some(OwnId(id)))
     }
 
@@ -895,7 +919,6 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
     pub fn poll_own(&mut self, id: OwnId, buf: &mut [u8]) -> Result<OwnProgress, BackendError> {
         let now = self.now;
         let Some(own) = self.own.as_mut().filter(|o| o.id == id.0) else { return Err(BackendError::Stopped) };
-        own.since = now;
         match own.stage {
             OwnStage::Queued | OwnStage::Open => Ok(OwnProgress::Pending),
             OwnStage::Entity(frame, until) => {
@@ -954,7 +977,11 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
             Ok((n, Some(frame))) => {
                 own.stage = match (own.request, frame) {
                     (OwnRequest::List, _) => OwnStage::Entity(frame, now.saturating_add(u64::from(LISTING_LIMIT_MS))),
-                    (_, Frame::Element { len }) => OwnStage::Ended(Ok(first_id(listing.get(..len).unwrap_or_default()))),
+                    (OwnRequest::Create, Frame::Element { len }) => {
+                        let id = first_id(listing.get(..len).unwrap_or_default());
+                        OwnStage::Ended(id.map(Some).ok_or(BackendError::Answer { offset: 0 }))
+                    }
+                    (_, Frame::Element { .. }) => OwnStage::Ended(Ok(None)),
                     _ => OwnStage::Ended(Err(BackendError::TooLong { limit: listing.len() })),
                 };
                 BodyStatus::Taken(n)

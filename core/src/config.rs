@@ -2,7 +2,9 @@
 //! has the bot make jobs of it, as one transaction.
 //!
 //! A refresh costs `1 + 3·A` requests for A accounts, after `/profile` once. Bodies are read element by element:
-//! memory does not depend on their length. What concerns another bot is skipped, not stored.
+//! memory does not depend on their length. What concerns another bot is skipped, not stored. When all lists have been
+//! read, entities, credentials and sensors are committed; then the bot makes jobs of what is there, and these are
+//! committed.
 
 use crate::api::Resource;
 use crate::bot::{AccountView, Bot, EntityList, EntityName, EntityView, JobSink, NewJob, view};
@@ -12,7 +14,8 @@ use crate::jobs::{InsertError, JobEvent, JobKey, JobSpec, JobTable, JobsMem, Job
 use crate::journal::{DetailsError, Event, Fault, FaultKind, Journal, Kind, RefreshError, RefreshSummary};
 use crate::json::{self, Frame, FrameError, FrameErrorKind, Framer, MAX_DEPTH, ReadError, Reader};
 use crate::model::{
-    DetailHead, DetailRecord, EntityHead, EntityRecord, ItemKey, Link, LinkList, RawInterval, first_id, read_sensors,
+    DetailHead, DetailRecord, EntityHead, EntityRecord, ItemKey, Link, LinkList, RawInterval, first_id,
+    read_sensors,
 };
 use crate::table::{Change, Committed, NONE, StageError, Table, TableKey, TableMem, TableRef, TableState};
 use crate::time::Millis;
@@ -35,6 +38,8 @@ impl TableKey for AccountKey {
 pub struct AccountRecord {
     /// The refresh under way has read all its lists.
     done: bool,
+    /// Indices of its entities: from, to. For the time of making jobs.
+    range: (u32, u32),
 }
 
 /// A job as the table keeps it: what the bot made, and the entity that it was made of.
@@ -73,6 +78,8 @@ pub struct ConfigSettings {
     pub wait_until_ready: bool,
     /// The most bytes of a list.
     pub list_limit: u64,
+    /// A custom bot whose account is set has its jobs before the backend has answered at all.
+    pub start_alone: bool,
 }
 
 /// The most bytes of an answer that is no list.
@@ -102,6 +109,9 @@ enum Stage {
 pub enum Stop {
     /// A table is too small. Grow it, or say with [`Config::give_up`] that it can't grow; then call again.
     Shortage(Kind),
+    /// There is little room for events. Make more, or say with [`Config::give_up_events`] that there is no more; then
+    /// call again.
+    Events,
     /// The body can't be read: the request is to be ended with this.
     Failed(RefreshError),
 }
@@ -136,8 +146,6 @@ pub struct Config {
     stage: Stage,
     /// The account that is being read: its index, and its id.
     account: (u32, u64),
-    /// Indices of the entities met in it: from, to.
-    range: (u32, u32),
     user_id: Option<u64>,
     tied: Option<u64>,
     ready: bool,
@@ -148,12 +156,20 @@ pub struct Config {
     pending: Option<Frame>,
     /// Kinds of tables that can't grow.
     fixed: u8,
-    /// Entity and job at which making jobs goes on.
-    cursor: (u32, u32),
+    events_fixed: bool,
+    /// The frame at hand was begun before, and stopped for a shortage.
+    again: bool,
+    /// Faults that the work at hand reported before it stopped for a shortage.
+    repeated: u32,
+    /// What kept its old state, or is missing, for lack of spare room.
+    deferred: u32,
+    /// Whether this refresh has changed anything.
+    progressed: bool,
+    /// What was done to the jobs so far.
+    committed: Committed,
     singles: heapless::Vec<u64, SINGLES>,
     singles_after: u64,
     singles_more: bool,
-    legacy: bool,
     consecutive_losses: u8,
     summary: RefreshSummary,
     started: Millis,
@@ -176,7 +192,6 @@ impl Config {
             sensors: TableState::new(),
             stage: Stage::Idle,
             account: (0, 0),
-            range: (NONE, 0),
             user_id: None,
             tied: None,
             ready: false,
@@ -185,11 +200,15 @@ impl Config {
             framer: Framer::document(),
             pending: None,
             fixed: 0,
-            cursor: (0, 0),
+            events_fixed: false,
+            again: false,
+            repeated: 0,
+            deferred: 0,
+            progressed: false,
+            committed: Committed { added: 0, changed: 0, removed: 0, refused: 0, deferred: 0 },
             singles: heapless::Vec::new(),
             singles_after: 0,
             singles_more: false,
-            legacy: false,
             consecutive_losses: 0,
             summary: RefreshSummary {
                 requests: 0,
@@ -224,6 +243,12 @@ impl Config {
         &self.summary
     }
 
+    /// Whether the last refresh has changed anything, so that what it deferred may fit now.
+    #[must_use]
+    pub const fn progressed(&self) -> bool {
+        self.progressed
+    }
+
     /// What is to be asked for now.
     #[must_use]
     pub fn resource(&self) -> Option<Resource> {
@@ -249,34 +274,61 @@ impl Config {
         }
     }
 
-    /// Begins a refresh.
+    /// Begins a refresh: what is to be done first.
     pub fn begin<B: Bot, L: LinkList>(
         &mut self,
+        bot: &B,
         settings: &ConfigSettings,
         mem: &mut ConfigMem<'_, B, L>,
-        jobs: &mut JobsState,
         journal: &mut Journal<'_>,
         now: Millis,
-    ) {
+    ) -> Step {
         self.started = now;
         self.summary = RefreshSummary::default();
         self.fixed = 0;
+        self.events_fixed = false;
+        self.again = false;
+        self.repeated = 0;
+        self.deferred = 0;
+        self.progressed = false;
         self.consecutive_losses = 0;
         journal.begin();
         Table::new(&mut self.entities, mem.entities.reborrow()).begin();
-        Table::new(&mut self.credentials, mem.credentials.reborrow()).begin();
-        Table::new(&mut self.sensors, mem.sensors.reborrow()).begin();
-        JobTable::new(jobs, mem.jobs.reborrow()).begin();
-        self.enter(if settings.wait_until_ready && !self.ready { Stage::Status } else { Stage::Profile });
+        begin_details(&mut Table::new(&mut self.credentials, mem.credentials.reborrow()));
+        begin_details(&mut Table::new(&mut self.sensors, mem.sensors.reborrow()));
+        if let Some(account) = settings.account
+            && bot.protocol().is_none()
+            && settings.start_alone
+            && self.own_account.is_none()
+        {
+            return self.own(journal, account);
+        }
+        if settings.wait_until_ready && !self.ready {
+            self.enter(Stage::Status);
+            return Step::Request;
+        }
+        self.go_to_profile(bot, mem)
+    }
+
+    /// A controlled bot needs to know its user id once. A custom bot asks each time: it has no other request that
+    /// tells it the date and that the backend is there.
+    fn go_to_profile<B: Bot, L>(&mut self, bot: &B, mem: &mut ConfigMem<'_, B, L>) -> Step {
+        if self.user_id.is_some() && bot.protocol().is_some() {
+            return self.go_to_accounts(mem);
+        }
+        self.enter(Stage::Profile);
+        Step::Request
     }
 
     /// The request of [`Config::resource`] is sent (again): its answer is read from the beginning.
-    pub fn request_sent(&mut self) {
+    pub fn request_sent(&mut self, settings: &ConfigSettings) {
         self.pending = None;
-        self.framer = match self.stage {
+        self.again = false;
+        let framer = match self.stage {
             Stage::Accounts | Stage::Entities | Stage::Credentials | Stage::Sensors => Framer::list("list"),
             _ => Framer::document(),
         };
+        self.framer = framer.with_max_bytes(self.body_limit(settings));
         self.summary.requests += 1;
     }
 
@@ -289,12 +341,16 @@ impl Config {
         self.singles.clear();
         self.singles_after = 0;
         self.singles_more = false;
-        self.legacy = false;
     }
 
     /// Tables of this kind can't grow: what does not fit is a fault from now on.
     pub fn give_up(&mut self, kind: Kind) {
         self.fixed |= 1 << kind as u8;
+    }
+
+    /// There is no more room for events: what does not fit is lost and counted.
+    pub fn give_up_events(&mut self) {
+        self.events_fixed = true;
     }
 
     const fn can_grow(&self, kind: Kind) -> bool {
@@ -313,9 +369,19 @@ impl Config {
         let mut taken = 0;
         loop {
             if let Some(frame) = self.pending {
-                if let Err(stop) = self.frame(bot, settings, mem, journal, frame) {
+                if journal.is_half_full() && !self.events_fixed {
+                    return (taken, Some(Stop::Events));
+                }
+                let told = journal.count();
+                journal.repeat(self.repeated);
+                let done = self.frame(bot, settings, mem, journal, frame);
+                journal.repeat(0);
+                self.again = done.is_err();
+                self.repeated = if self.again { self.repeated + (journal.count() - told) } else { 0 };
+                if let Err(stop) = done {
                     return (taken, Some(stop));
                 }
+                self.summary.elements = self.summary.elements.saturating_add(1);
                 self.pending = None;
             }
             let rest = bytes.get(taken..).unwrap_or_default();
@@ -340,23 +406,34 @@ impl Config {
         journal: &mut Journal<'_>,
         frame: Frame,
     ) -> Result<(), Stop> {
-        self.summary.elements = self.framer.elements();
         match self.stage {
             Stage::Status | Stage::Profile => self.answer(bot, mem, journal, frame).map_err(Stop::Failed),
             Stage::Accounts => self.account(settings, mem, journal, frame).map_err(Stop::Shortage),
             Stage::Entities | Stage::Single => self.entity(bot, mem, journal, frame).map_err(Stop::Shortage),
             Stage::Credentials => {
                 let mut table = Table::new(&mut self.credentials, mem.credentials.reborrow());
-                detail(Kind::Credential, self.account.1, &mut table, mem.element, mem.scratch, journal, frame);
-                Ok(())
+                let (of, element, scratch) = (Kind::Credential, &*mem.element, &mut *mem.scratch);
+                let done = detail(of, self.account.1, &mut table, element, scratch, journal, frame);
+                self.detail_done(of, done).map_err(Stop::Shortage)
             }
             Stage::Sensors => {
                 let mut table = Table::new(&mut self.sensors, mem.sensors.reborrow());
-                detail(Kind::Sensor, self.account.1, &mut table, mem.element, mem.scratch, journal, frame);
-                Ok(())
+                let (of, element, scratch) = (Kind::Sensor, &*mem.element, &mut *mem.scratch);
+                let done = detail(of, self.account.1, &mut table, element, scratch, journal, frame);
+                self.detail_done(of, done).map_err(Stop::Shortage)
             }
             Stage::Idle | Stage::MakeJobs | Stage::Commit => Ok(()),
         }
+    }
+
+    /// Without spare room it keeps its old state until a further refresh.
+    fn detail_done(&mut self, of: Kind, done: Result<(), StageError>) -> Result<(), Kind> {
+        match done {
+            Err(StageError::NoSpare) if self.can_grow(of) => return Err(of),
+            Err(StageError::NoSpare) => self.deferred += 1,
+            _ => {}
+        }
+        Ok(())
     }
 
     fn answer<B: Bot, L>(
@@ -409,27 +486,34 @@ impl Config {
                 return Ok(());
             }
         };
+        if settings.account.is_none_or(|only| only == id)
+            && let Err(error) = table.stage(AccountKey(id), AccountRecord::default(), |_, _| true)
+        {
+            let fault =
+                Fault { account: id, entity: 0, item: (Kind::Account, 0), kind: FaultKind::Duplicate };
+            self.no_room(error, fault, Kind::Account, journal)?;
+        }
         self.seen_accounts += 1;
-        if settings.account.is_some_and(|only| only != id) {
-            return Ok(());
-        }
-        match table.stage(AccountKey(id), AccountRecord::default(), |_, _| true) {
-            Ok(_) => Ok(()),
-            Err(error) => {
-                let fault = Fault { account: id, entity: 0, item: (Kind::Account, 0), kind: FaultKind::Duplicate };
-                self.no_room(error, fault, Kind::Account, journal)
-            }
-        }
+        Ok(())
     }
 
     /// Something was not staged: a shortage if its table can grow, else a fault.
-    fn no_room(&self, error: StageError, fault: Fault, of: Kind, journal: &mut Journal<'_>) -> Result<(), Kind> {
+    fn no_room(
+        &mut self,
+        error: StageError,
+        fault: Fault,
+        of: Kind,
+        journal: &mut Journal<'_>,
+    ) -> Result<(), Kind> {
         let kind = match error {
             StageError::Duplicate => FaultKind::Duplicate,
             _ if self.can_grow(of) => return Err(of),
             StageError::Capacity { capacity } => FaultKind::Capacity { of, capacity },
             // Kept as it was: told only if no further refresh follows.
-            StageError::NoSpare => return Ok(()),
+            StageError::NoSpare => {
+                self.deferred += 1;
+                return Ok(());
+            }
         };
         journal.fault(Fault { kind, ..fault });
         Ok(())
@@ -465,10 +549,15 @@ impl Config {
         if !head.is_device {
             return Ok(());
         }
-        if head.protocols.is_none() && self.stage == Stage::Entities {
-            self.legacy = true;
-            self.remember_single(head.id);
-            return Ok(());
+        if self.stage == Stage::Entities {
+            if head.protocols.is_none() {
+                self.remember_single(head.id);
+                return Ok(());
+            }
+            if self.singles_after > 0 {
+                // Met when the list was read first; now it is read only for those without protocols.
+                return Ok(());
+            }
         }
         let key = ItemKey { account, id: head.id };
         let entry = match head.protocol(bytes, bot.protocol().unwrap_or("")) {
@@ -489,7 +578,8 @@ impl Config {
         let mut count = 0u32;
         let read = read_sensors(bytes, sensors, |id, interval| {
             count += 1;
-            let about = Fault { account, entity: head.id, item: (Kind::Sensor, id), kind: FaultKind::Duplicate };
+            let about =
+                Fault { account, entity: head.id, item: (Kind::Sensor, id), kind: FaultKind::Duplicate };
             if let Err(error) = interval.checked() {
                 journal.fault(Fault { kind: FaultKind::Interval(error), ..about });
                 return;
@@ -518,7 +608,7 @@ impl Config {
         let entities = Table::new(&mut self.entities, mem.entities.reborrow());
         let found = entities.find(&key);
         if let Some(i) = found {
-            if entities.is_named(i) {
+            if entities.is_named(i) && !self.again {
                 journal.fault(fault(head.id, FaultKind::Duplicate));
                 return Ok(());
             }
@@ -544,51 +634,72 @@ impl Config {
             None => B::Name::keep(""),
         };
 
-        // Its credential and sensors get their places; their details come with later lists.
-        let mut credentials = Table::new(&mut self.credentials, mem.credentials.reborrow());
-        let credential = match place(&mut credentials, ItemKey { account, id: credential_id }) {
-            Ok(i) => i,
-            Err(error) => {
-                let about = Fault { item: (Kind::Credential, credential_id), ..fault(head.id, FaultKind::Missing) };
-                self.no_room(error, about, Kind::Credential, journal)?;
-                if error == StageError::NoSpare {
-                    self.keep_entity(mem, key);
-                }
-                return Ok(());
-            }
-        };
-        let mut complete = true;
-        let mut placed = L::new();
-        for link in links.as_slice() {
-            let mut sensors = Table::new(&mut self.sensors, mem.sensors.reborrow());
-            match place(&mut sensors, ItemKey { account, id: link.id }) {
-                Ok(sensor) => {
-                    let at = placed.as_slice().len();
-                    let _ = placed.insert(at, Link { sensor, ..*link });
-                }
-                Err(error) => {
-                    complete = false;
-                    let about = Fault { item: (Kind::Sensor, link.id), ..fault(head.id, FaultKind::Missing) };
-                    self.no_room(error, about, Kind::Sensor, journal)?;
-                }
-            }
-        }
-        // One that lacks a sensor for want of room must not look unchanged next time.
-        let hash = if complete { hash } else { !hash };
-        let record = EntityRecord { hash, name, parent: head.parent, details, credential, links: placed };
+        let record = EntityRecord { hash, name, parent: head.parent, details, credential: NONE, links };
         let mut entities = Table::new(&mut self.entities, mem.entities.reborrow());
         let staged = match found {
             None => entities.stage_new(key, record),
             Some(i) => entities.stage_change(i, record).map(|()| i),
         };
-        match staged {
-            Ok(i) => self.met(i),
+        let i = match staged {
+            Ok(i) => i,
             Err(error) => {
                 self.no_room(error, fault(head.id, FaultKind::Duplicate), Kind::Entity, journal)?;
                 self.keep_entity(mem, key);
+                return Ok(());
+            }
+        };
+        // Its credential and sensors get their places; their details come with later lists.
+        match self.place_all(mem, journal, key, credential_id, i) {
+            Ok(true) => Ok(()),
+            not_whole => {
+                Table::new(&mut self.entities, mem.entities.reborrow()).discard(i);
+                self.keep_entity(mem, key);
+                not_whole.map(|_| ())
             }
         }
-        Ok(())
+    }
+
+    /// Gives the credential and the sensors that the entity staged at `i` names their places. `Ok(false)`: it can't be
+    /// staged, for want of room.
+    fn place_all<B: Bot, L: LinkList>(
+        &mut self,
+        mem: &mut ConfigMem<'_, B, L>,
+        journal: &mut Journal<'_>,
+        key: ItemKey,
+        credential_id: u64,
+        i: u32,
+    ) -> Result<bool, Kind> {
+        let account = key.account;
+        let about = |item| Fault { account, entity: key.id, item, kind: FaultKind::Missing };
+        let mut credentials = Table::new(&mut self.credentials, mem.credentials.reborrow());
+        let credential = match place(&mut credentials, ItemKey { account, id: credential_id }) {
+            Ok(credential) => credential,
+            Err(error) => {
+                let about = about((Kind::Credential, credential_id));
+                return self.no_room(error, about, Kind::Credential, journal).map(|()| false);
+            }
+        };
+        let mut n = 0;
+        loop {
+            let mut entities = Table::new(&mut self.entities, mem.entities.reborrow());
+            let Some(record) = entities.staged_mut(i) else { return Ok(false) };
+            record.credential = credential;
+            let Some(link) = record.links.as_mut_slice().get_mut(n) else { return Ok(true) };
+            let mut sensors = Table::new(&mut self.sensors, mem.sensors.reborrow());
+            match place(&mut sensors, ItemKey { account, id: link.id }) {
+                Ok(sensor) => link.sensor = sensor,
+                Err(error) => {
+                    // One that lacks a sensor for want of room must not look unchanged next time.
+                    record.hash = 0;
+                    let about = about((Kind::Sensor, link.id));
+                    self.no_room(error, about, Kind::Sensor, journal)?;
+                    if error == StageError::NoSpare {
+                        return Ok(false);
+                    }
+                }
+            }
+            n += 1;
+        }
     }
 
     /// An entity stays as it is, with all that it names.
@@ -605,11 +716,6 @@ impl Config {
                 }
             }
         }
-        self.met(i);
-    }
-
-    fn met(&mut self, index: u32) {
-        self.range = (self.range.0.min(index), self.range.1.max(index.saturating_add(1)));
     }
 
     fn remember_single(&mut self, id: u64) {
@@ -653,10 +759,7 @@ impl Config {
         }
         self.consecutive_losses = 0;
         match self.stage {
-            Stage::Status => {
-                self.enter(Stage::Profile);
-                Step::Request
-            }
+            Stage::Status => self.go_to_profile(bot, mem),
             Stage::Profile => match self.user_id {
                 None => self.abort_with(RefreshError::NotReady),
                 Some(_) if bot.protocol().is_none() => match settings.account.or(self.tied) {
@@ -679,8 +782,11 @@ impl Config {
                 Step::Request
             }
             Stage::Sensors => {
-                self.cursor = (self.range.0, 0);
-                self.go_to_work(Stage::MakeJobs)
+                let mut accounts = Table::new(&mut self.accounts, mem.accounts.reborrow());
+                if let Some(record) = accounts.get_mut(self.account.0) {
+                    record.done = true;
+                }
+                self.next_account(mem)
             }
             Stage::Idle | Stage::MakeJobs | Stage::Commit => Step::Work,
         }
@@ -732,7 +838,7 @@ impl Config {
         let seen = self.seen_accounts as usize;
         let mut accounts = Table::new(&mut self.accounts, mem.accounts.reborrow());
         let capacity = accounts.capacity();
-        accounts.commit(
+        let done = accounts.commit(
             |_| false,
             |_, key, change| {
                 if let Change::Refused(_) = change {
@@ -741,22 +847,25 @@ impl Config {
                 }
             },
         );
+        self.progressed |= done.changed_anything();
         if let Some(account) = settings.account
             && accounts.is_empty()
         {
             return self.abort_with(RefreshError::NoSuchAccount { account });
         }
-        if bot.protocol().is_none() {
+        let custom = bot.protocol().is_none();
+        for i in 0..accounts.upper_index() {
+            if let Some(record) = accounts.get_mut(i) {
+                // A custom bot reads no lists that could fail.
+                record.done = custom;
+            }
+        }
+        if custom {
             let only = accounts.iter().map(|(_, key, _)| key.0).next();
             return match only.filter(|_| seen == 1) {
                 Some(account) => self.own(journal, account),
                 None => self.abort_with(RefreshError::WhichAccount { seen }),
             };
-        }
-        for i in 0..accounts.upper_index() {
-            if let Some(record) = accounts.get_mut(i) {
-                record.done = false;
-            }
         }
         self.account = (NONE, 0);
         self.next_account(mem)
@@ -767,7 +876,6 @@ impl Config {
         let from = self.account.0.wrapping_add(1);
         let next = (from..accounts.upper_index()).find(|i| accounts.is_live(*i));
         let found = next.and_then(|i| Some((i, accounts.key(i)?.0)));
-        self.range = (NONE, 0);
         match found {
             Some(account) => {
                 self.account = account;
@@ -775,7 +883,7 @@ impl Config {
                 self.enter(Stage::Entities);
                 self.singles.clear();
                 self.singles_after = 0;
-                self.legacy = false;
+                self.singles_more = false;
                 Step::Request
             }
             None => self.go_to_work(Stage::Commit),
@@ -821,11 +929,11 @@ impl Config {
         self.abort_with(error)
     }
 
-    /// What there is to do without the backend: making jobs, and the commit. `Ok(None)`: a further request is next;
-    /// `Ok(Some)`: the refresh has ended.
+    /// What there is to do without the backend, after which the refresh has ended: the commit of entities, credentials
+    /// and sensors, making jobs of them, and the commit of these.
     ///
     /// # Errors
-    /// A table is too small: see [`Stop::Shortage`].
+    /// A table is too small: as with [`Stop::Shortage`].
     pub fn work<B: Bot, L: LinkList>(
         &mut self,
         bot: &B,
@@ -834,40 +942,21 @@ impl Config {
         journal: &mut Journal<'_>,
         now: Millis,
         on: &mut dyn FnMut(&JobEvent),
-    ) -> Result<Option<RefreshSummary>, Kind> {
-        if self.stage == Stage::MakeJobs {
-            self.make_jobs(bot, mem, jobs, journal)?;
-            let mut accounts = Table::new(&mut self.accounts, mem.accounts.reborrow());
-            if let Some(record) = accounts.get_mut(self.account.0) {
-                record.done = true;
-            }
-            self.next_account(mem);
-        }
+    ) -> Result<RefreshSummary, Kind> {
         if self.stage == Stage::Commit {
-            if let Some(account) = self.own_account {
-                let mut sink = self.sink(mem.jobs.reborrow(), jobs, journal.reborrow(), (account, 0, NONE));
-                bot.own_jobs(account, &mut sink);
-                let (shortage, done) = (sink.shortage, sink.done);
-                if let Some(kind) = shortage {
-                    self.cursor.1 = done;
-                    return Err(kind);
-                }
-            }
-            return Ok(Some(self.commit(mem, jobs, journal, now, on)));
+            self.commit_items(mem, journal);
+            self.repeated = 0;
+            self.committed = Committed::default();
+            self.enter(Stage::MakeJobs);
         }
-        Ok(None)
-    }
-
-    /// Takes the jobs made for (account, entity, index of the entity).
-    fn sink<'s, J: PartialEq>(
-        &self,
-        mem: JobsMem<'s, Made<J>>,
-        jobs: &'s mut JobsState,
-        journal: Journal<'s>,
-        (account, entity, index): (u64, u64, u32),
-    ) -> Sink<'s, J> {
-        let (table, skip) = (JobTable::new(jobs, mem), self.cursor.1);
-        Sink { table, journal, fixed: self.fixed, account, entity, index, skip, done: 0, shortage: None }
+        // After a shortage it all begins anew: what a bot makes is the same every time.
+        let told = journal.count();
+        journal.repeat(self.repeated);
+        let made = self.make_jobs(bot, mem, jobs, journal);
+        journal.repeat(0);
+        self.repeated += journal.count() - told;
+        made?;
+        self.commit_jobs(mem, jobs, journal, now, on)
     }
 
     fn make_jobs<B: Bot, L: LinkList>(
@@ -877,106 +966,141 @@ impl Config {
         jobs: &mut JobsState,
         journal: &mut Journal<'_>,
     ) -> Result<(), Kind> {
-        let account = self.account.1;
-        while self.cursor.0 < self.range.1 {
-            let i = self.cursor.0;
-            let entities = mem.entities.reader();
-            let key = entities.key(i).copied().filter(|k| k.account == account && entities.is_named(i));
-            if let (Some(key), Some(record)) = (key, entities.staged(i)) {
-                let (credentials, sensors) = (mem.credentials.reader(), mem.sensors.reader());
-                if self.cursor.1 == 0 {
-                    self.summary.entities += 1;
-                    sensors_at_fault(key, record.links.as_slice(), sensors, journal);
-                }
-                match view::<B, L>(key, record, credentials, sensors, false) {
-                    Some(view) => {
-                        let place = (account, key.id, i);
-                        let mut sink = self.sink(mem.jobs.reborrow(), jobs, journal.reborrow(), place);
-                        bot.entity_jobs(&view, &mut sink);
-                        if let Some(kind) = sink.shortage {
-                            self.cursor.1 = sink.done;
-                            return Err(kind);
-                        }
-                    }
-                    None => {
-                        let id = credentials.key(record.credential).map_or(0, |k| k.id);
-                        let (item, kind) = ((Kind::Credential, id), FaultKind::Missing);
-                        journal.fault(Fault { account, entity: key.id, item, kind });
-                    }
-                }
+        JobTable::new(jobs, mem.jobs.reborrow()).begin();
+        let fixed = self.fixed;
+        let mut accounts = Table::new(&mut self.accounts, mem.accounts.reborrow());
+        for i in 0..accounts.upper_index() {
+            if let Some(record) = accounts.get_mut(i) {
+                record.range = (NONE, 0);
             }
-            self.cursor = (i + 1, 0);
         }
-        let list = Listed::<B, L> {
-            account,
-            range: self.range,
-            entities: mem.entities.reader(),
-            credentials: mem.credentials.reader(),
-            sensors: mem.sensors.reader(),
-        };
-        let mut sink = self.sink(mem.jobs.reborrow(), jobs, journal.reborrow(), (account, 0, NONE));
-        bot.account_jobs(&AccountView { account, entities: &list }, &mut sink);
-        let (shortage, done) = (sink.shortage, sink.done);
-        match shortage {
-            Some(kind) => {
-                self.cursor.1 = done;
-                Err(kind)
+        let upper = Table::new(&mut self.entities, mem.entities.reborrow()).upper_index();
+        let (entities, credentials, sensors) =
+            (mem.entities.reader(), mem.credentials.reader(), mem.sensors.reader());
+        self.summary.entities = 0;
+        for i in 0..upper {
+            let (Some(key), Some(record)) = (entities.key(i), entities.get(i)) else { continue };
+            let at = accounts.find(&AccountKey(key.account));
+            let Some(of) = at.and_then(|at| accounts.get_mut(at)).filter(|a| a.done) else { continue };
+            of.range = (of.range.0.min(i), i + 1);
+            self.summary.entities += 1;
+            sensors_at_fault(*key, record.links.as_slice(), sensors, journal);
+            let Some(view) = view::<B, L>(*key, record, credentials, sensors) else {
+                // One that has no place was told when it got none.
+                if let Some(credential) = credentials.key(record.credential) {
+                    let (item, kind) = ((Kind::Credential, credential.id), FaultKind::Missing);
+                    journal.fault(Fault { account: key.account, entity: key.id, item, kind });
+                }
+                continue;
+            };
+            let table = JobTable::new(jobs, mem.jobs.reborrow());
+            let mut sink = Sink::new(table, journal.reborrow(), fixed, key.account, (key.id, i));
+            bot.entity_jobs(&view, &mut sink);
+            sink.end()?;
+        }
+        if bot.protocol().is_some() {
+            for (_, account, record) in accounts.iter().filter(|(_, _, record)| record.done) {
+                let (account, range) = (account.0, record.range);
+                let list = Listed::<B, L> { account, range, entities, credentials, sensors };
+                let table = JobTable::new(jobs, mem.jobs.reborrow());
+                let mut sink = Sink::new(table, journal.reborrow(), fixed, account, (0, NONE));
+                bot.account_jobs(&AccountView { account, entities: &list }, &mut sink);
+                sink.end()?;
             }
-            None => {
-                self.cursor = (0, 0);
-                Ok(())
+        }
+        if let Some(account) = self.own_account {
+            let table = JobTable::new(jobs, mem.jobs.reborrow());
+            let mut sink = Sink::new(table, journal.reborrow(), fixed, account, (0, NONE));
+            bot.own_jobs(account, &mut sink);
+            sink.end()?;
+        }
+        Ok(())
+    }
+
+    /// Commits what the lists have told: entities, credentials and sensors.
+    fn commit_items<B: Bot, L: LinkList>(
+        &mut self,
+        mem: &mut ConfigMem<'_, B, L>,
+        journal: &mut Journal<'_>,
+    ) {
+        let accounts = Table::new(&mut self.accounts, mem.accounts.reborrow());
+        let failed = |account: u64| has_failed(&accounts, account);
+        let mut entities = Table::new(&mut self.entities, mem.entities.reborrow());
+        let capacity = entities.capacity();
+        let mut done = entities.commit(failed, |_, key, change| {
+            if let Change::Refused(_) = change {
+                let kind = FaultKind::Capacity { of: Kind::Entity, capacity };
+                journal.fault(Fault { account: key.account, entity: key.id, item: (Kind::Entity, 0), kind });
+            }
+        });
+        self.progressed |= done.changed_anything();
+        done = commit_details(
+            Kind::Credential,
+            &mut self.credentials,
+            mem.credentials.reborrow(),
+            failed,
+            journal,
+        );
+        self.progressed |= done.changed_anything();
+        let mut refused = done.refused;
+        done = commit_details(Kind::Sensor, &mut self.sensors, mem.sensors.reborrow(), failed, journal);
+        self.progressed |= done.changed_anything();
+        refused += done.refused;
+        if refused == 0 {
+            return;
+        }
+        // What was refused has left its place, where something else may be soon.
+        let (credentials, sensors) = (mem.credentials.reader(), mem.sensors.reader());
+        for i in 0..entities.upper_index() {
+            let Some(record) = entities.get_mut(i) else { continue };
+            if credentials.get(record.credential).is_none() {
+                record.credential = NONE;
+                record.hash = 0;
+            }
+            for link in record.links.as_mut_slice().iter_mut().filter(|l| sensors.get(l.sensor).is_none()) {
+                link.sensor = NONE;
+                record.hash = 0;
             }
         }
     }
 
-    fn commit<B: Bot, L: LinkList>(
+    fn commit_jobs<B: Bot, L: LinkList>(
         &mut self,
         mem: &mut ConfigMem<'_, B, L>,
         jobs: &mut JobsState,
         journal: &mut Journal<'_>,
         now: Millis,
         on: &mut dyn FnMut(&JobEvent),
-    ) -> RefreshSummary {
+    ) -> Result<RefreshSummary, Kind> {
         let accounts = Table::new(&mut self.accounts, mem.accounts.reborrow());
-        let failed = |account: u64| {
-            let record = accounts.find(&AccountKey(account)).and_then(|i| accounts.get(i));
-            record.is_some_and(|r| !r.done)
-        };
-        let mut deferred = 0;
-        let mut changed = false;
-        let mut add = |c: Committed| {
-            deferred += c.deferred;
-            changed |= c.changed_anything();
-        };
-        let mut entities = Table::new(&mut self.entities, mem.entities.reborrow());
-        let capacity = entities.capacity();
-        add(entities.commit(failed, |_, key, change| {
-            if let Change::Refused(_) = change {
-                let kind = FaultKind::Capacity { of: Kind::Entity, capacity };
-                journal.fault(Fault { account: key.account, entity: key.id, item: (Kind::Entity, 0), kind });
-            }
-        }));
-        add(commit_details(Kind::Credential, &mut self.credentials, mem.credentials.reborrow(), failed, journal));
-        add(commit_details(Kind::Sensor, &mut self.sensors, mem.sensors.reborrow(), failed, journal));
+        let failed = |account: u64| has_failed(&accounts, account);
+        let (fixed, mut shortage) = (self.fixed, None);
         let mut table = JobTable::new(jobs, mem.jobs.reborrow());
-        let committed = table.commit(now, failed, |event| {
+        let done = table.commit(now, failed, |event| {
             if let JobEvent::Refused(error) = event {
-                job_fault(error, journal);
+                match short_of(&error).filter(|of| fixed & (1 << *of as u8) == 0) {
+                    Some(of) => shortage = Some(of),
+                    None => job_fault(error, journal),
+                }
             }
             on(&event);
         });
-        add(committed);
-        journal.commit(|fault| failed(fault.account));
-        self.summary.jobs = u32::try_from(table.len()).unwrap_or(u32::MAX);
-        self.summary.committed = Committed { deferred, ..committed };
-        if changed && !committed.changed_anything() && deferred > 0 {
-            // Details changed only: what was deferred follows all the same.
-            self.summary.committed.changed += 1;
+        self.committed.added += done.added;
+        self.committed.changed += done.changed;
+        self.committed.removed += done.removed;
+        if let Some(of) = shortage {
+            // With more room, what was refused follows.
+            return Err(of);
         }
+        self.progressed |= self.committed.changed_anything();
+        self.summary.jobs = u32::try_from(table.len()).unwrap_or(u32::MAX);
+        self.summary.committed =
+            Committed { refused: done.refused, deferred: self.deferred + done.deferred, ..self.committed };
+        journal.commit(|fault| failed(fault.account) || fault.kind == FaultKind::Deferred);
         self.summary.faults = journal.count();
         self.summary.took_ms = now.since(self.started);
         self.enter(Stage::Idle);
-        self.summary
+        Ok(self.summary)
     }
 
     /// The entity of a job as it is now.
@@ -991,7 +1115,22 @@ impl Config {
         if key.account != job.account || key.id != job.entity {
             return None;
         }
-        view::<B, L>(key, entities.get(index)?, mem.credentials.reader(), mem.sensors.reader(), true)
+        view::<B, L>(key, entities.get(index)?, mem.credentials.reader(), mem.sensors.reader())
+    }
+}
+
+/// Whether not all lists of an account have been read.
+fn has_failed(accounts: &Table<'_, AccountKey, AccountRecord>, account: u64) -> bool {
+    let record = accounts.find(&AccountKey(account)).and_then(|i| accounts.get(i));
+    record.is_some_and(|r| !r.done)
+}
+
+fn begin_details<D>(table: &mut Table<'_, ItemKey, DetailRecord<D>>) {
+    table.begin();
+    for i in 0..table.upper_index() {
+        if let Some(record) = table.get_mut(i) {
+            record.met = false;
+        }
     }
 }
 
@@ -1043,6 +1182,9 @@ fn place<D>(table: &mut Table<'_, ItemKey, DetailRecord<D>>, key: ItemKey) -> Re
 }
 
 /// One credential or sensor of its list.
+///
+/// # Errors
+/// There is no room for its new state.
 fn detail<D: serde::de::DeserializeOwned>(
     of: Kind,
     account: u64,
@@ -1051,7 +1193,7 @@ fn detail<D: serde::de::DeserializeOwned>(
     scratch: &mut [u8],
     journal: &mut Journal<'_>,
     frame: Frame,
-) {
+) -> Result<(), StageError> {
     let (bytes, whole) = bytes_of(frame, element);
     let Some(id) = first_id(bytes).or_else(|| DetailHead::read(bytes).ok().map(|h| h.id)) else {
         let kind = unreadable(frame, element.len())
@@ -1059,51 +1201,66 @@ fn detail<D: serde::de::DeserializeOwned>(
         if let Some(kind) = kind {
             journal.fault(Fault { account, entity: 0, item: (of, 0), kind });
         }
-        return;
+        return Ok(());
     };
     // One that no kept entity names is skipped, whatever is in it.
-    let Some(i) = table.find(&ItemKey { account, id }).filter(|i| table.is_named(*i)) else { return };
+    let Some(i) = table.find(&ItemKey { account, id }).filter(|i| table.is_named(*i)) else { return Ok(()) };
     let fault = |kind| Fault { account, entity: 0, item: (of, id), kind };
+    let hash = Fnv1a64::of(bytes);
+    let Some(stored) = table.staged(i) else { return Ok(()) };
+    if stored.met {
+        journal.fault(fault(FaultKind::Duplicate));
+        return Ok(());
+    }
+    let same = stored.hash == hash;
+    if same && stored.details.is_some() {
+        met(table, i);
+        return Ok(());
+    }
     if !whole {
         if let Some(kind) = unreadable(frame, element.len()) {
             journal.fault(fault(kind));
         }
-        return;
+        met(table, i);
+        return Ok(());
     }
-    let hash = Fnv1a64::of(bytes);
-    if table.staged(i).is_some_and(|r| r.hash == hash && r.details.is_some()) {
-        return;
-    }
-    let record = match DetailHead::read(bytes) {
+    let mut record = DetailRecord { hash, met: true, ..DetailRecord::UNREAD };
+    match DetailHead::read(bytes) {
         Ok(head) => {
+            record.default_interval = head.default_interval;
             let details = head.details.of(bytes);
             let details = if details.is_empty() { b"{}" } else { details };
             match json::from_slice(details, scratch) {
-                Ok(details) => DetailRecord { hash, default_interval: head.default_interval, details: Some(details) },
+                Ok(details) => record.details = Some(details),
                 Err(error) => {
                     let error = DetailsError::from(&error);
                     journal.fault(fault(FaultKind::Details(error)));
                     if error.beyond_bounds {
-                        return;
+                        met(table, i);
+                        return Ok(());
                     }
-                    DetailRecord { hash, ..DetailRecord::UNREAD }
                 }
             }
         }
-        Err(error) => {
-            journal.fault(fault(FaultKind::Malformed(error)));
-            DetailRecord { hash, ..DetailRecord::UNREAD }
-        }
-    };
+        Err(error) => journal.fault(fault(FaultKind::Malformed(error))),
+    }
     if let Some(staged) = table.staged_mut(i) {
-        if staged.hash == 0 {
-            *staged = record;
-        } else {
-            journal.fault(fault(FaultKind::Duplicate));
-        }
+        *staged = record;
+    } else if same {
+        // Refused before.
+        met(table, i);
     } else {
-        // Without spare room it keeps its old state until a further refresh.
-        let _ = table.stage_change(i, record);
+        table.stage_change(i, record)?;
+    }
+    Ok(())
+}
+
+/// Its element has been met, and it stays as it is.
+fn met<D>(table: &mut Table<'_, ItemKey, DetailRecord<D>>, i: u32) {
+    if let Some(record) = table.staged_mut(i) {
+        record.met = true;
+    } else if let Some(record) = table.get_mut(i) {
+        record.met = true;
     }
 }
 
@@ -1131,8 +1288,9 @@ fn sensors_at_fault<D>(
     sensors: TableRef<'_, ItemKey, DetailRecord<D>>,
     journal: &mut Journal<'_>,
 ) {
-    for link in links {
-        let record = sensors.staged(link.sensor).filter(|r| r.details.is_some());
+    // One that has no place was told when it got none.
+    for link in links.iter().filter(|l| l.sensor != NONE) {
+        let record = sensors.get(link.sensor).filter(|r| r.details.is_some());
         let kind = match record {
             None => FaultKind::Missing,
             Some(record) => match link.interval.or(record.default_interval).checked() {
@@ -1140,7 +1298,12 @@ fn sensors_at_fault<D>(
                 Ok(_) => continue,
             },
         };
-        journal.fault(Fault { account: entity.account, entity: entity.id, item: (Kind::Sensor, link.id), kind });
+        journal.fault(Fault {
+            account: entity.account,
+            entity: entity.id,
+            item: (Kind::Sensor, link.id),
+            kind,
+        });
     }
 }
 
@@ -1149,13 +1312,25 @@ fn job_fault(error: InsertError, journal: &mut Journal<'_>) {
         InsertError::NoIntervals { key } => (key, FaultKind::NoIntervals),
         InsertError::Duplicate { key, .. } => (key, FaultKind::Duplicate),
         InsertError::Jobs { key, capacity } => (key, FaultKind::Capacity { of: Kind::Job, capacity }),
-        InsertError::Entries { key, capacity } => (key, FaultKind::Capacity { of: Kind::IntervalEntry, capacity }),
+        InsertError::Entries { key, capacity } => {
+            (key, FaultKind::Capacity { of: Kind::IntervalEntry, capacity })
+        }
         InsertError::DistinctIntervals { key, capacity, .. } => {
             (key, FaultKind::Capacity { of: Kind::DistinctInterval, capacity })
         }
         InsertError::NoSpare { key } => (key, FaultKind::Deferred),
     };
     journal.fault(Fault { account: key.account, entity: key.entity, item: (Kind::Job, key.item), kind });
+}
+
+/// Of what there is too little, if that is why a job was not taken.
+fn short_of(error: &InsertError) -> Option<Kind> {
+    match error {
+        InsertError::Jobs { .. } | InsertError::NoSpare { .. } => Some(Kind::Job),
+        InsertError::Entries { .. } => Some(Kind::IntervalEntry),
+        InsertError::DistinctIntervals { .. } => Some(Kind::DistinctInterval),
+        _ => None,
+    }
 }
 
 /// Takes the jobs of one entity, or of one account.
@@ -1166,19 +1341,34 @@ struct Sink<'a, J> {
     account: u64,
     entity: u64,
     index: u32,
-    /// Jobs taken before a table was grown.
-    skip: u32,
-    done: u32,
     shortage: Option<Kind>,
+}
+
+impl<'a, J: PartialEq> Sink<'a, J> {
+    fn new(
+        table: JobTable<'a, Made<J>>,
+        journal: Journal<'a>,
+        fixed: u8,
+        account: u64,
+        (entity, index): (u64, u32),
+    ) -> Self {
+        Sink { table, journal, fixed, account, entity, index, shortage: None }
+    }
+
+    fn end(self) -> Result<(), Kind> {
+        self.shortage.map_or(Ok(()), Err)
+    }
+
+    fn say(&mut self, fault: Fault) {
+        if self.shortage.is_none() {
+            self.journal.fault(fault);
+        }
+    }
 }
 
 impl<J: PartialEq> JobSink<J> for Sink<'_, J> {
     fn add(&mut self, job: NewJob<J>) {
         if self.shortage.is_some() {
-            return;
-        }
-        if self.done < self.skip {
-            self.done += 1;
             return;
         }
         let key = JobKey { account: self.account, entity: self.entity, item: job.item, name: job.name };
@@ -1190,34 +1380,23 @@ impl<J: PartialEq> JobSink<J> for Sink<'_, J> {
             deadline_ms: job.deadline_ms,
             params: Made { entity: self.index, params: job.params },
         };
-        if let Err(error) = self.table.upsert(spec) {
-            let of = match error {
-                InsertError::Jobs { .. } | InsertError::NoSpare { .. } => Some(Kind::Job),
-                InsertError::Entries { .. } => Some(Kind::IntervalEntry),
-                InsertError::DistinctIntervals { .. } => Some(Kind::DistinctInterval),
-                _ => None,
-            };
-            if let Some(of) = of
-                && self.fixed & (1 << of as u8) == 0
-            {
-                self.shortage = Some(of);
-                return;
-            }
-            if !matches!(error, InsertError::NoSpare { .. }) {
-                job_fault(error, &mut self.journal);
-            }
+        let Err(error) = self.table.upsert(spec) else { return };
+        match short_of(&error) {
+            Some(of) if self.fixed & (1 << of as u8) == 0 => self.shortage = Some(of),
+            // A further refresh follows.
+            _ if matches!(error, InsertError::NoSpare { .. }) => {}
+            _ => job_fault(error, &mut self.journal),
         }
-        self.done += 1;
     }
 
     fn refuse(&mut self, why: &'static str) {
         let (account, entity, kind) = (self.account, self.entity, FaultKind::Refused(why));
-        self.journal.fault(Fault { account, entity, item: (Kind::Entity, 0), kind });
+        self.say(Fault { account, entity, item: (Kind::Entity, 0), kind });
     }
 
     fn leave_out(&mut self, sensor: u64, why: TooManyIntervals) {
         let (account, entity, kind) = (self.account, self.entity, FaultKind::NinthInterval(why.0));
-        self.journal.fault(Fault { account, entity, item: (Kind::Sensor, sensor), kind });
+        self.say(Fault { account, entity, item: (Kind::Sensor, sensor), kind });
     }
 }
 
@@ -1233,8 +1412,8 @@ struct Listed<'a, B: Bot, L> {
 impl<B: Bot, L: LinkList> EntityList<B> for Listed<'_, B, L> {
     fn next(&self, index: u32) -> Option<(u32, EntityView<'_, B>)> {
         (index.max(self.range.0)..self.range.1).find_map(|i| {
-            let key = *self.entities.key(i).filter(|k| k.account == self.account && self.entities.is_named(i))?;
-            Some((i, view::<B, L>(key, self.entities.staged(i)?, self.credentials, self.sensors, false)?))
+            let key = *self.entities.key(i).filter(|k| k.account == self.account)?;
+            Some((i, view::<B, L>(key, self.entities.get(i)?, self.credentials, self.sensors)?))
         })
     }
 }

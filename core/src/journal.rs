@@ -445,13 +445,15 @@ pub struct JournalState {
     head: u32,
     len: u32,
     lost: u32,
+    /// Faults to come that have been reported already.
+    repeated: u32,
 }
 
 impl JournalState {
     /// Nothing to say yet.
     #[must_use]
     pub const fn new() -> Self {
-        JournalState { faults: 0, count: 0, head: 0, len: 0, lost: 0 }
+        JournalState { faults: 0, count: 0, head: 0, len: 0, lost: 0, repeated: 0 }
     }
 
     /// Faults of the refresh under way, or of the last one.
@@ -491,9 +493,15 @@ impl<'a> Journal<'a> {
         Journal { state: self.state, faults: self.faults, events: self.events }
     }
 
+    /// The same work is done once more, from its beginning: the first `repeated` faults have been reported before.
+    pub fn repeat(&mut self, repeated: u32) {
+        self.state.repeated = repeated;
+    }
+
     /// A refresh begins.
     pub fn begin(&mut self) {
         self.state.count = 0;
+        self.state.repeated = 0;
         for slot in self.used() {
             slot.seen = false;
         }
@@ -506,7 +514,15 @@ impl<'a> Journal<'a> {
 
     /// Reports a fault: told if it is new and there is room to remember it, counted in any case.
     pub fn fault(&mut self, fault: Fault) {
+        if self.state.repeated > 0 {
+            self.state.repeated -= 1;
+            return;
+        }
         self.state.count = self.state.count.saturating_add(1);
+        self.remember(fault);
+    }
+
+    fn remember(&mut self, fault: Fault) {
         let identity = fault.identity();
         for slot in self.used() {
             if slot.fault.is_some_and(|f| f.identity() == identity) {
@@ -524,11 +540,15 @@ impl<'a> Journal<'a> {
 
     /// A refresh was committed: faults that it did not meet are gone, unless `unknown` says that it did not look.
     pub fn commit(&mut self, unknown: impl Fn(&Fault) -> bool) {
+        self.forget(|slot| !slot.seen && !slot.fault.as_ref().is_some_and(&unknown));
+    }
+
+    fn forget(&mut self, which: impl Fn(&FaultSlot) -> bool) {
         let mut at = 0usize;
         while at < self.state.faults as usize {
             let Some(slot) = self.faults.get(at).copied() else { break };
             match slot.fault {
-                Some(fault) if !slot.seen && !unknown(&fault) => {
+                Some(fault) if which(&slot) => {
                     self.event(Event::FaultGone(fault));
                     self.state.faults -= 1;
                     let last = self.state.faults as usize;
@@ -537,6 +557,16 @@ impl<'a> Journal<'a> {
                 _ => at += 1,
             }
         }
+    }
+
+    /// Says of a fault that is judged after the commit whether it is there: told when it appears and when it goes.
+    pub fn lasting(&mut self, fault: Fault, there: bool) {
+        if there {
+            self.state.count = self.state.count.saturating_add(1);
+            return self.remember(fault);
+        }
+        let identity = fault.identity();
+        self.forget(|slot| slot.fault.is_some_and(|f| f.identity() == identity));
     }
 
     /// Queues an event; if the queue is full, it is lost and counted.
@@ -566,10 +596,16 @@ impl<'a> Journal<'a> {
         event
     }
 
-    /// Whether the queue has no room for another event.
+    /// Whether half of the queue is taken, so that it should grow if it can.
     #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.state.len as usize >= self.events.len()
+    pub fn is_half_full(&self) -> bool {
+        self.state.len as usize >= self.events.len() / 2
+    }
+
+    /// Moves the events so that the queue begins at the first place: its memory may be made longer then.
+    pub fn straighten(&mut self) {
+        self.events.rotate_left((self.state.head as usize).min(self.events.len()));
+        self.state.head = 0;
     }
 }
 

@@ -164,7 +164,7 @@ impl<const N: usize> LinkList for heapless::Vec<Link, N> {
 /// What is kept of an entity.
 #[derive(Clone, Debug)]
 pub struct EntityRecord<N, D, L> {
-    /// Hash of all that is kept of it; sensors as a set.
+    /// Hash of all that is kept of it, sensors as a set; 0 if something of it is missing for want of room.
     pub hash: u64,
     /// Its name.
     pub name: N,
@@ -187,11 +187,14 @@ pub struct DetailRecord<D> {
     pub default_interval: RawInterval,
     /// Its details; `None` until they are read, or if they were refused.
     pub details: Option<D>,
+    /// The refresh under way has met its element.
+    pub(crate) met: bool,
 }
 
 impl<D> DetailRecord<D> {
     /// Named by an entity, not read yet.
-    pub const UNREAD: Self = DetailRecord { hash: 0, default_interval: RawInterval::NULL, details: None };
+    pub const UNREAD: Self =
+        DetailRecord { hash: 0, default_interval: RawInterval::NULL, details: None, met: false };
 }
 
 /// What is kept of a credential.

@@ -24,31 +24,41 @@ impl Pinger for IcmpPinger {
     }
 
     async fn ping(&self, target: Target, timeout_ms: u32) -> Result<Option<u32>, PingFault> {
-        let rtt = self.0.ping(target, Duration::from_millis(timeout_ms.into())).await.map_err(|error| fault(&error))?;
+        let rtt = self
+            .0
+            .ping(target, Duration::from_millis(timeout_ms.into()))
+            .await
+            .map_err(|error| fault(&error))?;
         Ok(rtt.map(|rtt| u32::try_from(rtt.as_micros()).unwrap_or(u32::MAX)))
     }
 }
 
 fn fault(error: &PingError) -> PingFault {
     match error {
-        PingError::Unavailable(_) => {
-            PingFault::Unavailable("no ICMP socket of the host's address family, what is missing was said at start")
-        }
+        PingError::Unavailable(_) => PingFault::Unavailable(
+            "no ICMP socket of the host's address family, what is missing was said at start",
+        ),
         PingError::Ipv6Off { .. } => {
             PingFault::Unavailable("IPv6 is switched off (net.ipv6.conf.all.disable_ipv6 is 1)")
         }
-        PingError::TooMany { .. } => PingFault::Unavailable("too many pings are under way (IcmpConfig::max_waiting)"),
+        PingError::TooMany { .. } => {
+            PingFault::Unavailable("too many pings are under way (IcmpConfig::max_waiting)")
+        }
         PingError::Closed => PingFault::Unavailable("the ICMP thread has ended"),
-        PingError::NotUnicast { .. } => PingFault::NotTaken("the address is unspecified, multicast or broadcast"),
+        PingError::NotUnicast { .. } => {
+            PingFault::NotTaken("the address is unspecified, multicast or broadcast")
+        }
         PingError::Send { source, .. } => match source.kind() {
             io::ErrorKind::NetworkUnreachable
             | io::ErrorKind::HostUnreachable
             | io::ErrorKind::AddrNotAvailable
             | io::ErrorKind::NetworkDown => PingFault::NoRoute,
-            io::ErrorKind::PermissionDenied => {
-                PingFault::NotTaken("the kernel forbids it: a firewall, or the address is a network's broadcast address")
-            }
-            _ => PingFault::NotTaken("the kernel did not send it: no buffers, or a fault of the network interface"),
+            io::ErrorKind::PermissionDenied => PingFault::NotTaken(
+                "the kernel forbids it: a firewall, or the address is a network's broadcast address",
+            ),
+            _ => PingFault::NotTaken(
+                "the kernel did not send it: no buffers, or a fault of the network interface",
+            ),
         },
         _ => PingFault::NotTaken("it was not sent"),
     }
@@ -67,7 +77,9 @@ mod tests {
         let send = |kind: io::ErrorKind| fault(&PingError::Send { target: HERE.into(), source: kind.into() });
         assert_eq!(send(io::ErrorKind::NetworkUnreachable), PingFault::NoRoute);
         assert_eq!(send(io::ErrorKind::HostUnreachable), PingFault::NoRoute);
-        assert!(matches!(send(io::ErrorKind::PermissionDenied), PingFault::NotTaken(why) if why.contains("firewall")));
+        assert!(
+            matches!(send(io::ErrorKind::PermissionDenied), PingFault::NotTaken(why) if why.contains("firewall"))
+        );
         assert!(matches!(send(io::ErrorKind::Other), PingFault::NotTaken(_)));
         assert!(matches!(fault(&PingError::TooMany { limit: 1 }), PingFault::Unavailable(_)));
         assert!(matches!(fault(&PingError::Ipv6Off { target: HERE.into() }), PingFault::Unavailable(_)));

@@ -189,7 +189,7 @@ impl fmt::Debug for Intervals {
 #[cfg(feature = "defmt")]
 impl defmt::Format for Intervals {
     fn format(&self, f: defmt::Formatter<'_>) {
-        defmt::write!(f, "{=[u32]}", self.as_slice());
+        defmt::write!(f, "{}", self.as_slice());
     }
 }
 

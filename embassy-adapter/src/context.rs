@@ -26,7 +26,11 @@ impl<'a, B: Bot, S: Storage<B>, const W: usize> RunContext<'a, B, S, W> {
     }
 
     /// Queues a request of the bot's own as soon as no other run has one under way.
-    async fn begin(&self, request: OwnRequest, draft: Option<&EntityDraft<'_>>) -> Result<OwnId, BackendError> {
+    async fn begin(
+        &self,
+        request: OwnRequest,
+        draft: Option<&EntityDraft<'_>>,
+    ) -> Result<OwnId, BackendError> {
         loop {
             let seen = self.shared.changes.count();
             if let Some(id) = self.shared.now(|c| c.start_own(self.due, request, draft))? {
@@ -53,7 +57,11 @@ impl<'a, B: Bot, S: Storage<B>, const W: usize> RunContext<'a, B, S, W> {
     }
 
     /// Performs a request of the bot's own that is not a list.
-    async fn request(&self, request: OwnRequest, draft: Option<&EntityDraft<'_>>) -> Result<Option<u64>, BackendError> {
+    async fn request(
+        &self,
+        request: OwnRequest,
+        draft: Option<&EntityDraft<'_>>,
+    ) -> Result<Option<u64>, BackendError> {
         let id = self.begin(request, draft).await?;
         loop {
             if let OwnProgress::Done(made) = self.progress(id, &mut []).await? {
@@ -146,7 +154,9 @@ impl<B: Bot, S: Storage<B>, const W: usize> Context for RunContext<'_, B, S, W> 
         path: impl fmt::Display,
         number: impl Number,
     ) -> Result<(), HandOverError> {
-        self.hand_over(Some(time), &path, &|| number.number_text().map_err(|e| HandOverError::Value(e.into())))
+        self.hand_over(Some(time), &path, &|| {
+            number.number_text().map_err(|e| HandOverError::Value(e.into()))
+        })
     }
 
     fn get_state(&mut self, name: &str, buf: &mut [u8]) -> Option<usize> {

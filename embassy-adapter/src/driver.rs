@@ -219,7 +219,11 @@ fn tell_events<B: Bot, S: Storage<B>, O: Observer, const W: usize>(shared: &Shar
             event
         };
         let level = if event.is_warning() { sink::warn } else { sink::info };
-        if path.is_empty() { level(&event) } else { level(&format_args!("{event}: {path}")) }
+        if path.is_empty() {
+            level(&event)
+        } else {
+            level(&format_args!("{event}: {path}"))
+        }
         observer.event(&event, &path);
     }
 }

@@ -59,7 +59,8 @@ impl<B: Bot, S: Storage<B>, const W: usize> Shared<B, S, W> {
         Shared {
             collector: RefCell::new(Collector::new(settings, storage)),
             changes: Changes::new(),
-            places: [const { Place { due: Cell::new(None), run: Cell::new(None), cancelled: Cell::new(false) } }; W],
+            places: [const { Place { due: Cell::new(None), run: Cell::new(None), cancelled: Cell::new(false) } };
+                W],
             waiting: RefCell::new(heapless::Vec::new()),
             stop_at: Cell::new(None),
             closing: Cell::new(false),

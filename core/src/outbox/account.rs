@@ -90,6 +90,8 @@ pub struct AccountQueue {
     pub(super) queued: u32,
     pub(super) cells: u32,
     pub(super) wait: BackOff,
+    /// The wait for the next PUT while PUT is denied and nothing can try POST.
+    pub(super) put_wait: BackOff,
     pub(super) mode: Mode,
     /// The refresh after which `mode` holds; after a later one PUT is tried again.
     pub(super) mode_since: u32,
@@ -111,6 +113,7 @@ impl AccountQueue {
         queued: 0,
         cells: 0,
         wait: BackOff::NONE,
+        put_wait: BackOff::NONE,
         mode: Mode::Put,
         mode_since: 0,
         post_told: false,

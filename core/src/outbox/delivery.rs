@@ -3,7 +3,8 @@
 //! One request is under way at a time. Live values go first, then values that were kept; accounts take turns. A batch
 //! that the backend refuses is searched for its bad values in halves, between live values.
 
-use super::account::{AccountQueue, Mode, Trouble};
+use super::account::{AccountQueue, Mode, Suspects, Trouble};
+use super::backoff::BackOff;
 use super::cells::{Cells, Link, List, NONE, Place};
 use super::{DeliveryMethod, DropReason, NEVER, Outbox, OutboxEvent, OutboxMem};
 use crate::time::{Millis, UnixMillis};
@@ -267,11 +268,14 @@ impl Outbox {
         let n = flight.list.len;
         let mut events = [None; 2];
         if let Some(q) = mem.accounts.get_mut(usize::from(flight.slot)) {
-            q.wait = super::BackOff::NONE;
+            q.wait = BackOff::NONE;
+            if flight.method == Method::Put {
+                q.put_wait = BackOff::NONE;
+            }
             if flight.origin == Place::Suspect {
                 let s = &mut q.suspects;
                 s.tries = 0;
-                s.wait = super::BackOff::NONE;
+                s.wait = BackOff::NONE;
                 if flight.probe != Probe::Whole {
                     // What passed was not bad. Under 400 the rest of the prefix must be; else it is tried first.
                     s.sure = flight.probe == Probe::Half && s.exact;
@@ -338,7 +342,7 @@ impl Outbox {
             s.exact = code == 400;
             s.chunk = if code == 413 { n } else { 0 };
             s.tries = 0;
-            s.wait = super::BackOff::NONE;
+            s.wait = BackOff::NONE;
         }
     }
 
@@ -388,8 +392,8 @@ impl Outbox {
         let (min_ms, max_ms) = (self.settings.backoff_min_ms, self.settings.backoff_max_ms);
         let cells = Cells(mem.cells);
         let Some(q) = mem.accounts.get_mut(usize::from(flight.slot)) else { return };
-        // The wait is for the next PUT; a POST of fresh values does not wait.
-        q.wait.fail(now, &mut self.rng, min_ms, max_ms, wait_ms);
+        // A POST of fresh values does not wait for this.
+        q.put_wait.fail(now, &mut self.rng, min_ms, max_ms, wait_ms);
         if self.trial(&cells, q, now).is_none() && q.trouble != Trouble::Denied {
             q.trouble = Trouble::Denied;
             let account = q.id;
@@ -400,7 +404,6 @@ impl Outbox {
     fn confirm_post(&mut self, mem: &mut OutboxMem<'_>, slot: u16) {
         self.set_mode(mem, slot, Mode::Post);
         let Some(q) = mem.accounts.get_mut(usize::from(slot)) else { return };
-        q.wait = super::BackOff::NONE;
         if !q.post_told {
             q.post_told = true;
             let account = q.id;
@@ -415,11 +418,7 @@ impl Outbox {
         }
     }
 
-    fn suspects_mut<'m>(
-        &self,
-        mem: &'m mut OutboxMem<'_>,
-        slot: u16,
-    ) -> Option<&'m mut super::account::Suspects> {
+    fn suspects_mut<'m>(&self, mem: &'m mut OutboxMem<'_>, slot: u16) -> Option<&'m mut Suspects> {
         mem.accounts.get_mut(usize::from(slot)).map(|q| &mut q.suspects)
     }
 
@@ -522,10 +521,7 @@ impl Outbox {
     fn back_off(&mut self, mem: &mut OutboxMem<'_>, slot: u16, now: Millis, code: u16, wait_ms: u32) {
         let (min_ms, max_ms) = (self.settings.backoff_min_ms, self.settings.backoff_max_ms);
         let Some(q) = mem.accounts.get_mut(usize::from(slot)) else { return };
-        // After a PUT that was denied just now the wait is set already.
-        if q.wait.until <= now {
-            q.wait.fail(now, &mut self.rng, min_ms, max_ms, wait_ms);
-        }
+        q.wait.fail(now, &mut self.rng, min_ms, max_ms, wait_ms);
         let (account, until) = (q.id, q.wait.until);
         let (trouble, event) = match code {
             400 => (Trouble::SetupFault, OutboxEvent::SetupFault { account, status: code }),
@@ -550,7 +546,7 @@ impl Outbox {
     /// The backend has answered something.
     pub(super) fn link_up(&mut self) {
         if self.link.failing() {
-            self.link = super::BackOff::NONE;
+            self.link = BackOff::NONE;
             self.wake = Millis(0);
         }
         if self.link_told {
@@ -673,15 +669,17 @@ impl Outbox {
         }
         match self.trial(cells, q, now) {
             Some(Place::Live) => {
-                ready.live = now;
+                ready.live = q.wait.until;
                 return ready;
             }
             Some(_) => {
-                ready.backlog = now;
+                ready.backlog = q.wait.until;
                 return ready;
             }
             None => {}
         }
+        let wait =
+            if self.mode(q) == Mode::Trial { q.wait.until.max(q.put_wait.until) } else { q.wait.until };
         // A PUT needs times.
         let sendable = |list: List| !list.is_empty() && (self.posts(q) || cells.timed(list.head));
         if sendable(q.live) {
@@ -690,14 +688,14 @@ impl Outbox {
             } else {
                 Millis(cells.since_ms(q.live.head)).saturating_add(self.linger_ms())
             };
-            ready.live = due.max(q.wait.until);
+            ready.live = due.max(wait);
         }
         if sendable(q.suspects.list) {
-            ready.suspects = q.suspects.wait.until.max(q.wait.until);
+            ready.suspects = q.suspects.wait.until.max(wait);
         }
         if q.suspects.list.is_empty() && sendable(q.backlog) {
             let after = if self.flushing { Millis(0) } else { self.backlog_after };
-            ready.backlog = after.max(q.wait.until);
+            ready.backlog = after.max(wait);
         }
         ready
     }
@@ -718,8 +716,9 @@ impl Outbox {
             u32::from(if post { self.settings.post_max_values } else { self.settings.max_values }).max(1);
         let mut max_bytes = self.body_limit;
         if place == Place::Suspect {
-            max = q.suspects.probe_len();
-            max_bytes = u32::MAX;
+            // What a 413 taught is for new batches: this one is being cut anyway.
+            max = max.min(q.suspects.probe_len());
+            max_bytes = self.settings.max_body_bytes;
         }
         let mut at = q.list(place).head;
         let mut list = List::EMPTY;

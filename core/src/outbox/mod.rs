@@ -32,8 +32,9 @@
 //!
 //! # Cost
 //! A value takes 48 bytes if path and number have at most 14 together, 96 up to 58, 144 up to 102, and so on by 44
-//! ([`Cell::needed`]); plus 4 bytes per bucket of the index (about one bucket per value). An account takes about 150 bytes. The
-//! state takes about 800.
+//! ([`Cell::needed`]); plus 4 bytes per bucket of the index (about one bucket per value). An account takes about 150
+//! bytes, the state about 800, the code 14 kB on a Cortex-M0+.
+//!
 //! `push` is O(length of the path), plus O(accounts) when the outbox is full. `poll` is O(1) before the time that
 //! `poll_timeout` gives, else O(accounts) plus O(values in the batch). `body` is O(bytes) read in order, and
 //! `handle_outcome` O(values in the batch).
@@ -517,6 +518,7 @@ impl Outbox {
         self.link.until = Millis(0);
         for q in mem.accounts.iter_mut().take(usize::from(self.accounts)) {
             q.wait.until = Millis(0);
+            q.put_wait.until = Millis(0);
             q.suspects.wait.until = Millis(0);
         }
         self.wake = Millis(0);

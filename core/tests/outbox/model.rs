@@ -211,7 +211,7 @@ impl Run {
         let settings = *self.rig.outbox.settings();
         let post = batch.method == Method::Post;
         let max = if post { settings.post_max_values } else { settings.max_values };
-        assert!(batch.values.len() <= usize::from(max.max(settings.max_values)));
+        assert!(batch.values.len() <= usize::from(max));
         assert!(batch.values.len() == 1 || batch.body.len() <= settings.max_body_bytes as usize);
         let mut keys = HashSet::new();
         for v in &batch.values {
@@ -346,13 +346,13 @@ fn seeds(runs: u64) -> impl Iterator<Item = u64> {
     (0..runs).map(move |k| only.unwrap_or(0x0b0c_5000 + k))
 }
 
-const MILD: Scene = Scene { accounts: 4, cells: 20_000, harsh: false, bad_paths: true, steps: 300 };
-const HARSH: Scene = Scene { accounts: 5, cells: 160, harsh: true, bad_paths: true, steps: 700 };
+const MILD: Scene = Scene { accounts: 4, cells: 20_000, harsh: false, bad_paths: true, steps: 200 };
+const HARSH: Scene = Scene { accounts: 5, cells: 160, harsh: true, bad_paths: true, steps: 500 };
 
 #[test]
 fn under_put_every_value_is_stored_exactly_once_whatever_happens_to_requests() {
     let mut total = Ledger::EMPTY;
-    for seed in seeds(12) {
+    for seed in seeds(6) {
         let run = Run::go(seed, MILD);
         let ledger = run.rig.ledger();
         assert!(run.backend.posted.is_empty());
@@ -371,7 +371,7 @@ fn under_put_every_value_is_stored_exactly_once_whatever_happens_to_requests() {
     }
     if std::env::var("OUTBOX_SEED").is_err() {
         assert!(
-            total.delivered > 1000 && total.dropped[0] > 10 && total.dropped[1] > 100,
+            total.delivered > 1000 && total.dropped[0] > 10 && total.dropped[1] > 20,
             "the runs do something: {total}"
         );
     }
@@ -380,7 +380,7 @@ fn under_put_every_value_is_stored_exactly_once_whatever_happens_to_requests() {
 #[test]
 fn with_short_memory_denied_methods_and_old_values_the_books_balance_and_all_drains() {
     let mut total = [0; 7];
-    for seed in seeds(25) {
+    for seed in seeds(10) {
         let run = Run::go(seed, HARSH);
         for (number, times) in &run.backend.posted {
             assert_eq!(*times, 1, "value {number} was stored twice by POST");
@@ -400,7 +400,7 @@ fn with_short_memory_denied_methods_and_old_values_the_books_balance_and_all_dra
 
 #[test]
 fn the_same_seed_gives_the_same_requests_at_the_same_times() {
-    for seed in seeds(2) {
+    for seed in seeds(1) {
         for scene in [MILD, HARSH] {
             let (a, b) = (Run::go(seed, scene), Run::go(seed, scene));
             assert!(a.requests > 20);

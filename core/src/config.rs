@@ -649,14 +649,14 @@ impl Config {
             }
         };
         // Its credential and sensors get their places; their details come with later lists.
-        match self.place_all(mem, journal, key, credential_id, i) {
-            Ok(true) => Ok(()),
-            not_whole => {
-                Table::new(&mut self.entities, mem.entities.reborrow()).discard(i);
-                self.keep_entity(mem, key);
-                not_whole.map(|_| ())
-            }
+        let placed = self.place_all(mem, journal, key, credential_id, i);
+        if placed != Ok(true) {
+            Table::new(&mut self.entities, mem.entities.reborrow()).discard(i);
         }
+        if !placed? {
+            self.keep_entity(mem, key);
+        }
+        Ok(())
     }
 
     /// Gives the credential and the sensors that the entity staged at `i` names their places. `Ok(false)`: it can't be
@@ -689,13 +689,11 @@ impl Config {
             match place(&mut sensors, ItemKey { account, id: link.id }) {
                 Ok(sensor) => link.sensor = sensor,
                 Err(error) => {
-                    // One that lacks a sensor for want of room must not look unchanged next time.
+                    // One that lacks a sensor for want of room must not look unchanged next time. Without spare room it
+                    // goes on with those that it has: if it kept its old ones, there would never be room.
                     record.hash = 0;
                     let about = about((Kind::Sensor, link.id));
                     self.no_room(error, about, Kind::Sensor, journal)?;
-                    if error == StageError::NoSpare {
-                        return Ok(false);
-                    }
                 }
             }
             n += 1;

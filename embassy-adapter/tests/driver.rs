@@ -1,4 +1,5 @@
 //! The driver on simulated time, with a backend in memory.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 #[path = "support/backend.rs"]
 mod backend;

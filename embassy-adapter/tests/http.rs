@@ -1,4 +1,5 @@
 //! HTTP over a server in memory, on simulated time.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 #[path = "support/requests.rs"]
 mod requests;
@@ -13,7 +14,7 @@ use grafolean_embassy::http::{Http, HttpSetupError, LEAST_BUFFER, Limits};
 
 use requests::{End, List, Outcome, Request, TOKEN, get, request};
 use support::{now_ms, simulate};
-use wire::{Act, Arrived, Wire, send};
+use wire::{Act, Answer, Arrived, Wire, send};
 
 const URL: &str = "http://grafolean.lan:8080/api";
 
@@ -227,7 +228,7 @@ fn every_step_has_a_limit_that_the_error_names() {
     let half_a_head =
         |_: &Arrived| vec![send("HTTP/1.1 200 OK\r\nx: "), Act::Pause(20_000), send("y"), Act::Pause(60_000)];
     let half_a_body = |_: &Arrived| vec![send("HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nhello")];
-    let cases: [(&dyn Fn(&Arrived) -> Vec<Act>, u64, &str, u64); 4] = [
+    let cases: [(&Answer<'_>, u64, &str, u64); 4] = [
         (&nothing, 20_000, "no connection within 10000 ms", 10_000),
         (&nothing, 0, "no answer within 30000 ms", 30_000),
         (&half_a_head, 0, "no answer within 30000 ms", 30_000),
@@ -301,7 +302,7 @@ fn a_request_that_is_over_gives_its_connection_up_at_any_step() {
     let nothing = |_: &Arrived| vec![];
     let slow =
         |_: &Arrived| vec![send("HTTP/1.1 200 OK\r\ncontent-length: 99\r\n\r\nhello"), Act::Pause(20_000)];
-    let cases: [(&dyn Fn(&Arrived) -> Vec<Act>, u64); 3] = [(&nothing, 5_000), (&nothing, 0), (&slow, 0)];
+    let cases: [(&Answer<'_>, u64); 3] = [(&nothing, 5_000), (&nothing, 0), (&slow, 0)];
     for (answer, connect_ms) in cases {
         let start = now_ms();
         let wire = Wire { connect_ms, ..Wire::new(answer) };

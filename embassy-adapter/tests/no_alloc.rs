@@ -1,4 +1,5 @@
 //! A whole collector on a board's terms: nothing is allocated once everything is set up.
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 #[path = "support/backend.rs"]
 mod backend;

@@ -840,6 +840,8 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
             Some(unix) => ValueTime::Unix(unix),
             None => ValueTime::Monotonic(self.now),
         };
+        // A flush ends when all values have gone; those of the last runs go without waiting, too.
+        let flush = self.stopping && self.outbox.is_idle();
         loop {
             let mut mem = self.storage.parts().outbox;
             match self.outbox.push(&mut mem, self.now, account, time, path, number) {
@@ -847,7 +849,13 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
                     let mut mem = self.storage.parts().outbox;
                     self.outbox.handle_grown(&mut mem);
                 }
-                result => return result.map_err(HandOverError::Outbox),
+                result => {
+                    if flush {
+                        let mut mem = self.storage.parts().outbox;
+                        self.outbox.flush(&mut mem, self.now);
+                    }
+                    return result.map_err(HandOverError::Outbox);
+                }
             }
         }
     }

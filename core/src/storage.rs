@@ -45,6 +45,11 @@ pub trait Storage<B: Bot> {
         false
     }
 
+    /// Makes room for more values that wait, keeping what is there; `false` if it can't.
+    fn grow_outbox(&mut self) -> bool {
+        false
+    }
+
     /// Makes room for more events; `false` if it can't.
     fn grow_events(&mut self) -> bool {
         false

@@ -320,6 +320,12 @@ impl Outbox {
         self.ledger.queued == 0
     }
 
+    /// Whether a value whose path and number have `text_bytes` together can be taken without dropping another one.
+    #[must_use]
+    pub fn has_room(&self, mem: &OutboxMem<'_>, text_bytes: usize) -> bool {
+        mem.cells.len() - mem.cells.len().min(self.pool.used() as usize) >= Cell::needed(text_bytes)
+    }
+
     /// Memory taken by values, in bytes.
     #[must_use]
     pub const fn bytes_used(&self) -> usize {

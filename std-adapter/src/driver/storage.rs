@@ -122,6 +122,14 @@ impl<K, V> Room<K, V> {
     }
 }
 
+/// Cells that an outbox begins with.
+const INITIAL_CELLS: usize = 4096;
+
+const fn cells_of(bytes: usize) -> usize {
+    let cells = bytes / Cell::BYTES;
+    if cells < 64 { 64 } else { cells }
+}
+
 fn grown(now: usize, limit: usize) -> usize {
     now.saturating_mul(2).max(1).min(limit)
 }
@@ -157,7 +165,7 @@ impl<B: Bot> Heap<B> {
     /// Memory that begins small and grows up to `limits`; what bounds values and runs has its size from the beginning.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        let cells = (limits.outbox_bytes / Cell::BYTES).max(64);
+        let cells = cells_of(limits.outbox_bytes).min(INITIAL_CELLS);
         let mut heap = Heap {
             limits,
             accounts: Room::new(8, limits.accounts),
@@ -254,6 +262,13 @@ impl<B: Bot> Storage<B> for Heap<B> {
     fn grow_queues(&mut self) -> bool {
         let limit = self.limits.accounts.min(usize::from(u16::MAX));
         grow_vec(&mut self.queues, AccountQueue::EMPTY, limit)
+    }
+
+    fn grow_outbox(&mut self) -> bool {
+        let limit = cells_of(self.limits.outbox_bytes);
+        let more = grow_vec(&mut self.cells, Cell::EMPTY, limit);
+        self.index.resize(self.cells.len() / 2 + 1, 0);
+        more
     }
 
     fn grow_events(&mut self) -> bool {

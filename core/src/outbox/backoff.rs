@@ -1,5 +1,6 @@
 //! Exponential back-off with seeded full jitter.
 
+use crate::random::SplitMix64;
 use crate::time::Millis;
 
 /// A wait after failures in a row.
@@ -25,7 +26,7 @@ impl BackOff {
         self.failures = self.failures.saturating_add(1).min(32);
         let min = u64::from(min_ms.max(1));
         let cap = (min << self.failures.min(31)).min(u64::from(max_ms)).max(min);
-        let wait = min + rng.below(cap - min + 1);
+        let wait = min + u64::from(rng.below(u32::try_from(cap - min + 1).unwrap_or(u32::MAX)));
         self.until = now.saturating_add(wait.max(u64::from(at_least_ms)));
     }
 
@@ -35,39 +36,13 @@ impl BackOff {
     }
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014): a generator of 8 bytes, good enough to spread retries.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct SplitMix64(pub(super) u64);
-
-impl SplitMix64 {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
-    }
-
-    /// A number below `n` (which fits 32 bits and is not 0), the bias is below 2^-32.
-    fn below(&mut self, n: u64) -> u64 {
-        ((self.next() >> 32) * (n & 0xffff_ffff)) >> 32
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn the_generator_gives_the_published_sequence() {
-        let mut rng = SplitMix64(1_234_567);
-        let got = [rng.next(), rng.next(), rng.next()];
-        assert_eq!(got, [6_457_827_717_110_365_317, 3_203_168_211_198_807_973, 9_817_491_932_198_370_423]);
-    }
-
-    #[test]
     fn waits_grow_from_one_second_to_five_minutes() {
-        let mut rng = SplitMix64(1);
+        let mut rng = SplitMix64::new(1);
         for _ in 0..1000 {
             let mut wait = BackOff::NONE;
             for failures in 1..=40u32 {
@@ -81,7 +56,7 @@ mod tests {
 
     #[test]
     fn what_the_backend_asks_for_is_the_minimum() {
-        let (mut wait, mut rng) = (BackOff::NONE, SplitMix64(1));
+        let (mut wait, mut rng) = (BackOff::NONE, SplitMix64::new(1));
         wait.fail(Millis(0), &mut rng, 1000, 300_000, 3_000_000);
         assert_eq!(wait.until, Millis(3_000_000));
     }

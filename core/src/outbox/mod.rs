@@ -54,10 +54,11 @@ use core::fmt;
 
 use heapless::Deque;
 
+use crate::random::SplitMix64;
 use crate::time::{Millis, UnixMillis};
 use crate::values::{MAX_PATH_BYTES, NumberText, ValuePath};
 use account::Table;
-use backoff::{BackOff, SplitMix64};
+use backoff::BackOff;
 use cells::{Cells, Index, Key, Link, NONE, NewHead, Place, Pool, TIME_MAX};
 use delivery::Flight;
 
@@ -283,7 +284,7 @@ impl Outbox {
             prefer_suspects: false,
             link: BackOff::NONE,
             link_told: false,
-            rng: SplitMix64(settings.seed),
+            rng: SplitMix64::new(settings.seed),
             successes: 0,
             refreshes: 0,
             body_limit: settings.max_body_bytes,

@@ -3,25 +3,22 @@
 
 use grafolean_core::interval::{Interval, Intervals};
 use grafolean_core::jobs::{Due, JobSlot, JobTable, JobsMem, JobsState, Progress, Running};
+use grafolean_core::random::SplitMix64;
 use grafolean_core::schedule::{Class, Entry, Extra};
 use grafolean_core::table::{NONE, Slot};
 use grafolean_core::time::Millis;
 use std::hash::{BuildHasher, Hasher};
 
-/// SplitMix64.
-pub struct Random(u64);
+/// Seeded random numbers.
+pub struct Random(SplitMix64);
 
 impl Random {
     pub fn new(seed: u64) -> Self {
-        Random(seed)
+        Random(SplitMix64::new(seed))
     }
 
     pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next_u64()
     }
 
     pub fn below(&mut self, n: u64) -> u64 {

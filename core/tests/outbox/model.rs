@@ -131,7 +131,7 @@ struct Run {
 
 impl Run {
     fn new(seed: u64, scene: Scene) -> Run {
-        let mut rng = Rng(seed);
+        let mut rng = Rng::new(seed);
         let settings = Settings {
             max_values: 1 + rng.below(40) as u16,
             post_max_values: 1 + rng.below(20) as u16,
@@ -141,7 +141,7 @@ impl Run {
             ..Settings::DEFAULT
         };
         let backend = Backend {
-            rng: Rng(rng.next()),
+            rng: Rng::new(rng.next()),
             chaos: true,
             max_body_bytes: 500 + rng.below(4000) as usize,
             put_denied: HashSet::new(),

@@ -4,6 +4,7 @@ use grafolean_core::outbox::{
     AccountQueue, BatchHead, Cell, DropReason, Ledger, Method, Outbox, OutboxEvent, OutboxMem, Outcome,
     PushError, Settings, ValueTime,
 };
+use grafolean_core::random::SplitMix64;
 use grafolean_core::time::{Millis, UnixMillis};
 use grafolean_core::values::{MAX_PATH_BYTES, Number, ValuePath};
 
@@ -169,16 +170,16 @@ impl Rig {
     }
 }
 
-/// The tests' generator: SplitMix64, seeded and printed.
-pub(crate) struct Rng(pub(crate) u64);
+/// The tests' generator, seeded and printed.
+pub(crate) struct Rng(SplitMix64);
 
 impl Rng {
+    pub(crate) const fn new(seed: u64) -> Self {
+        Rng(SplitMix64::new(seed))
+    }
+
     pub(crate) fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
-        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        z ^ (z >> 31)
+        self.0.next_u64()
     }
 
     pub(crate) fn below(&mut self, n: u64) -> u64 {

@@ -171,7 +171,7 @@ async fn drive<B: Bot, S: Storage<B>, O: Observer, const W: usize>(
         let longest = now.saturating_add(u64::from(settings.longest_wait_ms.max(1)));
         let until = [next, stop_at].into_iter().flatten().fold(longest, Millis::min);
         // A tick more, as both the present time and the duration are rounded down: or it wakes up just before.
-        let wait = Duration::from_millis(until.since(now)) + Duration::from_ticks(1);
+        let wait = Duration::from_millis(until.since(now).max(1)) + Duration::from_ticks(1);
         select(Timer::after(wait), shared.changes.wait_since(seen)).await;
     }
     shared.closing.set(true);

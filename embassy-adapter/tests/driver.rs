@@ -172,6 +172,14 @@ impl Bot for LabBot {
             }
             "list" => self.list(cx).await,
             "upkeep" => self.upkeep(cx).await,
+            "lazy" => {
+                cx.list_entities().await?;
+                let mut buf = [0; 64];
+                assert!(matches!(cx.next_entity(&mut buf).await, Ok(Some(_))));
+                cx.sleep_ms(100_000).await;
+                self.note(format_args!("given up: {}", self.given.map_or(0, |b| b.given_up.get())));
+                cx.next_entity(&mut buf).await.map(|_| ())
+            }
             other => panic!("{other}"),
         };
         guard.1 = true;
@@ -390,6 +398,49 @@ fn a_list_is_read_from_the_connection_as_the_bot_asks_for_entities() {
 }
 
 #[test]
+fn a_list_that_nobody_reads_on_gives_its_connection_up_at_its_limit() {
+    fn lists(method: Method, resource: Resource) -> Answer {
+        thread_local!(static TIMES: Cell<u32> = const { Cell::new(0) });
+        match (method, resource) {
+            (Method::Get, Resource::Entities(1)) if TIMES.replace(TIMES.get() + 1) > 0 => {
+                Answer::Is(200, LIST)
+            }
+            (_, Resource::Sensors(1)) => Answer::Is(
+                200,
+                r#"{"list":[{"id":2,"name":"s","protocol":"lab","details":{"oid":"o1"},"default_interval":300}]}"#,
+            ),
+            _ => answer(method, resource, entities!(11 "lazy")),
+        }
+    }
+    let backend: &'static Backend = Box::leak(Box::new(Backend::new(lists)));
+    let bot = LabBot { given: Some(backend), ..LabBot::default() };
+    let watch = Watch::default();
+    run_for(&bot, backend, &watch, 310, 110_000);
+    assert!(bot.noted("given up: 1") == 1, "{:?}", bot.notes.borrow());
+    let why = "the next entity was not asked for within 60000 ms";
+    assert_eq!(watch.failed_runs.borrow()[0], (JobKey::new(1, 11), why.to_string()));
+}
+
+#[test]
+fn an_answer_that_is_longer_than_it_may_be_is_not_read_to_its_end() {
+    let (bot, backend, watch) = (LabBot::default(), Backend::new(three), Watch::default());
+    let settings = Settings { list_limit_bytes: 200, ..settings() };
+    let shared: Lab = Shared::new(settings, Memory::new());
+    let mut transport = &backend;
+    simulate(100, async {
+        let driver_settings = DriverSettings::default();
+        let stop = async {
+            Timer::after_secs(5).await;
+            shared.stop(0);
+        };
+        join(run(&bot, &shared, &mut transport, &watch, &driver_settings), stop).await.0.unwrap();
+    });
+    let failed = watch.failed_requests.borrow();
+    assert_eq!(failed[0], "/accounts/1/entities/: answer longer than 200 bytes");
+    assert!(backend.given.get() <= 200 && backend.given_up.get() >= 1);
+}
+
+#[test]
 fn own_requests_of_two_runs_go_one_after_the_other() {
     let (bot, watch) = (LabBot::default(), Watch::default());
     let backend = Backend::new(|m, r| answer(m, r, entities!(11 "upkeep", 12 "upkeep")));
@@ -443,6 +494,8 @@ fn stop_lets_runs_under_way_end_and_delivers_their_values() {
         assert!(ledger.delivered >= 1 && ledger.queued == 0, "{ledger}");
     });
     assert_eq!((bot.under_way.get(), bot.dropped.get()), (0, 0));
+    // It did not wait for its limit.
+    assert!(now_ms() < 20_000, "{} ms", now_ms());
 }
 
 #[test]

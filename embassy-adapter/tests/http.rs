@@ -161,6 +161,10 @@ fn a_repeated_request_that_gets_no_connection_may_have_arrived() {
     let outcomes = perform(&wire, &[get(), get(), get()]);
     assert_eq!(outcomes[1].failure(), (Lost, "no connection: ConnectionRefused"));
     assert_eq!(outcomes[2].failure(), (NotSent, "no connection: ConnectionRefused"));
+    let wire = Wire { write_breaks_after: Some(60), write_breaks_from: 1, ..Wire::new(&closes_after_one) };
+    let outcomes = perform(&wire, &[get(), get(), get()]);
+    assert_eq!(outcomes[1].failure(), (Lost, "connection broke: ConnectionReset"));
+    assert_eq!(outcomes[2].failure(), (NotSent, "connection broke: ConnectionReset"));
 }
 
 #[test]
@@ -177,12 +181,12 @@ fn a_request_cut_off_within_its_head_was_not_sent() {
 
 #[test]
 fn an_answer_that_came_before_the_requests_end_counts() {
-    let answer =
-        |_: &Arrived| vec![send("HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig"), Act::Close];
+    let answer = |_: &Arrived| vec![send("HTTP/1.1 413 Too Large\r\ncontent-length: 3\r\n\r\nbig")];
     let wire = Wire { write_breaks_after: Some(1_000), ..Wire::new(&answer) };
-    let outcomes = perform(&wire, &[request(Method::Put, &[b'1'; 5_000]), get()]);
+    let outcomes = perform(&wire, &[request(Method::Put, &[b'1'; 5_000]), request(Method::Post, b"[1]")]);
     assert_eq!(outcomes[0].answer(), (413, "big"));
-    // Its connection is not used again.
+    // Its connection is not used again: the POST would be lost.
+    assert_eq!(outcomes[1].answer(), (413, "big"));
     assert_eq!(wire.connections.get(), 2);
 }
 

@@ -227,10 +227,9 @@ impl<S: Read + Write> Connection<'_, S> {
                 Either::First(Ok(true)) => {}
                 Either::First(Ok(false)) => return (Then::Wait, true),
                 Either::First(Err(failure)) => {
-                    let repeat = failure.is_stale()
-                        && self.used.is_some()
-                        && wanted.head.method.is_idempotent()
-                        && !wanted.repeated;
+                    // Once only: the fresh connection has not been used.
+                    let kept = self.used.is_some();
+                    let repeat = kept && failure.is_stale() && wanted.head.method.is_idempotent();
                     if repeat {
                         return (Then::Connect(Some(Wanted { repeated: true, ..wanted })), false);
                     }

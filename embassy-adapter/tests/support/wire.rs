@@ -45,6 +45,8 @@ pub struct Wire<'a> {
     pub piece: usize,
     /// Writes fail after so many bytes.
     pub write_breaks_after: Option<usize>,
+    /// Of this connection and later ones.
+    pub write_breaks_from: usize,
     /// Connecting takes so many milliseconds.
     pub connect_ms: u64,
     /// Connections after so many are refused.
@@ -60,6 +62,7 @@ impl<'a> Wire<'a> {
             closed: Cell::new(0),
             piece: 50,
             write_breaks_after: None,
+            write_breaks_from: 0,
             connect_ms: 30,
             refused_after: usize::MAX,
         }
@@ -123,7 +126,8 @@ impl Read for End<'_, '_> {
 
 impl Write for End<'_, '_> {
     async fn write(&mut self, buf: &[u8]) -> Result<usize, Broken> {
-        let room = self.wire.write_breaks_after.map_or(usize::MAX, |n| n - self.written.min(n));
+        let breaks = self.wire.write_breaks_after.filter(|_| self.connection >= self.wire.write_breaks_from);
+        let room = breaks.map_or(usize::MAX, |n| n - self.written.min(n));
         if room == 0 {
             return Err(Broken);
         }
@@ -134,7 +138,7 @@ impl Write for End<'_, '_> {
         let head = String::from_utf8(self.input[..end].to_vec()).unwrap();
         let len =
             head.lines().find_map(|l| l.strip_prefix("Content-Length: ")).map_or(0, |l| l.parse().unwrap());
-        let early = self.wire.write_breaks_after.is_some();
+        let early = breaks.is_some();
         if early || self.input.len() >= end + 4 + len {
             let to = self.input.len().min(end + 4 + len);
             let body = self.input[end + 4..to].to_vec();

@@ -12,6 +12,7 @@
 
 use core::future::Future;
 use std::error::Error;
+use std::io::{BufWriter, Write};
 use std::process::ExitCode;
 
 use grafolean_core::bot::Bot;
@@ -19,7 +20,7 @@ use grafolean_core::collector::Collector;
 use tracing_subscriber::EnvFilter;
 
 use crate::driver::{Config, Heap, Runner, stop_signal};
-use crate::env::Settings;
+use crate::env::{Settings, SettingsError};
 use crate::plan::plan;
 
 const HELP: &str = "\
@@ -41,7 +42,11 @@ Settings come from the environment, or from a file .env:
   GRAFOLEAN_MAX_JOBS     jobs at most
   GRAFOLEAN_OUTBOX_BYTES bytes of values kept while the backend is away
   GRAFOLEAN_VALUES_METHOD put (with times) or post
+  GRAFOLEAN_STOP_SECONDS from SIGTERM or Ctrl-C to the end, at most (9); a second signal ends at once
   RUST_LOG               log filter (info)
+
+Exit codes: 0 all values were delivered; 1 a fault; 2 bad arguments or settings; 3 stopped while values were still
+waiting for the backend, which are lost; 130 a second signal.
 ";
 
 enum Command {
@@ -63,16 +68,27 @@ fn command(name: &str, version: &str, mut args: impl Iterator<Item = String>) ->
     }
 }
 
-/// Logs on standard error: `filter` in the manner of `RUST_LOG`, else `info`.
-pub fn init_logs(filter: Option<&str>) {
-    let filter = filter.and_then(|f| EnvFilter::try_new(f).ok()).unwrap_or_else(|| EnvFilter::new("info"));
-    let logs = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
-    // One that is there already stays.
+/// Logs on standard error: `filter` in the manner of `RUST_LOG`, else `info`. Logs that there are already stay.
+///
+/// # Errors
+/// [`SettingsError::Unfit`] names `RUST_LOG`.
+pub fn init_logs(filter: Option<&str>) -> Result<(), SettingsError> {
+    let filter = EnvFilter::try_new(filter.unwrap_or("info")).map_err(|_| SettingsError::Unfit {
+        name: "RUST_LOG",
+        why: "it is no filter such as info, or warn,hyper=error".to_owned(),
+    })?;
+    let logs =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
     let _ = logs.try_init();
+    Ok(())
 }
 
 /// The program `name` of the bot that `make` makes: reads arguments and environment, runs until SIGTERM or Ctrl-C, and
-/// prints what is left. Exit codes: 0; 1 for a fault; 2 for bad arguments or settings.
+/// says where every value is.
+///
+/// Exit codes: 0 if all values were delivered (or dropped with a reason told); 1 for a fault; 2 for bad arguments or
+/// settings, among them what `make` refuses with a [`SettingsError`]; 3 if values still waited for the backend when
+/// `GRAFOLEAN_STOP_SECONDS` were over; 130 after a second signal.
 pub fn main<B>(
     name: &str,
     version: &str,
@@ -94,7 +110,9 @@ where
         Ok(settings) => settings,
         Err(error) => return fault(name, &error, 2),
     };
-    init_logs(settings.log_filter.as_deref());
+    if let Err(error) = init_logs(settings.log_filter.as_deref()) {
+        return fault(name, &error, 2);
+    }
     let config = match Config::from_env(&settings) {
         Ok(config) => config,
         Err(error) => return fault(name, &error, 2),
@@ -105,21 +123,28 @@ where
     };
     let bot = match runtime.block_on(async { make(&settings) }) {
         Ok(bot) => bot,
+        Err(error) if error.is::<SettingsError>() => return fault(name, &error, 2),
         Err(error) => return fault(name, &error, 1),
     };
-    match command {
+    let code = match command {
         Command::Plan => runtime.block_on(print_plan(name, bot, config)),
         _ => runtime.block_on(run(name, bot, config)),
-    }
+    };
+    // Not to wait for a resolver that blocks a thread of the runtime.
+    runtime.shutdown_background();
+    code
 }
 
 /// The dry run of a bot: prints its plan as JSON lines on standard output.
 pub async fn print_plan<B: Bot>(name: &str, bot: B, config: Config) -> ExitCode {
     match plan(bot, config).await {
-        Ok(plan) => match plan.write_json_lines(&mut std::io::stdout().lock()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fault(name, &error, 1),
-        },
+        Ok(plan) => {
+            let mut out = BufWriter::new(std::io::stdout().lock());
+            match plan.write_json_lines(&mut out).and_then(|()| out.flush()) {
+                Ok(()) => ExitCode::SUCCESS,
+                Err(error) => fault(name, &error, 1),
+            }
+        }
         Err(error) => fault(name, &error, 1),
     }
 }
@@ -136,7 +161,10 @@ where
     match run_until(bot, config, stop).await {
         Ok(report) => {
             tracing::info!("{report}");
-            ExitCode::SUCCESS
+            match report.ledger.queued {
+                0 => ExitCode::SUCCESS,
+                lost => fault(name, &format!("stopped while {lost} values waited for the backend"), 3),
+            }
         }
         Err(error) => fault(name, &error, 1),
     }
@@ -184,7 +212,14 @@ mod tests {
     #[test]
     fn the_help_names_every_setting() {
         let Ok(Command::Print(help)) = parse(&["--help"]) else { panic!("no help") };
-        for name in ["BACKEND_URL", "BOT_TOKEN_FROM_FILE", "JOBS_REFRESH_INTERVAL", "GRAFOLEAN_MAX_RUNS", "RUST_LOG"] {
+        for name in [
+            "BACKEND_URL",
+            "BOT_TOKEN_FROM_FILE",
+            "JOBS_REFRESH_INTERVAL",
+            "GRAFOLEAN_MAX_RUNS",
+            "GRAFOLEAN_STOP_SECONDS",
+            "RUST_LOG",
+        ] {
             assert!(help.contains(name), "{name}");
         }
         assert!(help.starts_with("Usage: bot"));

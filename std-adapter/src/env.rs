@@ -13,6 +13,7 @@
 //! | `GRAFOLEAN_OUTBOX_BYTES` | most bytes of values kept while the backend is away | the adapter's; 65536 to 2^50 |
 //! | `GRAFOLEAN_VALUES_METHOD` | `put` (values with their times) or `post` (at the server's time) | `put` |
 //! | `GRAFOLEAN_MAX_JOBS` | most jobs held | the adapter's; 1 to 100000000 |
+//! | `GRAFOLEAN_STOP_SECONDS` | most seconds from a stop to the end | 9, below the 10 of `docker stop`; 1 to 86400 |
 //! | `RUST_LOG` | log filter in the manner of `tracing-subscriber` | the program's |
 //!
 //! White space around a value is dropped; an empty value counts as none. A variable of the process wins over
@@ -46,6 +47,9 @@ pub const DOTENV_LIMIT: usize = 256 * 1024;
 
 /// Longest token file in bytes.
 pub const TOKEN_FILE_LIMIT: usize = 4 * 1024;
+
+/// From a stop to the end, at most, if nothing else is set: container engines kill after 10 s.
+pub const DEFAULT_STOP: Duration = Duration::from_secs(9);
 
 /// A text that is never shown and whose memory is cleared on drop.
 #[derive(Clone, PartialEq, Eq)]
@@ -103,8 +107,11 @@ pub struct Settings {
     pub values_method: ValuesMethod,
     /// `GRAFOLEAN_MAX_JOBS`.
     pub max_jobs: Option<NonZeroUsize>,
+    /// `GRAFOLEAN_STOP_SECONDS`.
+    pub stop: Duration,
     /// `RUST_LOG`.
     pub log_filter: Option<String>,
+    file: DotEnv,
 }
 
 impl fmt::Debug for Settings {
@@ -122,8 +129,9 @@ impl fmt::Debug for Settings {
             .field("outbox_bytes", &self.outbox_bytes)
             .field("values_method", &self.values_method)
             .field("max_jobs", &self.max_jobs)
+            .field("stop", &self.stop)
             .field("log_filter", &self.log_filter)
-            .finish()
+            .finish_non_exhaustive()
     }
 }
 
@@ -180,8 +188,22 @@ impl Settings {
             outbox_bytes: sources.number("GRAFOLEAN_OUTBOX_BYTES", 65_536..=1 << 50)?,
             values_method,
             max_jobs: sources.count("GRAFOLEAN_MAX_JOBS", 100_000_000)?,
+            stop: match sources.number("GRAFOLEAN_STOP_SECONDS", 1..=86_400)? {
+                Some(seconds) => Duration::from_secs(seconds),
+                None => DEFAULT_STOP,
+            },
             log_filter: sources.plain("RUST_LOG")?,
+            file: file.clone(),
         })
+    }
+
+    /// A variable of the bot's own, trimmed: that of the process, else that of the `.env` file; `None` if it is missing
+    /// or empty.
+    ///
+    /// # Errors
+    /// [`SettingsError::NotUtf8`].
+    pub fn own(&self, name: &'static str) -> Result<Option<String>, SettingsError> {
+        Sources { variable: |name: &str| std::env::var_os(name), file: &self.file }.plain(name)
     }
 }
 
@@ -431,6 +453,13 @@ pub enum SettingsError {
         /// The words.
         allowed: &'static str,
     },
+    /// A variable can't be used.
+    Unfit {
+        /// Its name.
+        name: &'static str,
+        /// Why; without its value.
+        why: String,
+    },
     /// The token's file can't be used.
     TokenFile {
         /// The variable that names the file.
@@ -466,6 +495,7 @@ impl fmt::Display for SettingsError {
                 write!(f, "{name} is not a whole number from {least} to {most}")
             }
             Self::Choice { name, allowed } => write!(f, "{name} is not one of: {allowed}"),
+            Self::Unfit { name, why } => write!(f, "{name}: {why}"),
             Self::TokenFile { name, path: Some(path), why } => {
                 write!(f, "{name}: file {} can't be used: {why}", path.display())
             }
@@ -522,6 +552,7 @@ mod tests {
         assert_eq!(s.token.expose(), TOKEN);
         assert_eq!(s.jobs_refresh_interval, Duration::from_secs(120));
         assert_eq!(s.values_method, ValuesMethod::Put);
+        assert_eq!(s.stop, DEFAULT_STOP);
         assert_eq!((s.account_id, s.ca_file, s.threads, s.max_runs), (None, None, None, None));
         assert_eq!((s.outbox_bytes, s.max_jobs, s.log_filter), (None, None, None));
     }
@@ -540,6 +571,7 @@ mod tests {
                 ("GRAFOLEAN_OUTBOX_BYTES", "1000000"),
                 ("GRAFOLEAN_VALUES_METHOD", "Post"),
                 ("GRAFOLEAN_MAX_JOBS", "77"),
+                ("GRAFOLEAN_STOP_SECONDS", "25"),
                 ("RUST_LOG", "info"),
             ],
             "",
@@ -553,6 +585,7 @@ mod tests {
         assert_eq!(s.outbox_bytes, Some(1_000_000));
         assert_eq!(s.values_method, ValuesMethod::Post);
         assert_eq!(s.max_jobs.map(NonZeroUsize::get), Some(77));
+        assert_eq!(s.stop, Duration::from_secs(25));
         assert_eq!(s.log_filter.as_deref(), Some("info"));
     }
 
@@ -625,6 +658,7 @@ mod tests {
             ("GRAFOLEAN_MAX_RUNS", "1000001"),
             ("GRAFOLEAN_OUTBOX_BYTES", "65535"),
             ("GRAFOLEAN_MAX_JOBS", "many"),
+            ("GRAFOLEAN_STOP_SECONDS", "0"),
         ] {
             let error = with(name, value).unwrap_err();
             assert!(matches!(&error, SettingsError::Number { name: n, .. } if *n == name), "{name} {value}");

@@ -6,6 +6,7 @@
 #![forbid(unsafe_code)]
 
 use std::error::Error;
+use std::io::Write;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -41,10 +42,12 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fault(&error),
     };
-    match runtime.block_on(demo(limit)) {
+    let code = match runtime.block_on(demo(limit)) {
         Ok(code) => code,
         Err(error) => fault(&*error),
-    }
+    };
+    runtime.shutdown_background();
+    code
 }
 
 fn fault(error: &dyn Error) -> ExitCode {
@@ -91,7 +94,9 @@ struct Lines {
 
 impl Lines {
     fn say(&self, what: &str, text: &str) {
-        println!("{:>7.2}  {:<8} {what:<6} {text}", self.began.elapsed().as_secs_f64(), self.bot);
+        // A reader that has gone (head, less) is no reason to panic within a run.
+        let at = self.began.elapsed().as_secs_f64();
+        let _ = writeln!(std::io::stdout(), "{at:>7.2}  {:<8} {what:<6} {text}", self.bot);
     }
 }
 
@@ -173,7 +178,9 @@ async fn show_arrivals(stand_in: &StandIn, began: Instant) {
     let mut events = stand_in.subscribe();
     loop {
         match events.recv().await {
-            Ok(BackendEvent::Value(value)) => lines.say("stored", &format!("{} = {}", value.path, value.value)),
+            Ok(BackendEvent::Value(value)) => {
+                lines.say("stored", &format!("{} = {}", value.path, value.value))
+            }
             Ok(_) => {}
             Err(tokio::sync::broadcast::error::RecvError::Lagged(n)) => {
                 lines.say("stored", &format!("... {n} more values and requests"));
@@ -233,6 +240,10 @@ mod tests {
         assert_eq!(parse(&["--for", "3s"]), Ok(Some(Some(Duration::from_secs(3)))));
         assert_eq!(parse(&["--for=3s"]), Ok(Some(Some(Duration::from_secs(3)))));
         assert_eq!(parse(&["--help"]), Ok(None));
-        assert!(parse(&["--for"]).is_err() && parse(&["--nope"]).is_err() && parse(&["--for", "3s", "x"]).is_err());
+        assert!(
+            parse(&["--for"]).is_err()
+                && parse(&["--nope"]).is_err()
+                && parse(&["--for", "3s", "x"]).is_err()
+        );
     }
 }

@@ -44,7 +44,11 @@ impl<B: Bot> RunContext<'_, B> {
     }
 
     /// Starts a request of the bot's own when no other run's is under way.
-    async fn start(&mut self, request: OwnRequest, draft: Option<&EntityDraft<'_>>) -> Result<OwnId, BackendError> {
+    async fn start(
+        &mut self,
+        request: OwnRequest,
+        draft: Option<&EntityDraft<'_>>,
+    ) -> Result<OwnId, BackendError> {
         self.list = None;
         loop {
             let mut changed = core::pin::pin!(self.shared.own_progress.notified());

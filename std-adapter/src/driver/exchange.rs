@@ -11,7 +11,7 @@ use crate::http::{HttpClient, HttpError, Method, Request, Target};
 
 /// Sends a request and gives its answer back to the collector, piece by piece.
 pub(super) async fn exchange<B: Bot>(shared: &Shared<B>, client: &HttpClient, id: RequestId) {
-    let Some(request) = shared.with(|c| {
+    let made = shared.with(|c| {
         let head = c.request_head(id)?;
         let mut target = Zeroizing::new(String::with_capacity(128));
         c.write_target(id, &mut *target).ok()?;
@@ -37,10 +37,13 @@ pub(super) async fn exchange<B: Bot>(shared: &Shared<B>, client: &HttpClient, id
             request = request.with_body(body);
         }
         Some((head.resource, request))
-    }) else {
+    });
+    let Some((resource, request)) = made else {
+        // Over meanwhile, or one that can't be written down: it must not keep others waiting.
+        shared.with(|c| c.handle_request_error(&shared.bot, id, RequestError::NotSent));
+        shared.own_progress.notify_waiters();
         return;
     };
-    let (resource, request) = request;
     let method = request.method;
     tracing::trace!("{method:?} {resource}");
     let failed = |error: &HttpError| {

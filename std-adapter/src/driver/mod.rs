@@ -6,33 +6,33 @@
 
 mod context;
 mod exchange;
+mod run_faults;
 mod storage;
+mod workers;
 
 use core::fmt;
 use core::future::Future;
 use core::time::Duration;
-use std::collections::HashMap;
 use std::io;
-use std::panic::AssertUnwindSafe;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
-use futures_util::future::{AbortHandle, Abortable};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use grafolean_core::api::{BaseUrl, Token, TokenError, UrlError};
 use grafolean_core::bot::Bot;
 use grafolean_core::collector::{self, Action, Collector};
-use grafolean_core::jobs::{Due, JobCounters, RunId};
+use grafolean_core::jobs::{Due, JobCounters, JobKey};
 use grafolean_core::journal::Event;
 use grafolean_core::outbox::{self, Ledger};
 use grafolean_core::time::{Millis, UnixMillis};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::Notify;
 
 pub use self::storage::{Heap, Limits, Links, MAX_LINKS};
 
-use self::context::RunContext;
 use self::exchange::exchange;
+use self::run_faults::{Review, RunFaults};
+use self::workers::{Breather, Threads, Workers, one_task};
 use crate::clock::{BootClock, system_unix_ms};
 use crate::env;
 use crate::http::{Endpoint, HttpClient, HttpConfig, HttpError, SetupError};
@@ -53,9 +53,9 @@ pub struct Config {
     pub limits: Limits,
     /// Threads that perform runs; `None`: the task that calls.
     pub threads: Option<usize>,
-    /// After a stop: how long runs that are under way may go on.
+    /// After a stop: how long runs that are under way may go on before they are cut.
     pub stop_runs: Duration,
-    /// After a stop: how long values that wait may take to be delivered, counted from the end of the runs.
+    /// After a stop: how much longer than [`Config::stop_runs`] it may take until all values are delivered.
     pub stop_flush: Duration,
 }
 
@@ -122,8 +122,8 @@ impl Config {
             http: HttpConfig::default(),
             limits: Limits::default(),
             threads: None,
-            stop_runs: Duration::from_secs(10),
-            stop_flush: Duration::from_secs(10),
+            stop_runs: env::DEFAULT_STOP * 2 / 3,
+            stop_flush: env::DEFAULT_STOP / 3,
         })
     }
 
@@ -147,6 +147,9 @@ impl Config {
         if let Some(jobs) = settings.max_jobs {
             config.limits.jobs = jobs.into();
         }
+        // Runs first: what they do not need of it is for the values.
+        config.stop_runs = settings.stop * 2 / 3;
+        config.stop_flush = settings.stop.saturating_sub(config.stop_runs);
         if settings.values_method == env::ValuesMethod::Post {
             config.collector.outbox.delivery = outbox::DeliveryMethod::PostOnly;
         }
@@ -201,6 +204,8 @@ pub struct Report {
     pub runs: JobCounters,
     /// Runs that failed.
     pub failed_runs: u64,
+    /// Turns of the loop: how often there was something to do, or to look whether there is.
+    pub turns: u64,
 }
 
 impl fmt::Display for Report {
@@ -227,7 +232,8 @@ struct Shared<B: Bot> {
     /// A bot has taken an entity of its list.
     own_room: Notify,
     last_http_error: Mutex<String>,
-    failed_runs: AtomicUsize,
+    failed_runs: AtomicU64,
+    run_faults: Mutex<RunFaults>,
 }
 
 impl<B: Bot> Shared<B> {
@@ -272,25 +278,60 @@ impl<B: Bot> Shared<B> {
                 let Some(event) = collector.poll_event() else { return };
                 (event, collector.refused_path().to_owned())
             };
-            let path = if matches!(event, Event::Outbox(outbox::OutboxEvent::ValueRefused { .. })) { &path } else { "" };
-            let gap = if path.is_empty() { "" } else { ", path " };
-            if event.is_warning() {
-                tracing::warn!("{event}{gap}{path}");
+            let path = if matches!(event, Event::Outbox(outbox::OutboxEvent::ValueRefused { .. })) {
+                &path
             } else {
-                tracing::info!("{event}{gap}{path}");
+                ""
+            };
+            let gap = if path.is_empty() { "" } else { ", path " };
+            match event {
+                Event::RunCancelled(job) => {
+                    self.tell_failed_run(job, "the run was cancelled at its deadline")
+                }
+                event if event.is_warning() => tracing::warn!("{event}{gap}{path}"),
+                event => tracing::info!("{event}{gap}{path}"),
+            }
+            if matches!(event, Event::Refreshed(_) | Event::RefreshFailed { .. }) {
+                self.review_failed_runs();
             }
             self.observer.event(&event, path);
+        }
+    }
+
+    fn run_faults(&self) -> MutexGuard<'_, RunFaults> {
+        self.run_faults.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn tell_failed_run(&self, job: JobKey, why: &str) {
+        if self.run_faults().failed(job, why) {
+            tracing::warn!("{job}: {why}");
+        } else {
+            tracing::debug!("{job}: {why}");
+        }
+    }
+
+    fn review_failed_runs(&self) {
+        let review = {
+            let mut collector = self.lock();
+            collector.jobs(|jobs| self.run_faults().review(|job| jobs.get(job).is_some()))
+        };
+        for job in &review.recovered {
+            tracing::info!("{job}: runs well again");
+        }
+        if review.untold > 0 {
+            let Review { untold, failing, .. } = review;
+            tracing::warn!("since the refresh before, {untold} more runs failed; {failing} jobs are failing");
         }
     }
 
     fn run_ended(&self, due: &Due, end: &RunEnd, took: Duration, values: u32) {
         self.with(|c| c.handle_completed(due.run));
         match end {
-            RunEnd::Done | RunEnd::Gone => {}
-            RunEnd::Failed(why) => tracing::warn!("{}: {why}", due.key),
-            RunEnd::Panicked => tracing::error!("{}: the bot panicked", due.key),
-            // The collector has said so already.
-            RunEnd::Cancelled => {}
+            RunEnd::Done => self.run_faults().went_well(&due.key),
+            RunEnd::Failed(why) => self.tell_failed_run(due.key, why),
+            RunEnd::Panicked => self.tell_failed_run(due.key, "the bot panicked"),
+            // The collector says so itself, or it is due to a stop.
+            RunEnd::Cancelled | RunEnd::Gone => {}
         }
         if matches!(end, RunEnd::Failed(_) | RunEnd::Panicked) {
             self.failed_runs.fetch_add(1, Ordering::Relaxed);
@@ -299,175 +340,6 @@ impl<B: Bot> Shared<B> {
         self.own_progress.notify_waiters();
         self.own_room.notify_waiters();
         self.changed.notify_one();
-    }
-}
-
-/// Performs one run to its end.
-async fn perform<B: Bot>(shared: &Shared<B>, due: Due, abort: futures_util::future::AbortRegistration) -> RunId {
-    let began = std::time::Instant::now();
-    let mut cx = RunContext { shared, due, list: None, values: 0 };
-    let Some(job) = shared.with(|c| c.job(due.run)) else {
-        shared.run_ended(&due, &RunEnd::Gone, Duration::ZERO, 0);
-        return due.run;
-    };
-    shared.observer.run_began(&due);
-    let run = AssertUnwindSafe(shared.bot.perform(&job, &due, &mut cx)).catch_unwind();
-    let end = match Abortable::new(run, abort).await {
-        Ok(Ok(Ok(()))) => RunEnd::Done,
-        Ok(Ok(Err(error))) => RunEnd::Failed(error.to_string()),
-        Ok(Err(_panic)) => RunEnd::Panicked,
-        Err(_aborted) => RunEnd::Cancelled,
-    };
-    let values = cx.values;
-    shared.run_ended(&due, &end, began.elapsed(), values);
-    due.run
-}
-
-/// Performs runs where they are sent to.
-trait Workers {
-    fn begin(&mut self, due: Due);
-    fn cancel(&mut self, run: RunId);
-    fn cancel_all(&mut self);
-    /// Resolves when something has ended here; may never.
-    async fn next(&mut self);
-}
-
-/// Runs as futures of the loop's own task.
-struct OneTask<'a, B: Bot, F, M: Fn(&'a Shared<B>, Due, futures_util::future::AbortRegistration) -> F> {
-    shared: &'a Shared<B>,
-    runs: FuturesUnordered<F>,
-    aborts: HashMap<RunId, AbortHandle>,
-    make: M,
-}
-
-impl<'a, B, F, M> Workers for OneTask<'a, B, F, M>
-where
-    B: Bot,
-    F: Future<Output = RunId>,
-    M: Fn(&'a Shared<B>, Due, futures_util::future::AbortRegistration) -> F,
-{
-    fn begin(&mut self, due: Due) {
-        let (abort, registration) = AbortHandle::new_pair();
-        self.aborts.insert(due.run, abort);
-        self.runs.push((self.make)(self.shared, due, registration));
-    }
-
-    fn cancel(&mut self, run: RunId) {
-        if let Some(abort) = self.aborts.get(&run) {
-            abort.abort();
-        }
-    }
-
-    fn cancel_all(&mut self) {
-        self.aborts.values().for_each(AbortHandle::abort);
-    }
-
-    async fn next(&mut self) {
-        let Some(run) = self.runs.next().await else { return core::future::pending().await };
-        self.aborts.remove(&run);
-        while let Some(Some(run)) = self.runs.next().now_or_never() {
-            self.aborts.remove(&run);
-        }
-    }
-}
-
-enum Order {
-    Begin(Due),
-    Cancel(RunId),
-    CancelAll,
-}
-
-/// Runs on N threads, each with a runtime of its own.
-struct Threads {
-    orders: Vec<(mpsc::UnboundedSender<Order>, Arc<AtomicUsize>)>,
-    placed: HashMap<RunId, usize>,
-    ended: mpsc::UnboundedReceiver<RunId>,
-    handles: Vec<std::thread::JoinHandle<()>>,
-}
-
-impl Threads {
-    fn start<B>(shared: &Arc<Shared<B>>, threads: usize) -> io::Result<Self>
-    where
-        B: Bot + Send + Sync + 'static,
-        Collector<B, Heap<B>>: Send,
-    {
-        let (tell, ended) = mpsc::unbounded_channel();
-        let mut this = Threads { orders: Vec::new(), placed: HashMap::new(), ended, handles: Vec::new() };
-        for n in 0..threads.max(1) {
-            let (sender, orders) = mpsc::unbounded_channel();
-            let busy = Arc::new(AtomicUsize::new(0));
-            this.orders.push((sender, busy.clone()));
-            let (shared, tell) = (shared.clone(), tell.clone());
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
-            let body = move || runtime.block_on(worker(&shared, orders, &tell, &busy));
-            this.handles.push(std::thread::Builder::new().name(format!("runs-{n}")).spawn(body)?);
-        }
-        Ok(this)
-    }
-
-    fn stop(self) {
-        drop(self.orders);
-        for handle in self.handles {
-            if handle.join().is_err() {
-                tracing::error!("a thread that performs runs has panicked");
-            }
-        }
-    }
-}
-
-async fn worker<B: Bot>(
-    shared: &Shared<B>,
-    mut orders: mpsc::UnboundedReceiver<Order>,
-    tell: &mpsc::UnboundedSender<RunId>,
-    busy: &AtomicUsize,
-) {
-    let mut here = OneTask { shared, runs: FuturesUnordered::new(), aborts: HashMap::new(), make: perform };
-    loop {
-        tokio::select! {
-            order = orders.recv() => match order {
-                Some(Order::Begin(due)) => here.begin(due),
-                Some(Order::Cancel(run)) => here.cancel(run),
-                Some(Order::CancelAll) => here.cancel_all(),
-                None => return,
-            },
-            Some(run) = here.runs.next() => {
-                here.aborts.remove(&run);
-                busy.fetch_sub(1, Ordering::Relaxed);
-                let _ = tell.send(run);
-            }
-        }
-    }
-}
-
-impl Workers for Threads {
-    fn begin(&mut self, due: Due) {
-        let loads = self.orders.iter().map(|(_, busy)| busy.load(Ordering::Relaxed)).enumerate();
-        let Some((n, _)) = loads.min_by_key(|(_, load)| *load) else { return };
-        if let Some((orders, busy)) = self.orders.get(n) {
-            busy.fetch_add(1, Ordering::Relaxed);
-            self.placed.insert(due.run, n);
-            let _ = orders.send(Order::Begin(due));
-        }
-    }
-
-    fn cancel(&mut self, run: RunId) {
-        if let Some((orders, _)) = self.placed.get(&run).and_then(|n| self.orders.get(*n)) {
-            let _ = orders.send(Order::Cancel(run));
-        }
-    }
-
-    fn cancel_all(&mut self) {
-        for (orders, _) in &self.orders {
-            let _ = orders.send(Order::CancelAll);
-        }
-    }
-
-    async fn next(&mut self) {
-        let Some(run) = self.ended.recv().await else { return core::future::pending().await };
-        self.placed.remove(&run);
-        while let Ok(run) = self.ended.try_recv() {
-            self.placed.remove(&run);
-        }
     }
 }
 
@@ -509,7 +381,8 @@ impl<B: Bot> Runner<B> {
             own_progress: Notify::new(),
             own_room: Notify::new(),
             last_http_error: Mutex::new(String::new()),
-            failed_runs: AtomicUsize::new(0),
+            failed_runs: AtomicU64::new(0),
+            run_faults: Mutex::default(),
         };
         Ok(Runner { shared: Arc::new(shared), client, config })
     }
@@ -523,22 +396,25 @@ impl<B: Bot> Runner<B> {
     /// at [`Config::stop_runs`], values that wait are sent for [`Config::stop_flush`] at most.
     pub async fn run(&self, stop: impl Future<Output = ()>) -> Report {
         let shared = &*self.shared;
-        let mut here = OneTask { shared, runs: FuturesUnordered::new(), aborts: HashMap::new(), make: perform };
-        self.drive(&mut here, stop).await
+        self.drive(&mut one_task(shared), stop).await
     }
 
     /// The same, with the runs on N threads.
     ///
     /// # Errors
     /// [`ConfigError::Runtime`].
-    pub async fn run_on_threads(&self, threads: usize, stop: impl Future<Output = ()>) -> Result<Report, ConfigError>
+    pub async fn run_on_threads(
+        &self,
+        threads: usize,
+        stop: impl Future<Output = ()>,
+    ) -> Result<Report, ConfigError>
     where
         B: Send + Sync + 'static,
         Collector<B, Heap<B>>: Send,
     {
         let mut workers = Threads::start(&self.shared, threads).map_err(ConfigError::Runtime)?;
         let report = self.drive(&mut workers, stop).await;
-        workers.stop();
+        workers.stop().await;
         Ok(report)
     }
 
@@ -548,7 +424,11 @@ impl<B: Bot> Runner<B> {
         let mut stop = core::pin::pin!(stop.fuse());
         let mut stopped: Option<tokio::time::Instant> = None;
         let mut cut = false;
+        let mut turns = 0;
+        let mut breather = Breather::new();
         loop {
+            turns += 1;
+            breather.breathe().await;
             loop {
                 let action = shared.with(|c| c.poll(&shared.bot));
                 match action {
@@ -567,15 +447,16 @@ impl<B: Bot> Runner<B> {
             if finished {
                 break;
             }
-            let mut wait = next.map_or(LONGEST_WAIT, |at| Duration::from_millis(at.since(shared.now()))).min(LONGEST_WAIT);
+            let mut wait = next
+                .map_or(LONGEST_WAIT, |at| Duration::from_millis(at.since(shared.now())))
+                .min(LONGEST_WAIT);
             if let Some(at) = stopped {
                 if !cut && running > 0 && at.elapsed() >= self.config.stop_runs {
                     tracing::warn!("{running} runs are cut");
                     workers.cancel_all();
                     cut = true;
                 }
-                let limit = self.config.stop_runs + self.config.stop_flush;
-                if at.elapsed() >= limit || (running == 0 && at.elapsed() >= self.config.stop_flush) {
+                if at.elapsed() >= self.config.stop_runs.saturating_add(self.config.stop_flush) {
                     break;
                 }
                 wait = wait.min(Duration::from_millis(100));
@@ -592,8 +473,8 @@ impl<B: Bot> Runner<B> {
             }
         }
         shared.tell_events();
-        let failed_runs = shared.failed_runs.load(Ordering::Relaxed) as u64;
-        shared.with(|c| Report { ledger: *c.ledger(), runs: c.counters(), failed_runs })
+        let failed_runs = shared.failed_runs.load(Ordering::Relaxed);
+        shared.with(|c| Report { ledger: *c.ledger(), runs: c.counters(), failed_runs, turns })
     }
 }
 

@@ -254,8 +254,12 @@ impl<B: Bot> Storage<B> for Heap<B> {
                 }
                 more
             }
-            Kind::IntervalEntry => grow_vec(&mut self.entries, Entry::EMPTY, self.limits.jobs.saturating_mul(8)),
-            Kind::DistinctInterval => grow_vec(&mut self.classes, Class::EMPTY, self.limits.distinct_intervals),
+            Kind::IntervalEntry => {
+                grow_vec(&mut self.entries, Entry::EMPTY, self.limits.jobs.saturating_mul(8))
+            }
+            Kind::DistinctInterval => {
+                grow_vec(&mut self.classes, Class::EMPTY, self.limits.distinct_intervals)
+            }
         }
     }
 

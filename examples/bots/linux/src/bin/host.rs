@@ -7,21 +7,30 @@ use std::process::ExitCode;
 use grafolean_bot_host::linux::ProcReadings;
 use grafolean_bot_host::{DEFAULT_INTERVAL_S, HostBot};
 use grafolean_std::core::interval::Interval;
+use grafolean_std::env::{Settings, SettingsError};
 
 fn main() -> ExitCode {
-    grafolean_std::app::main("grafolean-host-bot", env!("CARGO_PKG_VERSION"), |_settings| make())
+    grafolean_std::app::main("grafolean-host-bot", env!("CARGO_PKG_VERSION"), make)
 }
 
-fn make() -> Result<HostBot<ProcReadings>, Box<dyn Error>> {
+fn make(settings: &Settings) -> Result<HostBot<ProcReadings>, Box<dyn Error>> {
     let readings = ProcReadings::default();
-    let name = match std::env::var("HOST_NAME") {
-        Ok(name) => name,
-        Err(_) => readings.host_name()?,
+    let interval = match settings.own("HOST_INTERVAL")? {
+        Some(text) => interval(&text).map_err(|why| SettingsError::Unfit { name: "HOST_INTERVAL", why })?,
+        None => Interval::new(DEFAULT_INTERVAL_S.into())?,
     };
-    let interval_s = match std::env::var("HOST_INTERVAL") {
-        Ok(text) => text.trim().parse().map_err(|_| format!("HOST_INTERVAL: {text:?} is not a whole number of seconds"))?,
-        Err(_) => i64::from(DEFAULT_INTERVAL_S),
+    let bot = match settings.own("HOST_NAME")? {
+        Some(name) => HostBot::new(readings, &name)
+            .map_err(|error| SettingsError::Unfit { name: "HOST_NAME", why: error.to_string() })?,
+        None => {
+            let name = readings.host_name()?;
+            HostBot::new(readings, &name)?
+        }
     };
-    let interval = Interval::new(interval_s).map_err(|error| format!("HOST_INTERVAL: {error}"))?;
-    Ok(HostBot::new(readings, &name)?.every(interval))
+    Ok(bot.every(interval))
+}
+
+fn interval(text: &str) -> Result<Interval, String> {
+    let seconds: i64 = text.parse().map_err(|_| "not a whole number of seconds".to_owned())?;
+    Interval::new(seconds).map_err(|error| error.to_string())
 }

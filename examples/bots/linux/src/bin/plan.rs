@@ -29,18 +29,25 @@ fn main() -> ExitCode {
             return ExitCode::from(2);
         }
     };
-    let (settings, config) = match Settings::load() {
-        Ok(settings) => match Config::from_env(&settings) {
-            Ok(config) => (settings, config),
-            Err(error) => return bad(&error),
-        },
+    let settings = match Settings::load() {
+        Ok(settings) => settings,
         Err(error) => return bad(&error),
     };
-    init_logs(settings.log_filter.as_deref().or(Some("error")));
-    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
-        Ok(runtime) => runtime.block_on(print_plan("grafolean-plan", AnyProtocol { protocol }, config)),
-        Err(error) => bad(&error),
+    if let Err(error) = init_logs(settings.log_filter.as_deref().or(Some("error"))) {
+        return bad(&error);
     }
+    let config = match Config::from_env(&settings) {
+        Ok(config) => config,
+        Err(error) => return bad(&error),
+    };
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return bad(&error),
+    };
+    let code = runtime.block_on(print_plan("grafolean-plan", AnyProtocol { protocol }, config));
+    // Not to wait for a resolver that blocks a thread of the runtime.
+    runtime.shutdown_background();
+    code
 }
 
 fn bad(error: &dyn std::error::Error) -> ExitCode {

@@ -5,18 +5,17 @@
 #[path = "support/requests.rs"]
 mod requests;
 mod support;
+#[path = "support/tcp.rs"]
+mod tcp;
 
 use std::cell::Cell;
-use std::future::poll_fn;
-use std::io::{self, Read as _, Write as _};
-use std::net::{IpAddr, SocketAddr, TcpListener, TcpStream};
+use std::io::{Read as _, Write as _};
+use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
-use std::task::Poll;
 use std::thread;
 use std::time::Duration;
 
-use embedded_io_async::{ErrorKind, ErrorType, Read, Write};
-use embedded_nal_async::{AddrType, Dns, TcpConnect};
+use embedded_nal_async::{AddrType, Dns};
 use grafolean_embassy::Transport;
 use grafolean_embassy::core::api::{BaseUrl, Method};
 use grafolean_embassy::core::collector::RequestError::{Lost, NotSent};
@@ -24,72 +23,9 @@ use grafolean_embassy::http::{Http, Limits};
 use grafolean_embassy::nal::NalConnector;
 
 use requests::{List, Outcome, Request, get, request};
+use tcp::Host;
 
 const PATIENCE: Duration = Duration::from_secs(20);
-
-#[derive(Debug)]
-struct IoError(io::ErrorKind);
-
-impl std::fmt::Display for IoError {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{}", self.0)
-    }
-}
-
-impl std::error::Error for IoError {}
-
-impl embedded_io_async::Error for IoError {
-    fn kind(&self) -> ErrorKind {
-        match self.0 {
-            io::ErrorKind::ConnectionRefused => ErrorKind::ConnectionRefused,
-            io::ErrorKind::ConnectionReset => ErrorKind::ConnectionReset,
-            io::ErrorKind::BrokenPipe => ErrorKind::BrokenPipe,
-            _ => ErrorKind::Other,
-        }
-    }
-}
-
-/// A socket that does not wait: it is asked again each time the executor comes round.
-struct Socket(TcpStream);
-
-async fn asked<R>(mut ask: impl FnMut() -> io::Result<R>) -> Result<R, IoError> {
-    poll_fn(|_| match ask() {
-        Err(e) if e.kind() == io::ErrorKind::WouldBlock => Poll::Pending,
-        result => Poll::Ready(result.map_err(|e| IoError(e.kind()))),
-    })
-    .await
-}
-
-impl ErrorType for Socket {
-    type Error = IoError;
-}
-
-impl Read for Socket {
-    async fn read(&mut self, buf: &mut [u8]) -> Result<usize, IoError> {
-        asked(|| self.0.read(buf)).await
-    }
-}
-
-impl Write for Socket {
-    async fn write(&mut self, buf: &[u8]) -> Result<usize, IoError> {
-        asked(|| self.0.write(buf)).await
-    }
-    async fn flush(&mut self) -> Result<(), IoError> {
-        asked(|| self.0.flush()).await
-    }
-}
-
-struct Host;
-
-impl TcpConnect for Host {
-    type Error = IoError;
-    type Connection<'a> = Socket;
-    async fn connect(&self, remote: SocketAddr) -> Result<Socket, IoError> {
-        let stream = TcpStream::connect(remote).map_err(|e| IoError(e.kind()))?;
-        stream.set_nonblocking(true).map_err(|e| IoError(e.kind()))?;
-        Ok(Socket(stream))
-    }
-}
 
 /// Knows one name, for so many questions.
 struct Names {

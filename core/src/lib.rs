@@ -30,6 +30,7 @@
 //! | [`config`] | the refresh: from accounts, entities, credentials and sensors to jobs |
 //! | [`storage`] | the memory of all that, lent by its owner |
 //! | [`collector`] | puts it together behind `handle_*` and `poll_*` |
+//! | [`context`] | what a run is given, over what an adapter lends |
 //!
 //! # Features
 //! `defmt` derives `defmt::Format`. Nothing is on by default.
@@ -44,6 +45,7 @@ pub mod api;
 pub mod bot;
 pub mod collector;
 pub mod config;
+pub mod context;
 pub mod hash;
 pub mod interval;
 pub mod jobs;

@@ -9,13 +9,13 @@ use embassy_futures::yield_now;
 use embassy_time::{Duration, Timer};
 use grafolean_core::bot::Bot;
 use grafolean_core::collector::Action;
+use grafolean_core::context::RunContext;
 use grafolean_core::journal::Event;
 use grafolean_core::outbox::{Ledger, OutboxEvent};
 use grafolean_core::storage::Storage;
 use grafolean_core::time::Millis;
 use grafolean_core::values::MAX_PATH_BYTES;
 
-use crate::context::RunContext;
 use crate::observer::Observer;
 use crate::requests::CollectorRequests;
 use crate::shared::{Place, Shared, now};

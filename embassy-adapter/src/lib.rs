@@ -75,7 +75,6 @@
 extern crate std;
 
 mod changes;
-mod context;
 mod driver;
 pub mod http;
 #[cfg(feature = "nal")]

@@ -2,13 +2,15 @@
 
 use core::cell::{Cell, RefCell};
 
-use embassy_time::Instant;
+use embassy_time::{Instant, Timer};
 use grafolean_core::bot::Bot;
 use grafolean_core::collector::{Collector, RequestId, Settings};
+use grafolean_core::context::Lender;
 use grafolean_core::jobs::{Due, RunId};
 use grafolean_core::outbox::Ledger;
 use grafolean_core::storage::Storage;
-use grafolean_core::time::Millis;
+use grafolean_core::time::{Millis, UnixMillis};
+use grafolean_core::values::NumberText;
 
 use crate::changes::Changes;
 
@@ -124,5 +126,42 @@ impl<B: Bot, S: Storage<B>, const W: usize> Shared<B, S, W> {
     pub(crate) fn unqueue(&self) -> Option<RequestId> {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.is_empty() { None } else { Some(waiting.remove(0)) }
+    }
+}
+
+impl<B: Bot, S: Storage<B>, const W: usize> Lender for Shared<B, S, W> {
+    type Bot = B;
+    type Storage = S;
+
+    fn lend<R>(&self, call: impl FnOnce(&mut Collector<B, S>) -> R) -> R {
+        Shared::now(self, call)
+    }
+
+    fn now(&self) -> Millis {
+        now()
+    }
+
+    async fn sleep_ms(&self, ms: u32) {
+        Timer::after_millis(u64::from(ms)).await;
+    }
+
+    fn system_clock(&self) -> Option<UnixMillis> {
+        None
+    }
+
+    fn changes(&self) -> u32 {
+        self.changes.count()
+    }
+
+    async fn changed_since(&self, seen: u32) {
+        self.changes.wait_since(seen).await;
+    }
+
+    fn tell(&self) {
+        self.changes.tell();
+    }
+
+    fn value_taken(&self, _: &Due, _: &str, _: &NumberText) {
+        self.changes.tell();
     }
 }

@@ -1,55 +1,91 @@
-//! What a running job is given: the core's [`Context`] over embassy-time and [`Shared`].
+//! The [`Context`] of one run, over what an adapter lends: the rules of handing over values and of a bot's own requests in
+//! one place, for all adapters.
 
 use core::fmt;
+use core::future::Future;
 
-use embassy_time::Timer;
-use grafolean_core::bot::{BackendError, Bot, Context, EntityDraft, HandOverError, Sensor, StateError};
-use grafolean_core::collector::{OwnId, OwnProgress, OwnRequest};
-use grafolean_core::jobs::Due;
-use grafolean_core::storage::Storage;
-use grafolean_core::time::{Millis, UnixMillis};
-use grafolean_core::values::{MAX_PATH_BYTES, Number, PathError};
+use crate::bot::{BackendError, Bot, Context, EntityDraft, HandOverError, Sensor, StateError};
+use crate::collector::{Collector, OwnId, OwnProgress, OwnRequest};
+use crate::jobs::Due;
+use crate::storage::Storage;
+use crate::time::{Millis, UnixMillis};
+use crate::values::{MAX_PATH_BYTES, Number, NumberText, PathError};
 
-use crate::shared::{Shared, now};
+/// What an adapter lends to its runs: the collector for single calls, time, and waiting.
+pub trait Lender {
+    /// The bot that runs.
+    type Bot: Bot;
+    /// The collector's memory.
+    type Storage: Storage<Self::Bot>;
+
+    /// Lends the collector, told the present time, for the time of a call. Never across an await.
+    fn lend<R>(&self, call: impl FnOnce(&mut Collector<Self::Bot, Self::Storage>) -> R) -> R;
+
+    /// Monotonic time.
+    fn now(&self) -> Millis;
+
+    /// Waits this many milliseconds.
+    fn sleep_ms(&self, ms: u32) -> impl Future<Output = ()>;
+
+    /// The system's clock, which a value gets for its time; `None` on a board, whose collector learns the time.
+    fn system_clock(&self) -> Option<UnixMillis>;
+
+    /// A number that differs after each [`Lender::tell`] and after each change of a bot's own request.
+    fn changes(&self) -> u32;
+
+    /// Waits until [`Lender::changes`] is no longer `seen`.
+    fn changed_since(&self, seen: u32) -> impl Future<Output = ()>;
+
+    /// Something has changed: the driver's loop, its requests and whoever waits look again.
+    fn tell(&self);
+
+    /// A value was handed over and taken: there is something to send.
+    fn value_taken(&self, due: &Due, path: &str, number: &NumberText);
+}
 
 /// The context of one run.
-pub(crate) struct RunContext<'a, B: Bot, S: Storage<B>, const W: usize> {
-    shared: &'a Shared<B, S, W>,
+#[derive(Debug)]
+pub struct RunContext<'a, L: Lender> {
+    lender: &'a L,
     due: &'a Due,
     /// The list that the run has begun and not read to its end.
     list: Option<OwnId>,
+    values: u32,
 }
 
-impl<'a, B: Bot, S: Storage<B>, const W: usize> RunContext<'a, B, S, W> {
-    pub(crate) const fn new(shared: &'a Shared<B, S, W>, due: &'a Due) -> Self {
-        RunContext { shared, due, list: None }
+impl<'a, L: Lender> RunContext<'a, L> {
+    /// Of the run `due`.
+    pub const fn new(lender: &'a L, due: &'a Due) -> Self {
+        RunContext { lender, due, list: None, values: 0 }
+    }
+
+    /// Values handed over and taken so far.
+    #[must_use]
+    pub const fn values(&self) -> u32 {
+        self.values
     }
 
     /// Queues a request of the bot's own as soon as no other run has one under way.
-    async fn begin(
-        &self,
-        request: OwnRequest,
-        draft: Option<&EntityDraft<'_>>,
-    ) -> Result<OwnId, BackendError> {
+    async fn begin(&self, request: OwnRequest, draft: Option<&EntityDraft<'_>>) -> Result<OwnId, BackendError> {
         loop {
-            let seen = self.shared.changes.count();
-            if let Some(id) = self.shared.now(|c| c.start_own(self.due, request, draft))? {
-                self.shared.changes.tell();
+            let seen = self.lender.changes();
+            if let Some(id) = self.lender.lend(|c| c.start_own(self.due, request, draft))? {
+                self.lender.tell();
                 return Ok(id);
             }
-            self.shared.changes.wait_since(seen).await;
+            self.lender.changed_since(seen).await;
         }
     }
 
     /// Waits for the next thing that a request of the bot's own brings.
     async fn progress(&self, id: OwnId, buf: &mut [u8]) -> Result<OwnProgress, BackendError> {
         loop {
-            let seen = self.shared.changes.count();
-            match self.shared.now(|c| c.poll_own(id, buf)) {
-                Ok(OwnProgress::Pending) => self.shared.changes.wait_since(seen).await,
+            let seen = self.lender.changes();
+            match self.lender.lend(|c| c.poll_own(id, buf)) {
+                Ok(OwnProgress::Pending) => self.lender.changed_since(seen).await,
                 result => {
                     // There is room for more of the answer, or for another run's request.
-                    self.shared.changes.tell();
+                    self.lender.tell();
                     return result;
                 }
             }
@@ -71,15 +107,18 @@ impl<'a, B: Bot, S: Storage<B>, const W: usize> RunContext<'a, B, S, W> {
     }
 
     fn hand_over(
-        &self,
+        &mut self,
         time: Option<UnixMillis>,
         path: &dyn fmt::Display,
-        number: &dyn Fn() -> Result<grafolean_core::values::NumberText, HandOverError>,
+        number: &dyn Fn() -> Result<NumberText, HandOverError>,
     ) -> Result<(), HandOverError> {
         let path = PathText::of(path)?;
         let number = number()?;
         let (account, path) = (self.due.key.account, path.as_str()?);
-        self.shared.with(|c| c.handle_value(account, time, path, &number))
+        self.lender.lend(|c| c.handle_value(account, time, path, &number))?;
+        self.values = self.values.saturating_add(1);
+        self.lender.value_taken(self.due, path, &number);
+        Ok(())
     }
 }
 
@@ -117,35 +156,35 @@ impl fmt::Write for PathText {
     }
 }
 
-impl<B: Bot, S: Storage<B>, const W: usize> Context for RunContext<'_, B, S, W> {
-    type Bot = B;
+impl<L: Lender> Context for RunContext<'_, L> {
+    type Bot = L::Bot;
 
     fn now(&self) -> Millis {
-        now()
+        self.lender.now()
     }
 
     async fn sleep_ms(&mut self, ms: u32) {
-        Timer::after_millis(u64::from(ms)).await;
+        self.lender.sleep_ms(ms).await;
     }
 
-    fn entity(&mut self) -> Option<B::Entity> {
-        self.shared.now(|c| c.entity(self.due.run, |e| e.details().clone()))
+    fn entity(&mut self) -> Option<<L::Bot as Bot>::Entity> {
+        self.lender.lend(|c| c.entity(self.due.run, |e| e.details().clone()))
     }
 
-    fn entity_name(&mut self) -> Option<B::Name> {
-        self.shared.now(|c| c.entity(self.due.run, |e| e.name().clone()))
+    fn entity_name(&mut self) -> Option<<L::Bot as Bot>::Name> {
+        self.lender.lend(|c| c.entity(self.due.run, |e| e.name().clone()))
     }
 
-    fn credential(&mut self) -> Option<B::Credential> {
-        self.shared.now(|c| c.entity(self.due.run, |e| e.credential().clone()))
+    fn credential(&mut self) -> Option<<L::Bot as Bot>::Credential> {
+        self.lender.lend(|c| c.entity(self.due.run, |e| e.credential().clone()))
     }
 
-    fn sensor(&mut self, n: usize) -> Option<Sensor<B::Sensor>> {
-        self.shared.now(|c| c.sensor(self.due.run, n))
+    fn sensor(&mut self, n: usize) -> Option<Sensor<<L::Bot as Bot>::Sensor>> {
+        self.lender.lend(|c| c.sensor(self.due.run, n))
     }
 
     fn value(&mut self, path: impl fmt::Display, number: impl Number) -> Result<(), HandOverError> {
-        self.hand_over(None, &path, &|| number.number_text().map_err(|e| HandOverError::Value(e.into())))
+        self.hand_over(self.lender.system_clock(), &path, &|| number.number_text().map_err(|e| HandOverError::Value(e.into())))
     }
 
     fn value_at(
@@ -160,11 +199,11 @@ impl<B: Bot, S: Storage<B>, const W: usize> Context for RunContext<'_, B, S, W> 
     }
 
     fn get_state(&mut self, name: &str, buf: &mut [u8]) -> Option<usize> {
-        self.shared.now(|c| c.get_state(&self.due.key, name, buf))
+        self.lender.lend(|c| c.get_state(&self.due.key, name, buf))
     }
 
     fn set_state(&mut self, name: &str, value: &[u8]) -> Result<(), StateError> {
-        self.shared.now(|c| c.set_state(&self.due.key, name, value))
+        self.lender.lend(|c| c.set_state(&self.due.key, name, value))
     }
 
     async fn list_entities(&mut self) -> Result<(), BackendError> {

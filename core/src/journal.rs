@@ -531,7 +531,13 @@ impl<'a> Journal<'a> {
                 return;
             }
         }
+        let untold = self.state.len as usize >= self.events.len();
         if let Some(slot) = self.faults.get_mut(self.state.faults as usize) {
+            if untold {
+                // It is told at the next refresh, then.
+                self.state.lost = self.state.lost.saturating_add(1);
+                return;
+            }
             *slot = FaultSlot { fault: Some(fault), seen: true };
             self.state.faults += 1;
             self.event(Event::Fault(fault));

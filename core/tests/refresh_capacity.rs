@@ -475,10 +475,7 @@ fn accounts_with_waiting_values_have_a_capacity_and_queues_grow_if_they_can() {
     let full = HandOverError::Outbox(PushError::TooManyAccounts { capacity: 18 });
     assert_eq!(results[17], Ok(()));
     assert!(results[18..].iter().all(|r| *r == Err(full)));
-    assert_eq!(
-        full.to_string(),
-        "outbox has room for 18 accounts and values of all of them wait"
-    );
+    assert_eq!(full.to_string(), "outbox has room for 18 accounts and values of all of them wait");
     assert!(fixed.collector.ledger().balanced());
     let mut growing = sim(VecStorage::new(), World::new());
     for account in 0..40 {
@@ -527,6 +524,18 @@ fn events_beyond_a_queue_that_can_not_grow_are_counted_as_lost() {
     // The profile, twenty faults and the end of the refresh.
     assert_eq!(sim.events.len() as u32 - 1 + lost, 22);
     assert!(lost > 0);
+    // Faults that were lost are told at the next refreshes.
+    for _ in 0..10 {
+        sim.collector.refresh_soon();
+        sim.refresh_lossy();
+    }
+    let mut told: Vec<u64> = sim
+        .events
+        .iter()
+        .filter_map(|e| if let Event::Fault(f) = e { Some(f.entity) } else { None })
+        .collect();
+    told.sort_unstable();
+    assert_eq!(told, (1..=20).collect::<Vec<u64>>());
 }
 
 #[test]

@@ -219,7 +219,7 @@ impl<'a, B: Bot + ?Sized> EntityView<'a, B> {
             sensors.key(link.sensor).filter(|key| **key == ItemKey { account, id: link.id })?;
             let record = sensors.get(link.sensor)?;
             // One that is no interval leaves the sensor out; the refresh has named it.
-            let interval = link.interval.or(record.default_interval).checked().ok()?;
+            let interval = if link.interval.is_some() { link.interval } else { record.default_interval.ok()? };
             Some(SensorView { id: link.id, interval, details: record.details.as_ref()? })
         })
     }

@@ -9,13 +9,12 @@
 use crate::api::Resource;
 use crate::bot::{AccountView, Bot, EntityList, EntityName, EntityView, JobSink, NewJob, view};
 use crate::hash::Fnv1a64;
-use crate::interval::TooManyIntervals;
+use crate::interval::{Interval, TooManyIntervals};
 use crate::jobs::{InsertError, JobEvent, JobKey, JobSpec, JobTable, JobsMem, JobsState};
 use crate::journal::{DetailsError, Event, Fault, FaultKind, Journal, Kind, RefreshError, RefreshSummary};
 use crate::json::{self, Frame, FrameError, FrameErrorKind, Framer, MAX_DEPTH, ReadError, Reader};
 use crate::model::{
-    DetailHead, DetailRecord, EntityHead, EntityRecord, ItemKey, Link, LinkList, RawInterval, first_id,
-    read_sensors,
+    DetailHead, DetailRecord, EntityHead, EntityRecord, ItemKey, Link, LinkList, first_id, read_sensors,
 };
 use crate::table::{Change, Committed, NONE, StageError, Table, TableKey, TableMem, TableRef, TableState};
 use crate::time::Millis;
@@ -580,11 +579,10 @@ impl Config {
             count += 1;
             let about =
                 Fault { account, entity: head.id, item: (Kind::Sensor, id), kind: FaultKind::Duplicate };
-            if let Err(error) = interval.checked() {
-                journal.fault(Fault { kind: FaultKind::Interval(error), ..about });
-                return;
+            match interval {
+                Ok(interval) => link_in(&mut links, Link { id, sensor: NONE, interval }, about, journal),
+                Err(error) => journal.fault(Fault { kind: FaultKind::Interval(error), ..about }),
             }
-            link_in(&mut links, Link { id, sensor: NONE, interval }, about, journal);
         });
         if let Err(error) = read {
             journal.fault(fault(head.id, FaultKind::Malformed(error)));
@@ -594,7 +592,8 @@ impl Config {
             return Ok(());
         }
         for link in links.as_slice() {
-            set = set.wrapping_add(Fnv1a64::new().u64(link.id).u64(link.interval.bits()).finish());
+            let seconds = link.interval.map_or(0, Interval::seconds);
+            set = set.wrapping_add(Fnv1a64::new().u64(link.id).u64(seconds.into()).finish());
         }
         let details = head.details.of(bytes);
         let mut name_hash = Fnv1a64::new();
@@ -1291,7 +1290,7 @@ fn sensors_at_fault<D>(
         let record = sensors.get(link.sensor).filter(|r| r.details.is_some());
         let kind = match record {
             None => FaultKind::Missing,
-            Some(record) => match link.interval.or(record.default_interval).checked() {
+            Some(record) => match link.interval.map_or(record.default_interval, |own| Ok(Some(own))) {
                 Err(error) => FaultKind::Interval(error),
                 Ok(_) => continue,
             },
@@ -1498,12 +1497,5 @@ impl<J> JobsMem<'_, J> {
             classes: self.classes,
             running: self.running,
         }
-    }
-}
-
-impl RawInterval {
-    /// As a number that tells it from others.
-    const fn bits(self) -> u64 {
-        self.raw() as u32 as u64
     }
 }

@@ -22,7 +22,12 @@ pub enum IntervalError {
         /// The number, if it was whole and fits.
         seconds: i64,
     },
-    /// A number with a fraction, or one that is no number at all.
+    /// A number with a fraction.
+    Fraction {
+        /// The number in thousandths of a second.
+        thousandths: i64,
+    },
+    /// No number at all, or one with more digits than can be told.
     NotWhole,
 }
 
@@ -31,6 +36,10 @@ impl fmt::Display for IntervalError {
         match self {
             IntervalError::OutOfRange { seconds } => {
                 write!(f, "interval {seconds} s is not within 1..={} s", Interval::MAX_S)
+            }
+            IntervalError::Fraction { thousandths } => {
+                let (sign, n) = (if *thousandths < 0 { "-" } else { "" }, thousandths.unsigned_abs());
+                write!(f, "interval {sign}{}.{:03} s is not a whole number of seconds", n / 1000, n % 1000)
             }
             IntervalError::NotWhole => f.write_str("interval is not a whole number of seconds"),
         }

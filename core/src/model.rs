@@ -7,7 +7,7 @@ use core::fmt;
 
 use crate::hash::Fnv1a64;
 use crate::interval::{Interval, IntervalError};
-use crate::json::{Kind, NumberError, ReadError, ReadErrorKind, Reader, Span, Text};
+use crate::json::{Decimal, Kind, NumberError, ReadError, ReadErrorKind, Reader, Span, Text};
 use crate::table::TableKey;
 
 /// An entity, credential or sensor: its account and its id.
@@ -29,72 +29,42 @@ impl TableKey for ItemKey {
     }
 }
 
-/// An interval as the backend gives it: null, a number of seconds that may be 0 or negative, or something else.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[cfg_attr(feature = "defmt", derive(defmt::Format))]
-pub struct RawInterval(i32);
+/// An interval as the backend gives it: a checked one, `None` if null, or what is wrong with it.
+pub type GivenInterval = Result<Option<Interval>, IntervalError>;
 
-impl RawInterval {
-    /// Not given.
-    pub const NULL: Self = RawInterval(i32::MIN);
-    const NOT_WHOLE: Self = RawInterval(i32::MIN + 1);
-
-    fn read(reader: &mut Reader<'_>) -> Result<Self, ReadError> {
-        match reader.peek()? {
-            Kind::Null => {
-                reader.skip_value()?;
-                Ok(Self::NULL)
-            }
-            Kind::Number | Kind::String => match reader.clone().decimal() {
-                Ok(_) => match reader.decimal()?.to_i64() {
-                    Ok(s) => Ok(i32::try_from(s).ok().filter(|s| *s > Self::NOT_WHOLE.0).map_or(Self::NOT_WHOLE, Self)),
-                    Err(_) => Ok(Self::NOT_WHOLE),
-                },
-                Err(ReadError { kind: ReadErrorKind::Number(_), .. }) => {
-                    reader.skip_value()?;
-                    Ok(Self::NOT_WHOLE)
-                }
-                Err(error) => Err(error),
-            },
-            _ => {
-                reader.skip_value()?;
-                Ok(Self::NOT_WHOLE)
-            }
+fn read_interval(reader: &mut Reader<'_>) -> Result<GivenInterval, ReadError> {
+    let decimal = match reader.peek()? {
+        Kind::Null => {
+            reader.skip_value()?;
+            return Ok(Ok(None));
         }
-    }
-
-    pub(crate) const fn raw(self) -> i32 {
-        self.0
-    }
-
-    /// Whether it is not given.
-    #[must_use]
-    pub const fn is_null(self) -> bool {
-        self.0 == Self::NULL.0
-    }
-
-    /// This one, or `default` if it is not given.
-    #[must_use]
-    pub const fn or(self, default: RawInterval) -> RawInterval {
-        if self.is_null() { default } else { self }
-    }
-
-    /// The interval; `None` if it is not given.
-    ///
-    /// # Errors
-    /// [`IntervalError`]: a number that is no interval.
-    pub const fn checked(self) -> Result<Option<Interval>, IntervalError> {
-        if self.is_null() {
-            return Ok(None);
+        Kind::Number | Kind::String => reader.clone().decimal(),
+        _ => {
+            reader.skip_value()?;
+            return Ok(Err(IntervalError::NotWhole));
         }
-        if self.0 == Self::NOT_WHOLE.0 {
-            return Err(IntervalError::NotWhole);
+    };
+    let decimal = match decimal {
+        Ok(decimal) => decimal,
+        Err(ReadError { kind: ReadErrorKind::Number(_), .. }) => {
+            reader.skip_value()?;
+            return Ok(Err(IntervalError::NotWhole));
         }
-        match Interval::new(self.0 as i64) {
-            Ok(interval) => Ok(Some(interval)),
-            Err(error) => Err(error),
-        }
-    }
+        Err(error) => return Err(error),
+    };
+    reader.skip_value()?;
+    Ok(match decimal.to_i64() {
+        Ok(seconds) => Interval::new(seconds).map(Some),
+        Err(_) => Err(thousandths(&decimal)
+            .map_or(IntervalError::NotWhole, |thousandths| IntervalError::Fraction { thousandths })),
+    })
+}
+
+/// A decimal in thousandths, if it has no more than three places and fits.
+fn thousandths(decimal: &Decimal) -> Option<i64> {
+    let factor = 10u64.checked_pow(u32::try_from(decimal.exponent().checked_add(3)?).ok()?)?;
+    let magnitude = i64::try_from(decimal.magnitude().checked_mul(factor)?).ok()?;
+    Some(if decimal.is_negative() { -magnitude } else { magnitude })
 }
 
 /// A sensor of an entity.
@@ -105,7 +75,7 @@ pub struct Link {
     /// The sensor's index in its table.
     pub sensor: u32,
     /// The entity's own interval for it.
-    pub interval: RawInterval,
+    pub interval: Option<Interval>,
 }
 
 /// The sensors of one entity, in memory that the storage chooses: inline on a board, on the heap on a host.
@@ -184,7 +154,7 @@ pub struct DetailRecord<D> {
     /// Hash of the element's bytes.
     pub hash: u64,
     /// A sensor's default interval.
-    pub default_interval: RawInterval,
+    pub default_interval: GivenInterval,
     /// Its details; `None` until they are read, or if they were refused.
     pub details: Option<D>,
     /// The refresh under way has met its element.
@@ -194,7 +164,7 @@ pub struct DetailRecord<D> {
 impl<D> DetailRecord<D> {
     /// Named by an entity, not read yet.
     pub const UNREAD: Self =
-        DetailRecord { hash: 0, default_interval: RawInterval::NULL, details: None, met: false };
+        DetailRecord { hash: 0, default_interval: Ok(None), details: None, met: false };
 }
 
 /// What is kept of a credential.
@@ -329,19 +299,19 @@ fn read_protocols(reader: &mut Reader<'_>, protocol: &str, found: &mut Option<Pr
 pub fn read_sensors(
     element: &[u8],
     span: Span,
-    mut each: impl FnMut(u64, RawInterval),
+    mut each: impl FnMut(u64, GivenInterval),
 ) -> Result<(), ReadError> {
     let mut reader = Reader::new(span.of(element));
     let mut read = || {
         reader.begin_array()?;
         while reader.next_item()? {
-            let (mut id, mut interval) = (None, RawInterval::NULL);
+            let (mut id, mut interval) = (None, Ok(None));
             reader.begin_object()?;
             while let Some(key) = reader.next_key()? {
                 if key == "sensor" {
                     id = Some(reader.u64()?);
                 } else if key == "interval" {
-                    interval = RawInterval::read(&mut reader)?;
+                    interval = read_interval(&mut reader)?;
                 } else {
                     reader.skip_value()?;
                 }
@@ -359,7 +329,7 @@ pub struct DetailHead {
     /// Its id.
     pub id: u64,
     /// A sensor's default interval.
-    pub default_interval: RawInterval,
+    pub default_interval: GivenInterval,
     /// Where its details are.
     pub details: Span,
 }
@@ -371,13 +341,13 @@ impl DetailHead {
     /// Where it is not what the backend gives.
     pub fn read(element: &[u8]) -> Result<Self, ReadError> {
         let mut reader = Reader::new(element);
-        let (mut id, mut default_interval, mut details) = (None, RawInterval::NULL, Span::default());
+        let (mut id, mut default_interval, mut details) = (None, Ok(None), Span::default());
         reader.begin_object()?;
         while let Some(key) = reader.next_key()? {
             if key == "id" {
                 id = Some(reader.u64()?);
             } else if key == "default_interval" {
-                default_interval = RawInterval::read(&mut reader)?;
+                default_interval = read_interval(&mut reader)?;
             } else if key == "details" {
                 details = reader.skip_value()?;
             } else {
@@ -461,21 +431,25 @@ mod tests {
     use super::*;
     use std::{format, vec, vec::Vec};
 
-    fn interval(json: &str) -> RawInterval {
+    fn interval(json: &str) -> GivenInterval {
         let element = format!("{{\"id\":1,\"default_interval\":{json}}}");
         DetailHead::read(element.as_bytes()).unwrap().default_interval
     }
 
     #[test]
-    fn an_interval_is_read_as_number_decimal_or_text_and_judged_later() {
+    fn an_interval_is_read_as_number_decimal_or_text_and_keeps_its_number_if_it_is_none() {
         for (json, seconds) in [("60", 60), ("60.0", 60), ("\"60\"", 60), ("6e1", 60), ("2147483647", 2_147_483_647)] {
-            assert_eq!(interval(json).checked().unwrap().unwrap().seconds(), seconds, "{json}");
+            assert_eq!(interval(json).unwrap().unwrap().seconds(), seconds, "{json}");
         }
-        assert_eq!(interval("null").checked(), Ok(None));
-        assert_eq!(interval("0").checked(), Err(IntervalError::OutOfRange { seconds: 0 }));
-        assert_eq!(interval("-5").checked(), Err(IntervalError::OutOfRange { seconds: -5 }));
-        for odd in ["2.5", "\"abc\"", "true", "[1]", "1e300", "99999999999999999999999999999999999999999999", "2147483648"] {
-            assert_eq!(interval(odd).checked(), Err(IntervalError::NotWhole), "{odd}");
+        assert_eq!(interval("null"), Ok(None));
+        assert_eq!(interval("0"), Err(IntervalError::OutOfRange { seconds: 0 }));
+        assert_eq!(interval("-5"), Err(IntervalError::OutOfRange { seconds: -5 }));
+        for (json, thousandths) in [("2.5", 2500), ("-0.001", -1), ("\"59.9\"", 59_900)] {
+            assert_eq!(interval(json), Err(IntervalError::Fraction { thousandths }), "{json}");
+        }
+        assert_eq!(interval("2147483648"), Err(IntervalError::OutOfRange { seconds: 2_147_483_648 }));
+        for odd in ["0.0001", "\"abc\"", "true", "[1]", "1e300", "99999999999999999999999999999999999999999999"] {
+            assert_eq!(interval(odd), Err(IntervalError::NotWhole), "{odd}");
         }
     }
 
@@ -491,7 +465,7 @@ mod tests {
         assert_eq!((entry.credential, entry.bot), (Some(3), None));
         let mut sensors = Vec::new();
         read_sensors(element, entry.sensors.unwrap(), |id, i| sensors.push((id, i))).unwrap();
-        assert_eq!(sensors, vec![(9, RawInterval::NULL), (8, RawInterval(-1))]);
+        assert_eq!(sensors, vec![(9, Ok(None)), (8, Err(IntervalError::OutOfRange { seconds: -1 }))]);
         assert!(head.protocol(element, "netflow").unwrap().is_none());
     }
 

@@ -3,6 +3,7 @@
 
 mod support;
 
+use grafolean_core::collector::Collector;
 use grafolean_core::interval::{Interval, IntervalError};
 use grafolean_core::journal::{DetailsError, FaultKind, FaultSlot, Kind};
 use grafolean_core::random::SplitMix64;
@@ -44,12 +45,12 @@ fn an_interval_that_is_none_leaves_its_sensor_out_and_names_entity_sensor_and_nu
         ("0", IntervalError::OutOfRange { seconds: 0 }),
         ("-5", IntervalError::OutOfRange { seconds: -5 }),
         ("\"-60\"", IntervalError::OutOfRange { seconds: -60 }),
-        ("2.5", IntervalError::NotWhole),
+        ("2.5", IntervalError::Fraction { thousandths: 2500 }),
         ("\"soon\"", IntervalError::NotWhole),
         ("[60]", IntervalError::NotWhole),
         ("true", IntervalError::NotWhole),
         ("1e300", IntervalError::NotWhole),
-        ("2147483648", IntervalError::NotWhole),
+        ("2147483648", IntervalError::OutOfRange { seconds: 2_147_483_648 }),
     ] {
         // As the entity's own interval, and as a sensor's default.
         for own in [true, false] {
@@ -72,6 +73,12 @@ fn the_text_of_a_bad_interval_names_account_entity_sensor_and_number() {
     sim.refresh().unwrap();
     let text = sim.faults().0[0].to_string();
     assert!(text.starts_with("account 7, entity 5, sensor 2: interval -5 s"), "{text}");
+    sim.world.lists(ACCOUNT).entities = vec![device(5, 1, &[(2, "-2.5")])];
+    sim.world.lists(ACCOUNT).sensors.clear();
+    sim.collector = Collector::new(settings(), VecStorage::new());
+    sim.refresh().unwrap();
+    let text = sim.faults().0[0].to_string();
+    assert!(text.contains("sensor 2: interval -2.500 s is not a whole number of seconds"), "{text}");
 }
 
 #[test]

@@ -12,7 +12,7 @@
 
 use core::future::Future;
 use std::error::Error;
-use std::io::{BufWriter, Write};
+use std::io::{BufWriter, IsTerminal, Write};
 use std::process::ExitCode;
 
 use grafolean_core::bot::Bot;
@@ -77,8 +77,12 @@ pub fn init_logs(filter: Option<&str>) -> Result<(), SettingsError> {
         name: "RUST_LOG",
         why: "it is no filter such as info, or warn,hyper=error".to_owned(),
     })?;
-    let logs =
-        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_target(false);
+    let logs = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        // Files and journals get no colours.
+        .with_ansi(std::io::stderr().is_terminal());
     let _ = logs.try_init();
     Ok(())
 }

@@ -1,5 +1,7 @@
 //! The driver with a real stand-in backend over real sockets: on one task and on threads.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
+
 use std::io::Write;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -66,7 +68,11 @@ impl Bot for TestBot {
 
     fn own_jobs(&self, _account: u64, jobs: &mut dyn JobSink<()>) {
         let second = Interval::new(1).map(Intervals::one).unwrap_or_default();
-        jobs.add(NewJob::new(second, ()).named("own").deadline_ms(if self.does == Does::Hang { 100 } else { 10_000 }));
+        jobs.add(NewJob::new(second, ()).named("own").deadline_ms(if self.does == Does::Hang {
+            100
+        } else {
+            10_000
+        }));
     }
 
     async fn perform<C: Context<Bot = Self>>(&self, (): &(), due: &Due, cx: &mut C) -> Result<(), String> {
@@ -94,7 +100,8 @@ async fn entities<C: Context>(cx: &mut C) -> Result<u32, BackendError> {
     let mut count = 0;
     cx.list_entities().await?;
     while let Some(len) = cx.next_entity(&mut buf).await? {
-        let entity = ListedEntity::parse(&buf[..len]).map_err(|e| BackendError::Answer { offset: e.offset as u64 })?;
+        let entity =
+            ListedEntity::parse(&buf[..len]).map_err(|e| BackendError::Answer { offset: e.offset as u64 })?;
         assert!(entity.id > 0);
         count += 1;
     }
@@ -159,7 +166,8 @@ fn assert_all_delivered(report: &Report) {
 #[tokio::test]
 async fn a_controlled_bot_delivers_on_one_task() {
     let stand_in = backend().await;
-    let runner = Runner::new(TestBot { controlled: true, does: Does::Post }, config(&stand_in, "test")).unwrap();
+    let runner =
+        Runner::new(TestBot { controlled: true, does: Does::Post }, config(&stand_in, "test")).unwrap();
     let report = run_until(&stand_in, &runner, None, |s| {
         s.values_of(1, "test.31.runs").len() >= 2 && !s.values_of(1, "test.32.runs").is_empty()
     })
@@ -175,9 +183,9 @@ async fn a_controlled_bot_delivers_on_one_task() {
 #[tokio::test]
 async fn a_controlled_bot_delivers_on_threads() {
     let stand_in = backend().await;
-    let runner = Runner::new(TestBot { controlled: true, does: Does::Post }, config(&stand_in, "test")).unwrap();
-    let report =
-        run_until(&stand_in, &runner, Some(3), |s| s.values_of(1, "test.31.runs").len() >= 2).await;
+    let runner =
+        Runner::new(TestBot { controlled: true, does: Does::Post }, config(&stand_in, "test")).unwrap();
+    let report = run_until(&stand_in, &runner, Some(3), |s| s.values_of(1, "test.31.runs").len() >= 2).await;
     assert_all_delivered(&report);
     assert_eq!(report.ledger.delivered, stand_in.value_count());
 }
@@ -185,7 +193,8 @@ async fn a_controlled_bot_delivers_on_threads() {
 #[tokio::test]
 async fn a_custom_bot_finds_its_account_in_its_profile() {
     let stand_in = backend().await;
-    let runner = Runner::new(TestBot { controlled: false, does: Does::Post }, config(&stand_in, "tied")).unwrap();
+    let runner =
+        Runner::new(TestBot { controlled: false, does: Does::Post }, config(&stand_in, "tied")).unwrap();
     let report = run_until(&stand_in, &runner, None, |s| !s.values_of(1, "test.0.runs").is_empty()).await;
     assert_all_delivered(&report);
     assert!(stand_in.requests().iter().all(|r| !r.path.contains("/accounts/?")), "it asked for the accounts");
@@ -193,15 +202,20 @@ async fn a_custom_bot_finds_its_account_in_its_profile() {
 
 #[tokio::test]
 async fn a_run_that_fails_or_panics_or_hangs_harms_no_other() {
-    for (does, threads) in
-        [(Does::Fail, None), (Does::Panic, None), (Does::Panic, Some(2)), (Does::Hang, None), (Does::Hang, Some(2))]
-    {
+    for (does, threads) in [
+        (Does::Fail, None),
+        (Does::Panic, None),
+        (Does::Panic, Some(2)),
+        (Does::Hang, None),
+        (Does::Hang, Some(2)),
+    ] {
         let stand_in = backend().await;
         let ends = Ends::default();
         let mut config = config(&stand_in, "tied");
         config.stop_runs = Duration::from_millis(50);
         let runner = Runner::observed(TestBot { controlled: false, does }, config, ends.clone()).unwrap();
-        let report = run_until(&stand_in, &runner, threads, |s| s.values_of(1, "test.0.began").len() >= 2).await;
+        let report =
+            run_until(&stand_in, &runner, threads, |s| s.values_of(1, "test.0.began").len() >= 2).await;
         assert_all_delivered(&report);
         let expected = match does {
             Does::Fail => RunEnd::Failed("it failed".to_owned()),
@@ -220,11 +234,14 @@ async fn entities_are_listed_created_changed_and_deleted_through_the_queue() {
         let mut allowed = config(&stand_in, "test");
         allowed.collector.account = Some(1);
         let runner = Runner::new(TestBot { controlled: true, does: Does::Entities }, allowed).unwrap();
-        let report = run_until(&stand_in, &runner, threads, |s| s.values_of(1, "test.entities").len() >= 2).await;
+        let report =
+            run_until(&stand_in, &runner, threads, |s| s.values_of(1, "test.entities").len() >= 2).await;
         assert_all_delivered(&report);
         assert_eq!(report.failed_runs, 0);
         assert!(stand_in.values_of(1, "test.entities").iter().all(|(_, v)| *v >= 2.0));
-        let made = |method| stand_in.requests().iter().filter(|r| r.method == method && r.path.contains("entities")).count();
+        let made = |method| {
+            stand_in.requests().iter().filter(|r| r.method == method && r.path.contains("entities")).count()
+        };
         assert!(made("POST") >= 2 && made("PUT") >= 2 && made("DELETE") >= 2);
     }
 }
@@ -233,8 +250,12 @@ async fn entities_are_listed_created_changed_and_deleted_through_the_queue() {
 async fn values_of_an_outage_arrive_afterwards_with_their_times() {
     let stand_in = backend().await;
     let ends = Ends::default();
-    let runner =
-        Runner::observed(TestBot { controlled: true, does: Does::Post }, config(&stand_in, "test"), ends.clone()).unwrap();
+    let runner = Runner::observed(
+        TestBot { controlled: true, does: Does::Post },
+        config(&stand_in, "test"),
+        ends.clone(),
+    )
+    .unwrap();
     let run = runner.run(async {
         stand_in.wait_for(LIMIT, |s| s.value_count() >= 2).await.expect("first values");
         stand_in.shutdown().await;
@@ -280,7 +301,8 @@ impl Write for Captured {
 async fn the_token_appears_in_no_log_at_any_level_and_in_no_debug_output() {
     let captured = Captured::default();
     let writer = captured.clone();
-    let logs = tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
+    let logs =
+        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
     let _guard = tracing::subscriber::set_default(logs.finish());
     let stand_in = backend().await;
     let token = stand_in.token("test").unwrap();
@@ -292,7 +314,10 @@ async fn the_token_appears_in_no_log_at_any_level_and_in_no_debug_output() {
         stand_in.wait_for(LIMIT, |s| s.value_count() >= 2).await.expect("values");
         // 401: the bot is gone. Then no connection at all.
         stand_in.change(|b| b.remove_bot(41)).unwrap();
-        stand_in.wait_for(LIMIT, |s| s.counters().by_status.get(&401).is_some_and(|n| *n >= 2)).await.expect("401");
+        stand_in
+            .wait_for(LIMIT, |s| s.counters().by_status.get(&401).is_some_and(|n| *n >= 2))
+            .await
+            .expect("401");
         stand_in.shutdown().await;
         tokio::time::sleep(Duration::from_millis(500)).await;
     });
@@ -316,7 +341,8 @@ async fn a_bot_that_may_only_post_switches_to_post_and_goes_on() {
         }
         b.set_bot(bot).unwrap();
     });
-    let runner = Runner::new(TestBot { controlled: false, does: Does::Post }, config(&stand_in, "tied")).unwrap();
+    let runner =
+        Runner::new(TestBot { controlled: false, does: Does::Post }, config(&stand_in, "tied")).unwrap();
     let report = run_until(&stand_in, &runner, None, |s| s.value_count() >= 4).await;
     assert!(report.ledger.balanced() && report.ledger.queued == 0, "{}", report.ledger);
     let statuses: Vec<(String, Option<u16>)> = stand_in

@@ -392,6 +392,12 @@ impl<B: Bot> Runner<B> {
         self.shared.with(look)
     }
 
+    /// A refresh is wanted now rather than at its time: something has told that the configuration has changed.
+    pub fn refresh_soon(&self) {
+        self.shared.with(Collector::refresh_soon);
+        self.shared.changed.notify_one();
+    }
+
     /// Runs the bot in the calling task until `stop` resolves: then no run begins any more, runs under way end or are cut
     /// at [`Config::stop_runs`], values that wait are sent for [`Config::stop_flush`] at most.
     pub async fn run(&self, stop: impl Future<Output = ()>) -> Report {

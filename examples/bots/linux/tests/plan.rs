@@ -1,5 +1,8 @@
 //! The dry runs, as programs, against a stand-in backend that serves an account of 300 devices.
 
+// Helpers outside of test functions count as product code for this lint.
+#![allow(clippy::unwrap_used)]
+
 use std::path::Path;
 use std::process::{Command, Output};
 
@@ -184,7 +187,8 @@ fn the_ping_bots_own_dry_run_names_what_it_refuses_and_what_it_can_not_keep() {
     ];
     let details = json!({"timeout": "2.0", "retry": "1", "n_packets": 5, "sleep_packets": 1.0});
     let credentials = [json!({"id": 1, "name": "c", "protocol": "ping", "details": details})];
-    let sensors = [json!({"id": 2, "name": "s", "protocol": "ping", "default_interval": null, "details": {}})];
+    let sensors =
+        [json!({"id": 2, "name": "s", "protocol": "ping", "default_interval": null, "details": {}})];
     let stand_in = backend([
         (ListKind::Entities, json!({"list": entities}).to_string()),
         (ListKind::Credentials, json!({"list": credentials}).to_string()),
@@ -201,7 +205,8 @@ fn the_ping_bots_own_dry_run_names_what_it_refuses_and_what_it_can_not_keep() {
     let lines = lines(&output);
     let keys: Vec<&str> = lines.iter().filter_map(|l| l["key"].as_str()).collect();
     assert_eq!(keys, ["11", "14"]);
-    let skipped = |entity: u32| lines.iter().filter(move |l| l["why"].is_string() && l["entity_id"] == entity);
+    let skipped =
+        |entity: u32| lines.iter().filter(move |l| l["why"].is_string() && l["entity_id"] == entity);
     assert_eq!(skipped(12).count(), 1);
     assert!(skipped(13).any(|l| l["sensor_id"] == 2 && l["why"].as_str().unwrap().contains("-1")));
     assert!(skipped(14).any(|l| l["cannot_keep"] == "14" && l["takes_up_to_s"] == 30.0), "{lines:?}");

@@ -16,7 +16,6 @@ use crate::table::TableRef;
 use crate::time::{Millis, UnixMillis};
 use crate::values::{Number, ValueError};
 
-
 /// Details that are not looked at: accepts any JSON, stores nothing.
 pub use serde::de::IgnoredAny as Anything;
 
@@ -111,7 +110,15 @@ impl<J> NewJob<J> {
     /// A spread job with an extra first run.
     #[must_use]
     pub const fn new(intervals: Intervals, params: J) -> Self {
-        NewJob { item: 0, name: "", intervals, phase: Phase::Spread, first_run: true, deadline_ms: None, params }
+        NewJob {
+            item: 0,
+            name: "",
+            intervals,
+            phase: Phase::Spread,
+            first_run: true,
+            deadline_ms: None,
+            params,
+        }
     }
 
     /// Told apart from other jobs of its entity (or account) by `name`.
@@ -219,7 +226,8 @@ impl<'a, B: Bot + ?Sized> EntityView<'a, B> {
             sensors.key(link.sensor).filter(|key| **key == ItemKey { account, id: link.id })?;
             let record = sensors.get(link.sensor)?;
             // One that is no interval leaves the sensor out; the refresh has named it.
-            let interval = if link.interval.is_some() { link.interval } else { record.default_interval.ok()? };
+            let interval =
+                if link.interval.is_some() { link.interval } else { record.default_interval.ok()? };
             Some(SensorView { id: link.id, interval, details: record.details.as_ref()? })
         })
     }
@@ -323,12 +331,18 @@ pub enum BackendError {
 impl fmt::Display for BackendError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            BackendError::Status(403) => f.write_str("the backend answered 403: the bot has no permission for this"),
+            BackendError::Status(403) => {
+                f.write_str("the backend answered 403: the bot has no permission for this")
+            }
             BackendError::Status(s) => write!(f, "the backend answered {s}"),
             BackendError::Connection => f.write_str("no answer from the backend"),
-            BackendError::Answer { offset } => write!(f, "the backend's answer is not readable at byte {offset}"),
+            BackendError::Answer { offset } => {
+                write!(f, "the backend's answer is not readable at byte {offset}")
+            }
             BackendError::TooLong { limit } => write!(f, "longer than the buffer of {limit} bytes"),
-            BackendError::TimedOut { limit_ms } => write!(f, "the next entity was not asked for within {limit_ms} ms"),
+            BackendError::TimedOut { limit_ms } => {
+                write!(f, "the next entity was not asked for within {limit_ms} ms")
+            }
             BackendError::Stopped => f.write_str("the run has ended"),
         }
     }

@@ -93,7 +93,8 @@ impl Settings {
     /// What suits a board.
     #[must_use]
     pub fn board(token: Token, prefix: &str) -> Self {
-        let outbox = outbox::Settings { max_values: 100, max_body_bytes: 8 * 1024, ..outbox::Settings::DEFAULT };
+        let outbox =
+            outbox::Settings { max_values: 100, max_body_bytes: 8 * 1024, ..outbox::Settings::DEFAULT };
         Settings {
             first_runs_per_s: 1,
             max_requests: 1,
@@ -510,7 +511,9 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
                     OwnRequest::List => (Method::Get, list, None, self.settings.list_limit_bytes),
                     OwnRequest::Create => (Method::Post, list, n, BODY_LIMIT),
                     OwnRequest::Update(e) => (Method::Put, Resource::Entity(own.account, e), n, BODY_LIMIT),
-                    OwnRequest::Delete(e) => (Method::Delete, Resource::Entity(own.account, e), None, BODY_LIMIT),
+                    OwnRequest::Delete(e) => {
+                        (Method::Delete, Resource::Entity(own.account, e), None, BODY_LIMIT)
+                    }
                 }
             }
         };
@@ -588,7 +591,8 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
                 // One that went astray never comes to the end.
                 let same = rest.iter().zip(bytes).take_while(|(a, b)| a == b).count();
                 let stray = same < rest.len().min(bytes.len());
-                self.lanes[id.lane as usize].matched = if stray { u8::MAX } else { lane.matched.saturating_add(same as u8) };
+                self.lanes[id.lane as usize].matched =
+                    if stray { u8::MAX } else { lane.matched.saturating_add(same as u8) };
                 BodyStatus::Taken(bytes.len())
             }
             Lane::Refresh if lane.status != 200 => BodyStatus::Taken(bytes.len()),
@@ -769,9 +773,9 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
         let interval_ms = u64::from(self.settings.refresh_interval_s.max(1)) * 1000;
         let retry_in_ms = match error {
             RefreshError::NotReady => NOT_READY_RETRY_MS,
-            RefreshError::Status(401 | 403) | RefreshError::WhichAccount { .. } | RefreshError::NoSuchAccount { .. } => {
-                interval_ms.max(DENIED_RETRY_MS)
-            }
+            RefreshError::Status(401 | 403)
+            | RefreshError::WhichAccount { .. }
+            | RefreshError::NoSuchAccount { .. } => interval_ms.max(DENIED_RETRY_MS),
             _ => {
                 let ceiling = (1_000u64 << self.failures.min(20)).min(interval_ms);
                 self.failures += 1;
@@ -984,7 +988,9 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
             Ok((n, None)) => BodyStatus::Taken(n),
             Ok((n, Some(frame))) => {
                 own.stage = match (own.request, frame) {
-                    (OwnRequest::List, _) => OwnStage::Entity(frame, now.saturating_add(u64::from(LISTING_LIMIT_MS))),
+                    (OwnRequest::List, _) => {
+                        OwnStage::Entity(frame, now.saturating_add(u64::from(LISTING_LIMIT_MS)))
+                    }
                     (OwnRequest::Create, Frame::Element { len }) => {
                         let id = first_id(listing.get(..len).unwrap_or_default());
                         OwnStage::Ended(id.map(Some).ok_or(BackendError::Answer { offset: 0 }))
@@ -1108,4 +1114,3 @@ fn write_draft(draft: &EntityDraft<'_>, request: OwnRequest, buf: &mut [u8]) -> 
     }
     json.end_object().finish().ok()
 }
-

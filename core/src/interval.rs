@@ -94,7 +94,11 @@ pub struct TooManyIntervals(pub Interval);
 
 impl fmt::Display for TooManyIntervals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "interval {} would be one more than the {MAX_INTERVALS} distinct ones that a job can have", self.0)
+        write!(
+            f,
+            "interval {} would be one more than the {MAX_INTERVALS} distinct ones that a job can have",
+            self.0
+        )
     }
 }
 
@@ -255,7 +259,10 @@ mod tests {
         assert_eq!(Interval::new(-60), Err(IntervalError::OutOfRange { seconds: -60 }));
         assert!(Interval::new(2_147_483_648).is_err());
         assert_eq!(Interval::new(2_147_483_647).unwrap().seconds(), 2_147_483_647);
-        assert_eq!(std::format!("{}", Interval::new(-5).unwrap_err()), "interval -5 s is not within 1..=2147483647 s");
+        assert_eq!(
+            std::format!("{}", Interval::new(-5).unwrap_err()),
+            "interval -5 s is not within 1..=2147483647 s"
+        );
     }
 
     #[test]

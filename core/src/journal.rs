@@ -113,7 +113,9 @@ impl From<&DecodeError> for DetailsError {
     fn from(error: &DecodeError) -> Self {
         let (what, beyond_bounds) = match error.kind() {
             DecodeErrorKind::Read(ReadErrorKind::TextTooLong { .. }) => ("text too long", true),
-            DecodeErrorKind::Read(ReadErrorKind::TooDeep) | DecodeErrorKind::TooDeep => ("nested too deep", true),
+            DecodeErrorKind::Read(ReadErrorKind::TooDeep) | DecodeErrorKind::TooDeep => {
+                ("nested too deep", true)
+            }
             DecodeErrorKind::Read(ReadErrorKind::Number(_)) => ("not the number expected", false),
             DecodeErrorKind::Read(ReadErrorKind::LoneSurrogate) => ("half a surrogate pair", false),
             DecodeErrorKind::Read(_) => ("not the kind of value expected", false),
@@ -196,7 +198,9 @@ impl fmt::Display for Fault {
             FaultKind::TooLong { bytes, limit } => {
                 write!(f, "{of} of {bytes} bytes is longer than the buffer of {limit} bytes, left as it was")
             }
-            FaultKind::TooDeep { limit } => write!(f, "{of} is nested deeper than {limit} levels, left as it was"),
+            FaultKind::TooDeep { limit } => {
+                write!(f, "{of} is nested deeper than {limit} levels, left as it was")
+            }
             FaultKind::Malformed(e) => write!(f, "{of} is not what the backend gives: {e}"),
             FaultKind::Details(e) => write!(f, "details of the {of} refused: {e}"),
             FaultKind::Refused(why) => f.write_str(why),
@@ -205,7 +209,10 @@ impl fmt::Display for Fault {
                 write!(f, "interval {i} would be the ninth distinct one of this job; the sensor is left out")
             }
             FaultKind::TooManySensors { limit } => {
-                write!(f, "more than the {limit} sensors that an entity can have here; the sensor is left out")
+                write!(
+                    f,
+                    "more than the {limit} sensors that an entity can have here; the sensor is left out"
+                )
             }
             FaultKind::NoIntervals => f.write_str("no interval, so no job"),
             FaultKind::Missing => write!(f, "{of} is not in the account's list, or not readable"),
@@ -213,7 +220,9 @@ impl fmt::Display for Fault {
             FaultKind::Capacity { of, capacity } => {
                 write!(f, "not taken: there is room for {capacity} {}", Plural(of))
             }
-            FaultKind::Deferred => write!(f, "no spare room for its new state, it follows with a further refresh"),
+            FaultKind::Deferred => {
+                write!(f, "no spare room for its new state, it follows with a further refresh")
+            }
             FaultKind::AccountFailed(e) => write!(f, "its jobs stay as they were: {e}"),
         }
     }
@@ -330,7 +339,15 @@ impl fmt::Display for RefreshSummary {
         write!(
             f,
             "{} jobs ({} new, {} changed, {} removed) of {} entities in {} accounts; {} requests, {} faults, {} ms",
-            self.jobs, c.added, c.changed, c.removed, self.entities, self.accounts, self.requests, self.faults, self.took_ms
+            self.jobs,
+            c.added,
+            c.changed,
+            c.removed,
+            self.entities,
+            self.accounts,
+            self.requests,
+            self.faults,
+            self.took_ms
         )?;
         if self.failed_accounts > 0 {
             write!(f, "; {} accounts failed", self.failed_accounts)?;
@@ -383,7 +400,11 @@ impl Event {
     #[must_use]
     pub fn is_warning(&self) -> bool {
         match self {
-            Event::Fault(_) | Event::Lost(_) | Event::RefreshFailed { .. } | Event::RunCancelled(_) | Event::OtherProtocol => true,
+            Event::Fault(_)
+            | Event::Lost(_)
+            | Event::RefreshFailed { .. }
+            | Event::RunCancelled(_)
+            | Event::OtherProtocol => true,
             Event::FaultGone(_) | Event::Profile { .. } | Event::OwnAccount { .. } => false,
             Event::Refreshed(s) => s.failed_accounts > 0,
             Event::Clock(n) => matches!(n, DateNotice::Skewed(_)),
@@ -405,9 +426,9 @@ impl fmt::Display for Event {
             Event::FaultGone(fault) => write!(f, "no longer: {fault}"),
             Event::Lost(n) => write!(f, "{n} events were lost: the queue was full"),
             Event::Profile { user_id } => write!(f, "this bot's user id is {user_id}"),
-            Event::OtherProtocol => {
-                f.write_str("the token belongs to a bot of another protocol: entities that name their bot are not for it")
-            }
+            Event::OtherProtocol => f.write_str(
+                "the token belongs to a bot of another protocol: entities that name their bot are not for it",
+            ),
             Event::OwnAccount { account } => write!(f, "values go to account {account}"),
             Event::Refreshed(s) => write!(f, "refreshed: {s}"),
             Event::RefreshFailed { error, retry_in_ms } => {
@@ -681,7 +702,13 @@ mod tests {
 
     #[test]
     fn a_fault_names_what_where_and_the_limit() {
-        let text = std::format!("{}", Fault { kind: FaultKind::Interval(Interval::new(-5).unwrap_err()), ..fault(9) });
-        assert_eq!(text, "account 1, entity 2, sensor 9: interval -5 s is not within 1..=2147483647 s; the sensor is left out");
+        let text = std::format!(
+            "{}",
+            Fault { kind: FaultKind::Interval(Interval::new(-5).unwrap_err()), ..fault(9) }
+        );
+        assert_eq!(
+            text,
+            "account 1, entity 2, sensor 9: interval -5 s is not within 1..=2147483647 s; the sensor is left out"
+        );
     }
 }

@@ -163,8 +163,7 @@ pub struct DetailRecord<D> {
 
 impl<D> DetailRecord<D> {
     /// Named by an entity, not read yet.
-    pub const UNREAD: Self =
-        DetailRecord { hash: 0, default_interval: Ok(None), details: None, met: false };
+    pub const UNREAD: Self = DetailRecord { hash: 0, default_interval: Ok(None), details: None, met: false };
 }
 
 /// What is kept of a credential.
@@ -265,7 +264,11 @@ fn shift(error: ReadError, span: Span) -> ReadError {
     ReadError { offset: error.offset + span.start, ..error }
 }
 
-fn read_protocols(reader: &mut Reader<'_>, protocol: &str, found: &mut Option<ProtocolEntry>) -> Result<(), ReadError> {
+fn read_protocols(
+    reader: &mut Reader<'_>,
+    protocol: &str,
+    found: &mut Option<ProtocolEntry>,
+) -> Result<(), ReadError> {
     reader.begin_object()?;
     while let Some(key) = reader.next_key()? {
         if !(key == *protocol) {
@@ -413,7 +416,8 @@ impl<'a> ListedEntity<'a> {
                 reader.skip_value()?;
             }
         }
-        let json = |span: Option<Span>| span.and_then(|s| core::str::from_utf8(s.of(element)).ok()).unwrap_or("{}");
+        let json =
+            |span: Option<Span>| span.and_then(|s| core::str::from_utf8(s.of(element)).ok()).unwrap_or("{}");
         let gone = || missing(&reader);
         Ok(ListedEntity {
             id: id.ok_or_else(gone)?,
@@ -438,7 +442,9 @@ mod tests {
 
     #[test]
     fn an_interval_is_read_as_number_decimal_or_text_and_keeps_its_number_if_it_is_none() {
-        for (json, seconds) in [("60", 60), ("60.0", 60), ("\"60\"", 60), ("6e1", 60), ("2147483647", 2_147_483_647)] {
+        for (json, seconds) in
+            [("60", 60), ("60.0", 60), ("\"60\"", 60), ("6e1", 60), ("2147483647", 2_147_483_647)]
+        {
             assert_eq!(interval(json).unwrap().unwrap().seconds(), seconds, "{json}");
         }
         assert_eq!(interval("null"), Ok(None));
@@ -448,7 +454,9 @@ mod tests {
             assert_eq!(interval(json), Err(IntervalError::Fraction { thousandths }), "{json}");
         }
         assert_eq!(interval("2147483648"), Err(IntervalError::OutOfRange { seconds: 2_147_483_648 }));
-        for odd in ["0.0001", "\"abc\"", "true", "[1]", "1e300", "99999999999999999999999999999999999999999999"] {
+        for odd in
+            ["0.0001", "\"abc\"", "true", "[1]", "1e300", "99999999999999999999999999999999999999999999"]
+        {
             assert_eq!(interval(odd), Err(IntervalError::NotWhole), "{odd}");
         }
     }

@@ -31,9 +31,10 @@ struct Many {
     runs: AtomicUsize,
 }
 
-impl Many {
-    const NONE: Many =
-        Many { jobs: 0, computes: Duration::ZERO, sleeps_ms: 0, most: usize::MAX, runs: AtomicUsize::new(0) };
+impl Default for Many {
+    fn default() -> Self {
+        Many { jobs: 1, computes: Duration::ZERO, sleeps_ms: 0, most: usize::MAX, runs: AtomicUsize::new(0) }
+    }
 }
 
 impl Bot for Many {
@@ -84,7 +85,7 @@ async fn a_bot_that_computes_without_end_still_delivers_and_stops() {
         let mut config = config(&server);
         config.collector.account = Some(1);
         // Two seconds of work each second; it ends after 40 s, for a test that fails.
-        let bot = Many { jobs: 1000, computes: Duration::from_millis(2), most: 20_000, ..Many::NONE };
+        let bot = Many { jobs: 1000, computes: Duration::from_millis(2), most: 20_000, ..Many::default() };
         config.limits.runs = 100;
         let notes = Notes::default();
         let runner = Runner::observed(bot, config, notes.clone()).unwrap();
@@ -106,7 +107,7 @@ async fn no_more_runs_are_under_way_than_allowed_and_every_job_has_its_turn() {
         let mut config = config(&server);
         config.collector.account = Some(1);
         config.limits.runs = 2;
-        let bot = Many { jobs: 12, sleeps_ms: 50, ..Many::NONE };
+        let bot = Many { jobs: 12, sleeps_ms: 50, ..Many::default() };
         let notes = Notes::default();
         let runner = Runner::observed(bot, config, notes.clone()).unwrap();
         let every_job_ran = || {
@@ -142,7 +143,7 @@ async fn the_loop_turns_only_when_there_is_something_to_do() {
         config.collector.account = Some(1);
         config.limits.runs = runs;
         // With one run at a time, others are always ready and must wait.
-        let bot = Many { jobs, sleeps_ms: 100, ..Many::NONE };
+        let bot = Many { jobs, sleeps_ms: 100, ..Many::default() };
         (config.stop_runs, config.stop_flush) = (Duration::from_millis(200), Duration::from_millis(200));
         let runner = Runner::new(bot, config).unwrap();
         let report = runner.run(tokio::time::sleep(WATCHED)).await;
@@ -166,7 +167,7 @@ async fn the_loop_does_not_spin_while_no_backend_listens() {
     let mut config = quick(config);
     config.collector.account = Some(1);
     (config.stop_runs, config.stop_flush) = (Duration::from_millis(200), Duration::from_millis(200));
-    let runner = Runner::new(Many { jobs: 3, ..Many::NONE }, config).unwrap();
+    let runner = Runner::new(Many { jobs: 3, ..Many::default() }, config).unwrap();
     let report = runner.run(tokio::time::sleep(WATCHED)).await;
     assert!(report.ledger.balanced() && report.ledger.queued > 0, "{report}");
     assert!(report.turns <= FEW, "{} turns", report.turns);

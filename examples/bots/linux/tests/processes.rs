@@ -622,30 +622,65 @@ fn the_token_is_in_no_output_at_any_level_and_not_in_the_command_line() {
     }
 }
 
+/// `program`, after the shell commands of `script`, in namespaces of its own; `None` where that is not allowed.
+fn in_namespaces(flags: &str, script: &str, program: &str) -> Option<Command> {
+    let root = std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
+    let flags = if root { format!("-{flags}") } else { format!("-r{flags}") };
+    let make = |program: &str| {
+        let mut command = Command::new("unshare");
+        command.args([&flags, "sh", "-ec", script, program]);
+        command
+    };
+    match make("true").stdin(Stdio::null()).output() {
+        Ok(output) if output.status.success() => Some(make(program)),
+        failed => {
+            let text = format!("NOT ALLOWED HERE: namespaces: {failed:?}\n");
+            let _ = std::io::stderr().write_all(text.as_bytes());
+            None
+        }
+    }
+}
+
+#[test]
+fn a_resolver_that_does_not_answer_holds_up_no_stop() {
+    const INSIDE: &str = "PROCESSES_TEST_INSIDE";
+    if std::env::var_os(INSIDE).is_none() {
+        // Again, in namespaces where this test is the resolver.
+        let folder = Folder::new();
+        let conf = folder.file("resolv.conf", "nameserver 127.0.0.1\noptions timeout:30 attempts:4\n");
+        let script = format!(
+            "ip link set lo up; mount --bind {} /etc/resolv.conf
+             exec \"$0\" --exact a_resolver_that_does_not_answer_holds_up_no_stop --nocapture",
+            conf.display()
+        );
+        let program = std::env::current_exe().unwrap();
+        let Some(mut command) = in_namespaces("nm", &script, program.to_str().unwrap()) else { return };
+        let output = command.env(INSIDE, "1").output().unwrap();
+        let said =
+            String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.success() && said.contains("1 passed"), "{said}");
+        return;
+    }
+    // Two minutes of silence.
+    let resolver = std::net::UdpSocket::bind("127.0.0.1:53").unwrap();
+    let bot = Process::start(HOST, &host_settings("http://backend.example/api"));
+    resolver.set_read_timeout(Some(LIMIT)).unwrap();
+    resolver.recv(&mut [0; 512]).expect("the resolver is asked");
+    let ended = bot.stop();
+    assert_eq!(ended.status.code(), Some(0), "{}", ended.said);
+    assert_eq!(ended.ledger().queued, 0);
+}
+
 #[test]
 fn without_leave_to_ping_the_ping_bot_says_which_settings_would_give_it() {
     let folder = Folder::new();
-    let script = "exec setpriv --bounding-set=-net_raw --inh-caps=-net_raw \"$0\"";
-    let unshare = |program: &str| {
-        let root =
-            std::fs::metadata("/proc/self").is_ok_and(|m| std::os::unix::fs::MetadataExt::uid(&m) == 0);
-        let mut command = Command::new("unshare");
-        command.args([if root { "-n" } else { "-rn" }, "sh", "-c", script, program]);
-        command
-    };
     // In a new network namespace nobody may open ICMP datagram sockets.
-    match unshare("true").output() {
-        Ok(output) if output.status.success() => {}
-        failed => {
-            let text = format!("NOT ALLOWED HERE: network namespaces and setpriv: {failed:?}\n");
-            let _ = std::io::stderr().write_all(text.as_bytes());
-            return;
-        }
-    }
+    let script = "exec setpriv --bounding-set=-net_raw --inh-caps=-net_raw \"$0\"";
+    let Some(command) = in_namespaces("n", script, PING) else { return };
     let path = std::env::var("PATH").unwrap();
     let mut settings = ping_settings("http://127.0.0.1:9/api");
     settings.push(("PATH", &path));
-    let ended = Process::start_in(folder, unshare(PING), &settings).end();
+    let ended = Process::start_in(folder, command, &settings).end();
     assert_eq!(ended.status.code(), Some(1), "{}", ended.said);
     for name in ["net.ipv4.ping_group_range", "CAP_NET_RAW"] {
         assert!(ended.said.contains(name), "{}", ended.said);

@@ -145,8 +145,11 @@ impl PlannedJob {
     }
 
     fn json(&self) -> Value {
-        let sensors: Vec<Value> =
-            self.sensors.iter().map(|(id, interval)| json!({"sensor_id": id, "interval": interval})).collect();
+        let sensors: Vec<Value> = self
+            .sensors
+            .iter()
+            .map(|(id, interval)| json!({"sensor_id": id, "interval": interval}))
+            .collect();
         json!({
             "account_id": self.key.account,
             "entity_id": (self.key.entity != 0).then_some(self.key.entity),
@@ -204,7 +207,8 @@ impl Plan {
         }
         for fault in &self.skipped {
             let (of, id) = fault.item;
-            let mut line = json!({"skipped": of.to_string(), "account_id": fault.account, "why": fault.to_string()});
+            let mut line =
+                json!({"skipped": of.to_string(), "account_id": fault.account, "why": fault.to_string()});
             if fault.entity != 0 {
                 line["entity_id"] = json!(fault.entity);
             }
@@ -277,7 +281,10 @@ mod tests {
         plan.write_json_lines(&mut out).unwrap();
         let lines: Vec<Value> =
             String::from_utf8(out).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
-        assert_eq!(lines[0], json!({"account_id": 1, "entity_id": 2, "key": "2", "intervals": [10], "phase": 0, "sensors": []}));
+        assert_eq!(
+            lines[0],
+            json!({"account_id": 1, "entity_id": 2, "key": "2", "intervals": [10], "phase": 0, "sensors": []})
+        );
         assert_eq!(lines[1]["cannot_keep"], "2");
         assert_eq!(lines[2]["load"]["jobs"], 1);
     }

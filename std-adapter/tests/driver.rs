@@ -84,7 +84,8 @@ impl Bot for TestBot {
             Does::Hang => core::future::pending().await,
             Does::Entities => {
                 let told = entities(cx).await.map_err(|e| e.to_string())?;
-                cx.value("test.entities", told).map_err(|e| e.to_string())?;
+                cx.value(format_args!("test.{}.entities", due.key.entity), told)
+                    .map_err(|e| e.to_string())?;
             }
         }
         let mut runs = [0];
@@ -234,11 +235,13 @@ async fn entities_are_listed_created_changed_and_deleted_through_the_queue() {
         let mut allowed = config(&stand_in, "test");
         allowed.collector.account = Some(1);
         let runner = Runner::new(TestBot { controlled: true, does: Does::Entities }, allowed).unwrap();
-        let report =
-            run_until(&stand_in, &runner, threads, |s| s.values_of(1, "test.entities").len() >= 2).await;
+        let report = run_until(&stand_in, &runner, threads, |s| {
+            !s.values_of(1, "test.31.entities").is_empty() && !s.values_of(1, "test.32.entities").is_empty()
+        })
+        .await;
         assert_all_delivered(&report);
         assert_eq!(report.failed_runs, 0);
-        assert!(stand_in.values_of(1, "test.entities").iter().all(|(_, v)| *v >= 2.0));
+        assert!(stand_in.values_of(1, "test.31.entities").iter().all(|(_, v)| *v >= 2.0));
         let made = |method| {
             stand_in.requests().iter().filter(|r| r.method == method && r.path.contains("entities")).count()
         };

@@ -4,6 +4,7 @@ use bytes::{Buf, Bytes};
 use grafolean_core::api::Method as CoreMethod;
 use grafolean_core::bot::Bot;
 use grafolean_core::collector::{BodyStatus, RequestError, RequestId, ResponseHead};
+use grafolean_core::context::Lender;
 use zeroize::Zeroizing;
 
 use super::Shared;
@@ -41,7 +42,7 @@ pub(super) async fn exchange<B: Bot>(shared: &Shared<B>, client: &HttpClient, id
     let Some((resource, request)) = made else {
         // Over meanwhile, or one that can't be written down: it must not keep others waiting.
         shared.with(|c| c.handle_request_error(&shared.bot, id, RequestError::NotSent));
-        shared.own_progress.notify_waiters();
+        shared.own_changed();
         return;
     };
     let method = request.method;
@@ -51,7 +52,7 @@ pub(super) async fn exchange<B: Bot>(shared: &Shared<B>, client: &HttpClient, id
         let lost = error.maybe_processed();
         let error = if lost { RequestError::Lost } else { RequestError::NotSent };
         shared.with(|c| c.handle_request_error(&shared.bot, id, error));
-        shared.own_progress.notify_waiters();
+        shared.own_changed();
     };
     let mut response = match client.send(request).await {
         Ok(response) => response,
@@ -77,27 +78,28 @@ pub(super) async fn exchange<B: Bot>(shared: &Shared<B>, client: &HttpClient, id
     }
     shared.http_works();
     shared.with(|c| c.handle_response_end(&shared.bot, id));
-    shared.own_progress.notify_waiters();
+    shared.own_changed();
 }
 
 /// Gives bytes of an answer to the collector, which may take its time; false if it wants no more.
 async fn offer<B: Bot>(shared: &Shared<B>, id: RequestId, mut bytes: Bytes) -> bool {
-    loop {
-        let mut room = core::pin::pin!(shared.own_room.notified());
-        room.as_mut().enable();
-        let status = shared.with(|c| c.handle_response_body(&shared.bot, id, &bytes));
-        match status {
+    while !bytes.is_empty() {
+        let seen = shared.changes();
+        match shared.with(|c| c.handle_response_body(&shared.bot, id, &bytes)) {
             BodyStatus::Unwanted => {
-                shared.own_progress.notify_waiters();
+                shared.own_changed();
                 return false;
             }
-            BodyStatus::Taken(n) => bytes.advance(n.min(bytes.len())),
+            BodyStatus::Taken(0) => {
+                // Looked at again at the latest when the collector's own limit for this has passed.
+                let _ = tokio::time::timeout(core::time::Duration::from_secs(5), shared.changed_since(seen))
+                    .await;
+            }
+            BodyStatus::Taken(n) => {
+                bytes.advance(n.min(bytes.len()));
+                shared.own_changed();
+            }
         }
-        shared.own_progress.notify_waiters();
-        if bytes.is_empty() {
-            return true;
-        }
-        // Looked at again at the latest when the collector's own limit for this has passed.
-        let _ = tokio::time::timeout(core::time::Duration::from_secs(5), room).await;
     }
+    true
 }

@@ -4,7 +4,6 @@
 //! does what it says and waits; runs are futures of that loop's task, or of N threads with a runtime each. A bot's futures
 //! need not be `Send`: they are made and stay where they run.
 
-mod context;
 mod exchange;
 mod run_faults;
 mod storage;
@@ -22,11 +21,13 @@ use futures_util::stream::{FuturesUnordered, StreamExt};
 use grafolean_core::api::{BaseUrl, Token, TokenError, UrlError};
 use grafolean_core::bot::Bot;
 use grafolean_core::collector::{self, Action, Collector};
+use grafolean_core::context::Lender;
 use grafolean_core::jobs::{Due, JobCounters, JobKey};
 use grafolean_core::journal::Event;
 use grafolean_core::outbox::{self, Ledger};
 use grafolean_core::time::{Millis, UnixMillis};
-use tokio::sync::Notify;
+use grafolean_core::values::NumberText;
+use tokio::sync::{Notify, watch};
 
 pub use self::storage::{Heap, Limits, Links, MAX_LINKS};
 
@@ -227,20 +228,53 @@ struct Shared<B: Bot> {
     observer: Box<dyn Observer>,
     /// There may be something to do for the loop.
     changed: Notify,
-    /// A bot's own request has got on.
-    own_progress: Notify,
-    /// A bot has taken an entity of its list.
-    own_room: Notify,
+    /// Counts what has happened to bots' own requests.
+    own: watch::Sender<u32>,
     last_http_error: Mutex<String>,
     failed_runs: AtomicU64,
     run_faults: Mutex<RunFaults>,
 }
 
-impl<B: Bot> Shared<B> {
+impl<B: Bot> Lender for Shared<B> {
+    type Bot = B;
+    type Storage = Heap<B>;
+
+    fn lend<R>(&self, call: impl FnOnce(&mut Collector<B, Heap<B>>) -> R) -> R {
+        self.with(call)
+    }
+
     fn now(&self) -> Millis {
         Millis(self.clock.now())
     }
 
+    async fn sleep_ms(&self, ms: u32) {
+        tokio::time::sleep(Duration::from_millis(ms.into())).await;
+    }
+
+    fn system_clock(&self) -> Option<UnixMillis> {
+        Some(UnixMillis(system_unix_ms()))
+    }
+
+    fn changes(&self) -> u32 {
+        *self.own.borrow()
+    }
+
+    async fn changed_since(&self, seen: u32) {
+        let _ = self.own.subscribe().wait_for(|count| *count != seen).await;
+    }
+
+    fn tell(&self) {
+        self.own_changed();
+        self.changed.notify_one();
+    }
+
+    fn value_taken(&self, due: &Due, path: &str, number: &NumberText) {
+        self.observer.value(due, path, number.as_str());
+        self.changed.notify_one();
+    }
+}
+
+impl<B: Bot> Shared<B> {
     fn lock(&self) -> MutexGuard<'_, Collector<B, Heap<B>>> {
         // A panic between two calls of the collector leaves it whole.
         self.collector.lock().unwrap_or_else(PoisonError::into_inner)
@@ -253,6 +287,11 @@ impl<B: Bot> Shared<B> {
         collector.handle_time(now);
         collector.handle_system_clock(UnixMillis(system_unix_ms()));
         call(&mut collector)
+    }
+
+    /// A bot's own request has got on, or there is room for more of its answer.
+    fn own_changed(&self) {
+        self.own.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// A fault of the connection: said when it is another than the last one.
@@ -337,9 +376,7 @@ impl<B: Bot> Shared<B> {
             self.failed_runs.fetch_add(1, Ordering::Relaxed);
         }
         self.observer.run_ended(due, end, took, values);
-        self.own_progress.notify_waiters();
-        self.own_room.notify_waiters();
-        self.changed.notify_one();
+        self.tell();
     }
 }
 
@@ -378,8 +415,7 @@ impl<B: Bot> Runner<B> {
             clock: BootClock::new(),
             observer: Box::new(observer),
             changed: Notify::new(),
-            own_progress: Notify::new(),
-            own_room: Notify::new(),
+            own: watch::Sender::new(0),
             last_http_error: Mutex::new(String::new()),
             failed_runs: AtomicU64::new(0),
             run_faults: Mutex::default(),

@@ -14,10 +14,10 @@ use futures_util::future::{AbortHandle, AbortRegistration, Abortable};
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use grafolean_core::bot::Bot;
 use grafolean_core::collector::Collector;
+use grafolean_core::context::RunContext;
 use grafolean_core::jobs::{Due, RunId};
 use tokio::sync::mpsc;
 
-use super::context::RunContext;
 use super::storage::Heap;
 use super::{RunEnd, Shared};
 
@@ -60,7 +60,7 @@ impl Breather {
 /// Performs one run to its end.
 async fn perform<B: Bot>(shared: &Shared<B>, due: Due, abort: AbortRegistration) -> RunId {
     let began = Instant::now();
-    let mut cx = RunContext { shared, due, list: None, values: 0 };
+    let mut cx = RunContext::new(shared, &due);
     let run = async {
         let Some(job) = shared.with(|c| c.job(due.run)) else { return RunEnd::Gone };
         shared.observer.run_began(&due);
@@ -72,7 +72,7 @@ async fn perform<B: Bot>(shared: &Shared<B>, due: Due, abort: AbortRegistration)
     };
     // Also where it panics when it is dropped.
     let end = AssertUnwindSafe(run).catch_unwind().await.unwrap_or(RunEnd::Panicked);
-    shared.run_ended(&due, &end, began.elapsed(), cx.values);
+    shared.run_ended(&due, &end, began.elapsed(), cx.values());
     due.run
 }
 

@@ -124,7 +124,8 @@ fn the_ping_bot_runs_in_inline_memory_on_a_single_threaded_loop() {
     let settings = Settings { refresh_interval_s: 2, ..Settings::board(token, url.prefix) };
     let shared: Shared<Bot, Memory, 2> = Shared::new(settings, Memory::new());
     let mut buf = [0; 1024];
-    let mut http = Http::new(NalConnector::new(tcp::Host, &NoNames), url, &mut buf, Limits::default()).unwrap();
+    let mut http =
+        Http::new(NalConnector::new(tcp::Host, &NoNames), url, &mut buf, Limits::default()).unwrap();
     let (bot, driver) = (Bot::new(Lab), DriverSettings::default());
     let ends = async {
         while !is_enough(&stand_in) {

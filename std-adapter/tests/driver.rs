@@ -2,10 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
-use std::io::Write;
+mod driver_support;
+mod http_support;
+
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
+use driver_support::Captured;
 use grafolean_stand_in::{Config as Backend, StandIn};
 use grafolean_std::core::bot::{
     Anything, BackendError, Bot, Context, EntityDraft, EntityView, JobSink, NewJob,
@@ -286,27 +289,9 @@ async fn values_of_an_outage_arrive_afterwards_with_their_times() {
     assert!(times.windows(2).all(|w| w[1] - w[0] < 2_500_000), "{times:?}");
 }
 
-/// What is logged.
-#[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Captured {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn the_token_appears_in_no_log_at_any_level_and_in_no_debug_output() {
-    let captured = Captured::default();
-    let writer = captured.clone();
-    let logs =
-        tracing_subscriber::fmt().with_max_level(tracing::Level::TRACE).with_writer(move || writer.clone());
-    let _guard = tracing::subscriber::set_default(logs.finish());
+    let captured = Captured::here();
     let stand_in = backend().await;
     let token = stand_in.token("test").unwrap();
     let config = config(&stand_in, "test");
@@ -326,7 +311,7 @@ async fn the_token_appears_in_no_log_at_any_level_and_in_no_debug_output() {
     });
     let report = run.await;
     assert!(report.ledger.balanced());
-    let logs = String::from_utf8(captured.0.lock().unwrap().clone()).unwrap();
+    let logs = captured.text();
     assert!(logs.contains("TRACE") && logs.contains("401"), "the log is not as expected: {logs}");
     assert!(!logs.contains(&token), "the token is in the log");
     assert!(!logs.contains("hunter2"), "a password is in the log");

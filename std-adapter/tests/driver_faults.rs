@@ -5,7 +5,6 @@
 mod driver_support;
 mod http_support;
 
-use std::io::Write;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
@@ -355,32 +354,9 @@ async fn a_run_that_panics_when_it_is_dropped_harms_no_other() {
     }
 }
 
-/// What is logged.
-#[derive(Clone, Default)]
-struct Captured(Arc<Mutex<Vec<u8>>>);
-
-impl Captured {
-    fn lines(&self, with: &str) -> usize {
-        String::from_utf8_lossy(&self.0.lock().unwrap()).lines().filter(|l| l.contains(with)).count()
-    }
-}
-
-impl Write for Captured {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().unwrap().extend_from_slice(bytes);
-        Ok(bytes.len())
-    }
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
 #[tokio::test]
 async fn a_job_that_fails_is_told_once_and_again_when_it_is_well() {
-    let captured = Captured::default();
-    let writer = captured.clone();
-    let logs = tracing_subscriber::fmt().with_ansi(false).with_writer(move || writer.clone());
-    let _guard = tracing::subscriber::set_default(logs.finish());
+    let captured = Captured::here();
     let server = scripted(|_| None).await;
     let notes = Notes::default();
     let well = Arc::new(AtomicBool::new(false));
@@ -390,11 +366,13 @@ async fn a_job_that_fails_is_told_once_and_again_when_it_is_well() {
     let stop = async {
         until("runs fail", || notes.ended() >= 8).await;
         well.store(true, Ordering::SeqCst);
-        until("both jobs are well again", || captured.lines("runs well again") >= 2).await;
+        until("both jobs are well again", || captured.lines(&["INFO", "runs well again"]) >= 2).await;
     };
     let report = runner.run(stop).await;
     assert!(report.failed_runs >= 7, "{report}");
-    assert_eq!(captured.lines("it failed"), 2, "{}", String::from_utf8_lossy(&captured.0.lock().unwrap()));
-    assert!(captured.lines("more runs failed; 2 jobs are failing") >= 1);
-    assert_eq!(captured.lines("runs well again"), 2);
+    let log = captured.text();
+    assert_eq!(captured.lines(&["WARN", "it failed"]), 2, "{log}");
+    assert!(captured.lines(&["DEBUG", "it failed"]) >= 5, "{log}");
+    assert!(captured.lines(&["WARN", "more runs failed; 2 jobs are failing"]) >= 1, "{log}");
+    assert_eq!(captured.lines(&["INFO", "runs well again"]), 2, "{log}");
 }

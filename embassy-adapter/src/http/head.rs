@@ -3,7 +3,8 @@
 //! Of a head only six things matter here. Lines that hold none of them may have any length, so the buffer does not
 //! depend on what proxies add; that is why this is no parser of whole heads.
 
-use super::date::unix_seconds;
+use grafolean_core::time::parse_http_date;
+
 use super::error::HttpError;
 
 /// The longest line that matters, in bytes.
@@ -198,14 +199,14 @@ impl HeadReader {
                     self.head.keep_alive |= option.eq_ignore_ascii_case("keep-alive");
                 }
             }
-            3 => self.head.date_unix_s = unix_seconds(text),
+            3 => self.head.date_unix_s = parse_http_date(text),
             _ => {
                 let all_digits = !value.is_empty() && value.iter().all(u8::is_ascii_digit);
                 self.head.retry = if all_digits {
                     // Beyond u64 it is "never" all the same.
                     Some(Retry::AfterSeconds(number(value).unwrap_or(u64::MAX)))
                 } else {
-                    unix_seconds(text).map(Retry::AtUnix)
+                    parse_http_date(text).map(Retry::AtUnix)
                 };
             }
         }

@@ -12,7 +12,6 @@
 //! [`HttpError`], told to the log and to [`Observer::request_failed`](crate::Observer::request_failed).
 
 mod body;
-mod date;
 mod error;
 mod head;
 

@@ -1,14 +1,13 @@
 //! One request of the collector over the HTTP client.
 
 use bytes::{Buf, Bytes};
-use grafolean_core::api::Method as CoreMethod;
 use grafolean_core::bot::Bot;
 use grafolean_core::collector::{BodyStatus, RequestError, RequestId, ResponseHead};
 use grafolean_core::context::Lender;
 use zeroize::Zeroizing;
 
 use super::Shared;
-use crate::http::{HttpClient, HttpError, Method, Request, Target};
+use crate::http::{HttpClient, HttpError, Request, Target};
 
 /// Sends a request and gives its answer back to the collector, piece by piece.
 pub(super) async fn exchange<B: Bot>(shared: &Shared<B>, client: &HttpClient, id: RequestId) {
@@ -17,13 +16,7 @@ pub(super) async fn exchange<B: Bot>(shared: &Shared<B>, client: &HttpClient, id
         let mut target = Zeroizing::new(String::with_capacity(128));
         c.write_target(id, &mut *target).ok()?;
         let target = Target::new(target.as_str()).ok()?;
-        let method = match head.method {
-            CoreMethod::Get => Method::Get,
-            CoreMethod::Post => Method::Post,
-            CoreMethod::Put => Method::Put,
-            CoreMethod::Delete => Method::Delete,
-        };
-        let mut request = Request::new(method, target).with_body_limit(head.answer_limit);
+        let mut request = Request::new(head.method, target).with_body_limit(head.answer_limit);
         if let Some(len) = head.body_len {
             let mut body = vec![0; len];
             let mut at = 0;
@@ -45,8 +38,8 @@ pub(super) async fn exchange<B: Bot>(shared: &Shared<B>, client: &HttpClient, id
         shared.own_changed();
         return;
     };
-    let method = request.method;
-    tracing::trace!("{method:?} {resource}");
+    let method = request.method.as_str();
+    tracing::trace!("{method} {resource}");
     let failed = |error: &HttpError| {
         shared.report_http_error(error);
         let lost = error.maybe_processed();
@@ -63,7 +56,7 @@ pub(super) async fn exchange<B: Bot>(shared: &Shared<B>, client: &HttpClient, id
         date_unix_s: response.date(),
         retry_after_ms: response.retry_after().map(|d| u32::try_from(d.as_millis()).unwrap_or(u32::MAX)),
     };
-    tracing::debug!("{method:?} {resource}: {}", head.status);
+    tracing::debug!("{method} {resource}: {}", head.status);
     shared.with(|c| c.handle_response_head(id, head));
     loop {
         match response.chunk().await {

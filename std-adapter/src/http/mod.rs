@@ -57,6 +57,8 @@ use hyper::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HOST, HeaderValue, USE
 use tokio::sync::Semaphore;
 use tokio::time::{Instant, sleep_until, timeout};
 
+pub use grafolean_core::api::Method;
+
 pub use self::config::{Endpoint, HttpConfig};
 pub use self::error::{HttpError, HttpErrorKind, Part, Phase, SetupError, TlsFault};
 pub use self::response::Response;
@@ -71,35 +73,6 @@ pub const DEFAULT_BODY_LIMIT: u64 = 64 * 1024;
 
 /// Suggested body limit for the account's lists, in bytes: 1 GiB.
 pub const LIST_BODY_LIMIT: u64 = 1024 * 1024 * 1024;
-
-/// The methods that the backend knows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Method {
-    /// Read.
-    Get,
-    /// Create; also: store values at the server's time. Never repeated.
-    Post,
-    /// Replace; also: store values with their times.
-    Put,
-    /// Remove.
-    Delete,
-}
-
-impl Method {
-    /// Whether twice is the same as once (RFC 9110, section 9.2.2).
-    pub fn is_idempotent(self) -> bool {
-        !matches!(self, Self::Post)
-    }
-
-    fn as_http(self) -> hyper::Method {
-        match self {
-            Self::Get => hyper::Method::GET,
-            Self::Post => hyper::Method::POST,
-            Self::Put => hyper::Method::PUT,
-            Self::Delete => hyper::Method::DELETE,
-        }
-    }
-}
 
 /// What to ask the backend. `Debug` shows neither the token nor the body.
 #[derive(Clone)]
@@ -143,6 +116,15 @@ impl core::fmt::Debug for Request {
             .field("body_bytes", &self.body.as_ref().map(Bytes::len))
             .field("body_limit", &self.body_limit)
             .finish()
+    }
+}
+
+const fn as_http(method: Method) -> hyper::Method {
+    match method {
+        Method::Get => hyper::Method::GET,
+        Method::Post => hyper::Method::POST,
+        Method::Put => hyper::Method::PUT,
+        Method::Delete => hyper::Method::DELETE,
     }
 }
 
@@ -352,7 +334,7 @@ impl HttpClient {
 
     fn message(&self, request: &Request) -> Result<hyper::Request<Full<Bytes>>, Failure> {
         let mut builder = hyper::Request::builder()
-            .method(request.method.as_http())
+            .method(as_http(request.method))
             .uri(request.target.expose())
             .header(HOST, self.inner.authority.clone())
             .header(USER_AGENT, concat!("grafolean-std/", env!("CARGO_PKG_VERSION")))

@@ -2,7 +2,8 @@
 #![allow(dead_code, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
-use std::sync::{Arc, Mutex};
+use std::io::Write;
+use std::sync::{Arc, Mutex, Once};
 use std::time::Duration;
 
 use grafolean_std::core::jobs::Due;
@@ -139,5 +140,48 @@ impl Observer for Notes {
         let mut noted = self.0.lock().unwrap();
         noted.ended.push((*due, end.clone()));
         noted.at_once -= usize::from(*end != RunEnd::Gone);
+    }
+}
+
+/// What the calling thread logs, at all levels.
+///
+/// One subscriber serves the whole process, and each thread has its text: with a subscriber per thread, a line that
+/// another thread came to first could be switched off for all of them.
+#[derive(Clone, Default)]
+pub struct Captured(Arc<Mutex<Vec<u8>>>);
+
+thread_local!(static CAPTURED: Captured = Captured::default());
+
+impl Captured {
+    pub fn here() -> Self {
+        static ONCE: Once = Once::new();
+        ONCE.call_once(|| {
+            let logs = tracing_subscriber::fmt()
+                .with_max_level(tracing::Level::TRACE)
+                .with_ansi(false)
+                .with_writer(|| CAPTURED.with(Captured::clone));
+            tracing::subscriber::set_global_default(logs.finish()).unwrap();
+        });
+        CAPTURED.with(Captured::clone)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.0.lock().unwrap()).into_owned()
+    }
+
+    /// How many lines hold all of `parts`.
+    pub fn lines(&self, parts: &[&str]) -> usize {
+        self.text().lines().filter(|line| parts.iter().all(|part| line.contains(part))).count()
+    }
+}
+
+impl Write for Captured {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        self.0.lock().unwrap().extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
     }
 }

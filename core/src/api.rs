@@ -188,7 +188,13 @@ impl<'a> BaseUrl<'a> {
             return Err(UrlError::Host);
         }
         let port = match port {
-            None => if https { 443 } else { 80 },
+            None => {
+                if https {
+                    443
+                } else {
+                    80
+                }
+            }
             Some(p) if p.bytes().all(|c| c.is_ascii_digit()) => {
                 p.parse::<u16>().ok().filter(|p| *p != 0).ok_or(UrlError::Port)?
             }
@@ -220,7 +226,11 @@ impl<'a> BaseUrl<'a> {
 
     /// The value of the `Host` header: the port is left out where it is the scheme's own.
     pub fn write_host(&self, out: &mut dyn fmt::Write) -> fmt::Result {
-        if self.host.contains(':') { write!(out, "[{}]", self.host)? } else { out.write_str(self.host)? }
+        if self.host.contains(':') {
+            write!(out, "[{}]", self.host)?
+        } else {
+            out.write_str(self.host)?
+        }
         if self.port == if self.https { 443 } else { 80 } { Ok(()) } else { write!(out, ":{}", self.port) }
     }
 }

@@ -66,7 +66,11 @@ impl<'a, L: Lender> RunContext<'a, L> {
     }
 
     /// Queues a request of the bot's own as soon as no other run has one under way.
-    async fn begin(&self, request: OwnRequest, draft: Option<&EntityDraft<'_>>) -> Result<OwnId, BackendError> {
+    async fn begin(
+        &self,
+        request: OwnRequest,
+        draft: Option<&EntityDraft<'_>>,
+    ) -> Result<OwnId, BackendError> {
         loop {
             let seen = self.lender.changes();
             if let Some(id) = self.lender.lend(|c| c.start_own(self.due, request, draft))? {
@@ -184,7 +188,9 @@ impl<L: Lender> Context for RunContext<'_, L> {
     }
 
     fn value(&mut self, path: impl fmt::Display, number: impl Number) -> Result<(), HandOverError> {
-        self.hand_over(self.lender.system_clock(), &path, &|| number.number_text().map_err(|e| HandOverError::Value(e.into())))
+        self.hand_over(self.lender.system_clock(), &path, &|| {
+            number.number_text().map_err(|e| HandOverError::Value(e.into()))
+        })
     }
 
     fn value_at(

@@ -75,6 +75,9 @@ mod tests {
 
     #[test]
     fn integers_are_fed_least_significant_byte_first() {
-        assert_eq!(Fnv1a64::new().u64(0x0807_0605_0403_0201).finish(), Fnv1a64::of(&[1, 2, 3, 4, 5, 6, 7, 8]));
+        assert_eq!(
+            Fnv1a64::new().u64(0x0807_0605_0403_0201).finish(),
+            Fnv1a64::of(&[1, 2, 3, 4, 5, 6, 7, 8])
+        );
     }
 }

@@ -51,8 +51,15 @@ pub struct Slot<K, V> {
 
 impl<K, V> Slot<K, V> {
     /// A slot without an entry.
-    pub const EMPTY: Self =
-        Slot { key: None, value: None, next: NONE, link: NONE, generation: 0, state: State::Free, marked: false };
+    pub const EMPTY: Self = Slot {
+        key: None,
+        value: None,
+        next: NONE,
+        link: NONE,
+        generation: 0,
+        state: State::Free,
+        marked: false,
+    };
 }
 
 /// What a table remembers besides its slots.
@@ -79,7 +86,16 @@ impl TableState {
     /// An empty table.
     #[must_use]
     pub const fn new() -> Self {
-        TableState { free: NONE, fresh: 0, live: 0, staged_new: 0, marked: 0, deferred: 0, order: 0, buckets: 0 }
+        TableState {
+            free: NONE,
+            fresh: 0,
+            live: 0,
+            staged_new: 0,
+            marked: 0,
+            deferred: 0,
+            order: 0,
+            buckets: 0,
+        }
     }
 
     /// Live entries.
@@ -475,7 +491,12 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
     ///
     /// # Errors
     /// [`StageError`]; nothing else is touched.
-    pub fn stage(&mut self, key: K, value: V, same: impl FnOnce(&V, &V) -> bool) -> Result<Staged, StageError> {
+    pub fn stage(
+        &mut self,
+        key: K,
+        value: V,
+        same: impl FnOnce(&V, &V) -> bool,
+    ) -> Result<Staged, StageError> {
         match self.find(&key) {
             None => self.stage_new(key, value).map(Staged::New),
             Some(i) if self.is_named(i) => Err(StageError::Duplicate),

@@ -218,10 +218,10 @@ impl<'a> BaseUrl<'a> {
         self.host.eq_ignore_ascii_case("localhost") || self.host.parse().is_ok_and(local_ip)
     }
 
-    /// Whether the token would travel in clear to another machine: worth one warning.
+    /// What to warn of, once, if the token would travel in clear to another machine.
     #[must_use]
-    pub fn is_clear_text(&self) -> bool {
-        !self.https && !self.is_local()
+    pub fn clear_text(&self) -> Option<ClearText<'a>> {
+        (!self.https && !self.is_local()).then_some(ClearText { host: self.host })
     }
 
     /// The value of the `Host` header: the port is left out where it is the scheme's own.
@@ -232,6 +232,23 @@ impl<'a> BaseUrl<'a> {
             out.write_str(self.host)?
         }
         if self.port == if self.https { 443 } else { 80 } { Ok(()) } else { write!(out, ":{}", self.port) }
+    }
+}
+
+/// A warning: plain http to another machine.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ClearText<'a> {
+    /// The other machine.
+    pub host: &'a str,
+}
+
+impl fmt::Display for ClearText<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(
+            f,
+            "the bot's token travels in clear to {}: use https, or a network that nobody else listens to",
+            self.host
+        )
     }
 }
 
@@ -375,11 +392,14 @@ mod tests {
     fn a_base_url_is_taken_apart() {
         let u = BaseUrl::parse(" http://127.0.0.1:8080/api/ ").unwrap();
         assert_eq!(u, BaseUrl { https: false, host: "127.0.0.1", port: 8080, prefix: "/api" });
-        assert!(u.is_local() && !u.is_clear_text());
+        assert!(u.is_local() && u.clear_text().is_none());
         let u = BaseUrl::parse("HTTPS://[2001:db8::1]/x/api").unwrap();
         assert_eq!(u, BaseUrl { https: true, host: "2001:db8::1", port: 443, prefix: "/x/api" });
         assert_eq!(BaseUrl::parse("http://grafolean").unwrap().prefix, "");
-        assert!(BaseUrl::parse("http://grafolean/api").unwrap().is_clear_text());
+        assert_eq!(
+            BaseUrl::parse("http://grafolean/api").unwrap().clear_text(),
+            Some(ClearText { host: "grafolean" })
+        );
         let mut host = String::new();
         BaseUrl::parse("http://[::1]:81/api").unwrap().write_host(&mut host).unwrap();
         assert_eq!(host, "[::1]:81");

@@ -222,6 +222,8 @@ struct LaneState {
     retry_after_ms: Option<u32>,
     /// Bytes of [`VALIDATION`] that the body began with.
     matched: u8,
+    /// Bytes of the body of an answer that tells no success.
+    error_bytes: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -573,8 +575,10 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
         if let Some(unix) = self.wall.at(self.now)
             && self.wall.source() == WallSource::DateHeader
         {
-            self.outbox.handle_wall(&mut outbox, self.now, unix);
-            self.wall.mark_used(unix);
+            // Only a time that a value has got may not be gone back over.
+            if let Some(latest) = self.outbox.handle_wall(&mut outbox, self.now, unix) {
+                self.wall.mark_used(latest);
+            }
         }
     }
 
@@ -582,6 +586,15 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
     pub fn handle_response_body(&mut self, bot: &B, id: RequestId, bytes: &[u8]) -> BodyStatus {
         if !self.is_open(id) {
             return BodyStatus::Unwanted;
+        }
+        let lane = &mut self.lanes[id.lane as usize];
+        if !(200..300).contains(&lane.status) {
+            // What it says beyond its status may be of any length: a proxy's page, at any speed.
+            lane.error_bytes = lane.error_bytes.saturating_add(bytes.len() as u64);
+            if lane.error_bytes > BODY_LIMIT {
+                self.handle_response_end(bot, id);
+                return BodyStatus::Unwanted;
+            }
         }
         let lane = self.lanes[id.lane as usize];
         match id.lane {
@@ -754,22 +767,26 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
     }
 
     fn refresh_request_ended(&mut self, bot: &B, outcome: Outcome) {
-        self.lanes[Lane::Refresh as usize].busy = false;
+        let lane = &mut self.lanes[Lane::Refresh as usize];
+        lane.busy = false;
+        let retry_after_ms = lane.retry_after_ms.take().filter(|_| outcome != Outcome::Ok);
         if outcome == Outcome::Ok {
             self.outbox.note_other_success();
         }
+        // A backend that is just starting may refuse connections, or answer 500 or 502.
+        let starting = self.config.resource() == Some(Resource::Status);
         let settings = config_settings(&self.settings);
         let Parts { mut config, faults, events, .. } = self.storage.parts();
         let mut journal = Journal::new(&mut self.journal, faults, events);
         match self.config.end(bot, &settings, &mut config, &mut journal, outcome) {
             Step::Request => {}
             Step::Work => self.work = true,
-            Step::Failed(error) => self.refresh_failed(error),
+            Step::Failed(error) => self.refresh_failed(error, starting, retry_after_ms),
         }
         self.refresh(bot);
     }
 
-    fn refresh_failed(&mut self, error: RefreshError) {
+    fn refresh_failed(&mut self, error: RefreshError, starting: bool, retry_after_ms: Option<u32>) {
         let interval_ms = u64::from(self.settings.refresh_interval_s.max(1)) * 1000;
         let retry_in_ms = match error {
             RefreshError::NotReady => NOT_READY_RETRY_MS,
@@ -781,9 +798,13 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
                 self.failures += 1;
                 // Between half of it and all of it, so that many bots do not come back at once.
                 let half = u32::try_from(ceiling / 2).unwrap_or(u32::MAX);
-                ceiling - u64::from(self.random.below(half.saturating_add(1)))
+                let pause_ms = ceiling - u64::from(self.random.below(half.saturating_add(1)));
+                if starting { pause_ms.min(NOT_READY_RETRY_MS) } else { pause_ms }
             }
         };
+        // The backend's own wish counts for longer pauses, up to a limit.
+        let wish_ms = retry_after_ms.map_or(0, |ms| ms.min(self.settings.outbox.retry_after_max_ms));
+        let retry_in_ms = retry_in_ms.max(u64::from(wish_ms));
         self.next_refresh = self.now.saturating_add(retry_in_ms);
         self.planned = true;
         let Parts { faults, events, .. } = self.storage.parts();
@@ -846,17 +867,20 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
         };
         // A flush ends when all values have gone; those of the last runs go without waiting, too.
         let flush = self.stopping && self.outbox.is_idle();
+        // On a host the outbox grows, up to its limit, before anything is dropped.
+        let text_bytes = path.as_str().len() + number.as_bytes().len();
+        while !self.outbox.has_room(&self.storage.parts().outbox, text_bytes) && self.storage.grow_outbox() {
+            self.outbox.handle_grown(&mut self.storage.parts().outbox);
+        }
         loop {
             let mut mem = self.storage.parts().outbox;
             match self.outbox.push(&mut mem, self.now, account, time, path, number) {
                 Err(PushError::TooManyAccounts { .. }) if self.storage.grow_queues() => {
-                    let mut mem = self.storage.parts().outbox;
-                    self.outbox.handle_grown(&mut mem);
+                    self.outbox.handle_grown(&mut self.storage.parts().outbox);
                 }
                 result => {
                     if flush {
-                        let mut mem = self.storage.parts().outbox;
-                        self.outbox.flush(&mut mem, self.now);
+                        self.outbox.flush(&mut self.storage.parts().outbox, self.now);
                     }
                     return result.map_err(HandOverError::Outbox);
                 }

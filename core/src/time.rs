@@ -114,6 +114,8 @@ pub struct WallClock {
 /// A step back that waits for confirmation.
 #[derive(Clone, Copy, Debug)]
 struct Backward {
+    /// Where it would go.
+    offset_ms: Option<i64>,
     confirmations: u8,
     last_seen: Millis,
 }
@@ -187,16 +189,20 @@ impl WallClock {
             self.backward = None;
             return DateNotice::Fine;
         }
+        let to = offset(now, seen);
         match self.backward {
-            None => self.backward = Some(Backward { confirmations: 0, last_seen: now }),
-            Some(b) if now.since(b.last_seen) >= BACKWARD_SPACING_MS => {
-                if b.confirmations + 1 >= 2 {
-                    self.used = None;
-                    return self.move_to(now, seen, ahead_ms);
+            Some(b) if agree(b.offset_ms, to) => {
+                if now.since(b.last_seen) >= BACKWARD_SPACING_MS {
+                    if b.confirmations + 1 >= 2 {
+                        self.used = None;
+                        return self.move_to(now, seen, ahead_ms);
+                    }
+                    self.backward =
+                        Some(Backward { confirmations: b.confirmations + 1, last_seen: now, ..b });
                 }
-                self.backward = Some(Backward { confirmations: b.confirmations + 1, last_seen: now });
             }
-            Some(_) => {}
+            // The first to say so, or another than the one before: it is to be confirmed itself.
+            _ => self.backward = Some(Backward { offset_ms: to, confirmations: 0, last_seen: now }),
         }
         DateNotice::Fine
     }
@@ -210,6 +216,11 @@ impl WallClock {
 
 fn offset(now: Millis, unix: UnixMillis) -> Option<i64> {
     i64::try_from(unix.0).ok()?.checked_sub(i64::try_from(now.0).ok()?)
+}
+
+/// Whether two offsets differ by no more than a `Date` header explains.
+fn agree(a: Option<i64>, b: Option<i64>) -> bool {
+    matches!((a, b), (Some(a), Some(b)) if a.abs_diff(b) <= DATE_TOLERANCE_MS)
 }
 
 fn diff(a: UnixMillis, b: UnixMillis) -> i64 {
@@ -342,6 +353,18 @@ mod tests {
         clock.handle_date(Millis(63_000), 990_061);
         clock.handle_date(Millis(64_000), 1_000_064);
         assert_eq!(clock.handle_date(Millis(130_000), 990_130), DateNotice::Fine);
+    }
+
+    #[test]
+    fn answers_that_contradict_each_other_confirm_nothing() {
+        let mut clock = WallClock::new(WallSource::DateHeader);
+        clock.handle_date(Millis(0), 1_000_000);
+        clock.use_at(Millis(1_000));
+        for (at_ms, unix_s) in [(2_000, 900_000), (70_000, 500_000), (140_000, 10), (210_000, 400_000)] {
+            assert_eq!(clock.handle_date(Millis(at_ms), unix_s), DateNotice::Fine);
+        }
+        assert_eq!(clock.handle_date(Millis(280_000), 400_070), DateNotice::Fine);
+        assert!(matches!(clock.handle_date(Millis(350_000), 400_140), DateNotice::Moved(_)));
     }
 
     #[test]

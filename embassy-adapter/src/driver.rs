@@ -34,9 +34,9 @@ pub struct DriverSettings {
 }
 
 impl Default for DriverSettings {
-    /// Once a minute, and two seconds.
+    /// Ten seconds, since not every timer counts the time that a chip sleeps deeply; and two seconds.
     fn default() -> Self {
-        DriverSettings { longest_wait_ms: 60_000, close_limit_ms: 2_000 }
+        DriverSettings { longest_wait_ms: 10_000, close_limit_ms: 2_000 }
     }
 }
 

@@ -125,6 +125,9 @@ fn neither_the_log_nor_the_observer_sees_the_token_and_a_repeated_failure_warns_
     for line in lines.iter() {
         assert!(!line.contains(&TOKEN[..8]) && !line.contains("b="), "{line}");
     }
+    let clear =
+        lines.iter().filter(|l| l.starts_with("WARN") && l.contains("travels in clear to grafolean.lan"));
+    assert_eq!(clear.count(), 1);
     let closed = "/values/: connection closed before the end of the answer";
     let told = |level: &str| lines.iter().filter(|l| l.starts_with(level) && l.ends_with(closed)).count();
     assert!(told("WARN") <= 2 && told("DEBUG") >= 2, "{} {}", told("WARN"), told("DEBUG"));

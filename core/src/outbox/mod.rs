@@ -472,22 +472,34 @@ impl Outbox {
     }
 
     /// The wall clock shows `unix` at `now`: waiting values that have no time yet get theirs, now and for good.
-    /// To be called when the clock becomes known and whenever it was moved. O(values) the first time, else O(1).
-    pub fn handle_wall(&mut self, mem: &mut OutboxMem<'_>, now: Millis, unix: UnixMillis) {
+    /// To be called when the clock becomes known and whenever it was moved; gives the latest time that a value got. O(values)
+    /// the first time, else O(1).
+    pub fn handle_wall(
+        &mut self,
+        mem: &mut OutboxMem<'_>,
+        now: Millis,
+        unix: UnixMillis,
+    ) -> Option<UnixMillis> {
         let now = self.step(now);
         self.wall = i64::try_from(unix.0).ok().and_then(|u| u.checked_sub(i64::try_from(now.0).ok()?));
         if self.untimed == 0 {
-            return;
+            return None;
         }
+        let mut latest = None;
         for slot in 0..self.accounts {
             for place in [Place::Backlog, Place::Suspect, Place::Live] {
                 let mut at = mem.accounts.get(usize::from(slot)).map_or(NONE, |q| q.list(place).head);
                 while at != NONE {
+                    let cells = Cells(mem.cells);
+                    if !cells.timed(at) {
+                        latest = latest.max(self.unix(Millis(cells.time_ms(at))));
+                    }
                     at = self.fix_waiting(mem, at);
                 }
             }
         }
         self.wake = Millis(0);
+        latest.map(UnixMillis)
     }
 
     /// Gives a waiting value its time; the next in its list.

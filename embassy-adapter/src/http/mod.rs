@@ -23,6 +23,7 @@ use embedded_io_async::{Error as _, ErrorKind, Read, Write};
 use grafolean_core::api::{BaseUrl, Method};
 use grafolean_core::collector::{RequestError, RequestHead, ResponseHead};
 
+use crate::sink;
 use crate::transport::{Requests, Transport};
 use body::{Body, Piece};
 pub use error::{ConnectError, HttpError, HttpSetupError, Phase};
@@ -135,6 +136,9 @@ impl<'a, C: Connector> Http<'a, C> {
         }
         if buf.len() < LEAST_BUFFER {
             return Err(HttpSetupError::Buffer { bytes: buf.len(), least: LEAST_BUFFER });
+        }
+        if let Some(warning) = url.clear_text() {
+            sink::warn(&warning);
         }
         Ok(Http { connector, url, buf, limits })
     }

@@ -110,8 +110,8 @@ impl Config {
     /// [`ConfigError::Url`] and [`ConfigError::Token`].
     pub fn new(backend_url: &str, token: &str) -> Result<Self, ConfigError> {
         let url = BaseUrl::parse(backend_url)?;
-        if url.is_clear_text() {
-            tracing::warn!("the bot's token travels in clear to {}: use https", url.host);
+        if let Some(warning) = url.clear_text() {
+            tracing::warn!("{warning}");
         }
         let mut collector = collector::Settings::host(Token::parse(token)?, url.prefix);
         // Bots of one kind that start together must not come back together after an outage.

@@ -162,7 +162,7 @@ pub struct Heap<B: Bot> {
 }
 
 impl<B: Bot> Heap<B> {
-    /// Memory that begins small and grows up to `limits`; what bounds values and runs has its size from the beginning.
+    /// Memory that begins small and grows up to `limits`; what bounds runs and states has its size from the beginning.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let cells = cells_of(limits.outbox_bytes).min(INITIAL_CELLS);

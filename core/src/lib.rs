@@ -53,6 +53,7 @@ pub mod journal;
 pub mod json;
 pub mod model;
 pub mod outbox;
+mod probe;
 pub mod random;
 pub mod schedule;
 pub mod state;

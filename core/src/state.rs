@@ -3,6 +3,7 @@
 use crate::bot::StateError;
 use crate::hash::Fnv1a64;
 use crate::jobs::JobKey;
+use crate::probe::{self, Probed};
 
 /// The most bytes of one state.
 pub const MAX_STATE_BYTES: usize = 32;
@@ -20,19 +21,30 @@ pub struct StateSlot {
 impl StateSlot {
     /// No state.
     pub const EMPTY: Self = StateSlot { job: 0, name: 0, len: 0, bytes: [0; MAX_STATE_BYTES] };
+
+    fn is(&self, job: u64, name: u64) -> bool {
+        self.job == job && self.name == name
+    }
+}
+
+impl Probed for StateSlot {
+    const EMPTY: Self = StateSlot::EMPTY;
+    fn hash(&self) -> Option<u64> {
+        (self.len != 0).then_some(self.job)
+    }
 }
 
 /// The states for the time of a call.
 ///
-/// A state is found by the FNV-1a 64 hashes of its job's key and of its name; linear probing from the job's hash keeps
-/// the states of a job together. Cost: a look at each state of the jobs in the same stretch.
+/// A state is found by the FNV-1a 64 hashes of its job's key and of its name; the states of a job are together. Cost: a
+/// look at each state of the jobs in the same stretch; all slots if a new state is refused for want of room.
 #[derive(Debug)]
 pub struct States<'a> {
     slots: &'a mut [StateSlot],
 }
 
 impl<'a> States<'a> {
-    /// States in this memory; one slot is never used.
+    /// States in this memory, one in each slot.
     #[must_use]
     pub const fn new(slots: &'a mut [StateSlot]) -> Self {
         States { slots }
@@ -41,36 +53,14 @@ impl<'a> States<'a> {
     /// How many states there can be.
     #[must_use]
     pub const fn capacity(&self) -> usize {
-        self.slots.len().saturating_sub(1)
-    }
-
-    fn home(&self, job: u64) -> usize {
-        let folded = (job ^ (job >> 32)) & 0xffff_ffff;
-        ((folded * self.slots.len() as u64) >> 32) as usize
-    }
-
-    fn after(&self, at: usize) -> usize {
-        if at + 1 < self.slots.len() { at + 1 } else { 0 }
-    }
-
-    /// The slot of this state, or the empty one at the end of its stretch.
-    fn probe(&self, is_it: impl Fn(&StateSlot) -> bool, job: u64) -> Option<usize> {
-        let mut at = self.home(job);
-        for _ in 0..self.slots.len() {
-            let slot = self.slots.get(at)?;
-            if slot.len == 0 || is_it(slot) {
-                return Some(at);
-            }
-            at = self.after(at);
-        }
-        None
+        self.slots.len()
     }
 
     /// Reads a state into `buf`: its length, `None` if there is none or `buf` is too short.
     #[must_use]
     pub fn get(&self, job: &JobKey, name: &str, buf: &mut [u8]) -> Option<usize> {
         let (job, name) = (job.fnv1a64(), Fnv1a64::of(name.as_bytes()));
-        let slot = self.slots.get(self.probe(|s| s.job == job && s.name == name, job)?)?;
+        let slot = self.slots.get(probe::find(self.slots, job, |s| s.is(job, name))?)?;
         let len = usize::from(slot.len).checked_sub(1)?;
         buf.get_mut(..len)?.copy_from_slice(slot.bytes.get(..len)?);
         Some(len)
@@ -86,56 +76,23 @@ impl<'a> States<'a> {
             return Err(StateError::TooLong { limit: MAX_STATE_BYTES });
         }
         let (job, name) = (job.fnv1a64(), Fnv1a64::of(name.as_bytes()));
-        let at = self.probe(|s| s.job == job && s.name == name, job).ok_or(full)?;
-        // One slot stays empty, so that every stretch ends.
-        if self.slots.get(at).is_none_or(|s| s.len == 0)
-            && self.slots.iter().filter(|s| s.len == 0).nth(1).is_none()
-        {
-            return Err(full);
+        let mut new = StateSlot { job, name, len: value.len() as u8 + 1, bytes: [0; MAX_STATE_BYTES] };
+        if let Some(bytes) = new.bytes.get_mut(..value.len()) {
+            bytes.copy_from_slice(value);
         }
-        if let Some(slot) = self.slots.get_mut(at) {
-            slot.job = job;
-            slot.name = name;
-            slot.len = value.len() as u8 + 1;
-            if let Some(bytes) = slot.bytes.get_mut(..value.len()) {
-                bytes.copy_from_slice(value);
-            }
+        let there = probe::find(self.slots, job, |s| s.is(job, name));
+        if let Some(slot) = there.and_then(|at| self.slots.get_mut(at)) {
+            *slot = new;
+            return Ok(());
         }
-        Ok(())
+        if probe::insert(self.slots, new) { Ok(()) } else { Err(full) }
     }
 
     /// Forgets all states of a job.
     pub fn forget(&mut self, job: &JobKey) {
         let job = job.fnv1a64();
-        while let Some(at) = self.probe(|s| s.job == job, job) {
-            if self.slots.get(at).is_none_or(|s| s.len == 0) {
-                return;
-            }
-            self.remove(at);
-        }
-    }
-
-    /// Empties a slot and moves later ones of the stretch up, so that each is still found from its home.
-    fn remove(&mut self, mut hole: usize) {
-        let n = self.slots.len();
-        let mut at = hole;
-        loop {
-            at = self.after(at);
-            let Some(slot) = self.slots.get(at).copied() else { break };
-            if slot.len == 0 {
-                break;
-            }
-            let home = self.home(slot.job);
-            // Distance from home to the hole, and to where it is, round the end.
-            if (hole + n - home) % n <= (at + n - home) % n {
-                if let Some(to) = self.slots.get_mut(hole) {
-                    *to = slot;
-                }
-                hole = at;
-            }
-        }
-        if let Some(slot) = self.slots.get_mut(hole) {
-            *slot = StateSlot::EMPTY;
+        while let Some(at) = probe::find(self.slots, job, |s| s.job == job) {
+            probe::remove(self.slots, at);
         }
     }
 }
@@ -149,7 +106,7 @@ mod tests {
 
     #[test]
     fn a_state_is_bounded_in_length_and_number() {
-        let mut slots = [StateSlot::EMPTY; 3];
+        let mut slots = [StateSlot::EMPTY; 2];
         let mut s = States::new(&mut slots);
         let key = JobKey::new(1, 2);
         assert_eq!(s.set(&key, "a", &[0; 33]), Err(StateError::TooLong { limit: 32 }));
@@ -163,10 +120,26 @@ mod tests {
         assert_eq!(s.get(&key, "a", &mut [0; 1]), None);
     }
 
+    #[test]
+    fn one_slot_holds_one_state_and_none_holds_none() {
+        let (mut one, mut none) = ([StateSlot::EMPTY; 1], [StateSlot::EMPTY; 0]);
+        let (key, mut buf) = (JobKey::new(1, 2), [0; 32]);
+        let mut s = States::new(&mut none);
+        assert_eq!(s.set(&key, "a", &[1]), Err(StateError::Full { capacity: 0 }));
+        assert_eq!(s.get(&key, "a", &mut buf), None);
+        s.forget(&key);
+        let mut s = States::new(&mut one);
+        s.set(&key, "a", &[1]).unwrap();
+        assert_eq!((s.get(&key, "a", &mut buf), buf[0]), (Some(1), 1));
+        assert_eq!(s.set(&key, "b", &[2]), Err(StateError::Full { capacity: 1 }));
+        s.forget(&key);
+        s.set(&key, "b", &[2]).unwrap();
+    }
+
     proptest! {
         #[test]
         fn states_equal_a_map(ops in prop::collection::vec((0u64..6, 0u8..4, 0u8..3, any::<u8>()), 0..200)) {
-            let mut slots = vec![StateSlot::EMPTY; 9];
+            let mut slots = vec![StateSlot::EMPTY; 8];
             let mut model: BTreeMap<(u64, u8), Vec<u8>> = BTreeMap::new();
             for (job, name, op, byte) in ops {
                 let mut s = States::new(&mut slots);

@@ -20,7 +20,7 @@ pub struct Parts<'a, B: Bot, L> {
     pub faults: &'a mut [FaultSlot],
     /// Events that wait for the driver.
     pub events: &'a mut [Option<Event>],
-    /// Keyed state of jobs.
+    /// Keyed state of jobs, one in each.
     pub states: &'a mut [StateSlot],
     /// One entity of a bot's own list, or the body of its own request.
     pub listing: &'a mut [u8],
@@ -60,7 +60,8 @@ pub trait Storage<B: Bot> {
 ///
 /// `jobs` is N, the jobs that it holds; `spare` (at least 1) is room for staging during a refresh, in each table.
 /// `intervals` counts the intervals of all jobs together, `links` the sensors that one entity can have, `runs` what
-/// runs at once, `cells` the outbox (48 bytes each), `element` the longest element of a list in bytes.
+/// runs at once, `cells` the outbox (48 bytes each), `element` the longest element of a list in bytes, `states` the keyed
+/// states of all jobs. A `spare` of 0 does not compile.
 ///
 /// ```
 /// # mod example { use grafolean_core::bot::*; use grafolean_core::jobs::Due;
@@ -73,6 +74,24 @@ pub trait Storage<B: Bot> {
 ///     /// Sixteen jobs.
 ///     pub struct Memory for MyBot {
 ///         accounts: 2, entities: 16, links: 4, credentials: 4, sensors: 8, jobs: 16, spare: 1,
+///         intervals: 32, distinct_intervals: 8, runs: 2, cells: 64, element: 1024, scratch: 128,
+///         listing: 0, states: 0, faults: 8, events: 8,
+///     }
+/// }
+/// static MEMORY: std::sync::Mutex<Memory> = std::sync::Mutex::new(Memory::new());
+/// ```
+///
+/// ```compile_fail,E0080
+/// # mod example { use grafolean_core::bot::*; use grafolean_core::jobs::Due;
+/// # pub struct MyBot; impl Bot for MyBot { type Name = (); type Entity = Anything; type Credential = Anything;
+/// # type Sensor = Anything; type Job = (); type Error = &'static str; fn protocol(&self) -> Option<&str> { None }
+/// # async fn perform<C: Context<Bot = Self>>(&self, _: &(), _: &Due, _: &mut C) -> Result<(), &'static str> { Ok(()) } }
+/// # }
+/// # use example::MyBot;
+/// grafolean_core::inline_storage! {
+///     /// No room for staging.
+///     pub struct Memory for MyBot {
+///         accounts: 2, entities: 16, links: 4, credentials: 4, sensors: 8, jobs: 16, spare: 0,
 ///         intervals: 32, distinct_intervals: 8, runs: 2, cells: 64, element: 1024, scratch: 128,
 ///         listing: 0, states: 0, faults: 8, events: 8,
 ///     }
@@ -126,6 +145,7 @@ macro_rules! inline_storage {
             #[must_use]
             $vis const fn new() -> Self {
                 use $crate::table::{NONE, Slot};
+                const { assert!($spare >= 1, "spare: a refresh needs at least one place of each table for staging") }
                 $name {
                     accounts: [const { Slot::EMPTY }; $accounts + $spare],
                     account_heads: [NONE; $accounts],

@@ -35,7 +35,7 @@ Settings come from the environment, or from a file .env:
   BOT_TOKEN              the bot's token, or
   BOT_TOKEN_FROM_FILE    a file that holds it
   JOBS_REFRESH_INTERVAL  seconds from one refresh of the jobs to the next (120)
-  ACCOUNT_ID             account of a custom bot that is tied to none
+  ACCOUNT_ID             only this account; a custom bot that sees several needs it
   GRAFOLEAN_CA_FILE      PEM file of further certificate authorities
   GRAFOLEAN_THREADS      threads that perform runs (one task)
   GRAFOLEAN_MAX_RUNS     runs at once

@@ -6,7 +6,7 @@
 //! | `BOT_TOKEN` | the bot's token | this or the next is required; this wins |
 //! | `BOT_TOKEN_FROM_FILE` | path of a file that holds the token | |
 //! | `JOBS_REFRESH_INTERVAL` | seconds from one refresh of the jobs to the next | 120; 1 to 31536000 |
-//! | `ACCOUNT_ID` | account of a custom bot that is tied to none | the only one; 1 to 2^63 - 1 |
+//! | `ACCOUNT_ID` | only this account is polled; a custom bot that sees several needs it | all, or the only one; 1 to 2^63 - 1 |
 //! | `GRAFOLEAN_CA_FILE` | PEM file of further trusted certificate authorities | none |
 //! | `GRAFOLEAN_THREADS` | threads that run jobs | one task in the caller's; 1 to 1024 |
 //! | `GRAFOLEAN_MAX_RUNS` | most runs of jobs under way at once | the bot's; 1 to 1000000 |

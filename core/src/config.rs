@@ -480,7 +480,7 @@ impl Config {
                 (0..table.upper_index()).for_each(|i| table.keep(i));
                 let kind = unreadable(frame, mem.element.len()).or(read.err().map(FaultKind::Malformed));
                 if let Some(kind) = kind {
-                    journal.fault(Fault { account: 0, entity: 0, item: (Kind::Account, 0), kind });
+                    journal.fault(Fault::new(0, 0, (Kind::Account, 0), kind));
                 }
                 return Ok(());
             }
@@ -488,8 +488,7 @@ impl Config {
         if settings.account.is_none_or(|only| only == id)
             && let Err(error) = table.stage(AccountKey(id), AccountRecord::default(), |_, _| true)
         {
-            let fault =
-                Fault { account: id, entity: 0, item: (Kind::Account, 0), kind: FaultKind::Duplicate };
+            let fault = Fault::new(id, 0, (Kind::Account, 0), FaultKind::Duplicate);
             self.no_room(error, fault, Kind::Account, journal)?;
         }
         self.seen_accounts += 1;
@@ -527,7 +526,7 @@ impl Config {
     ) -> Result<(), Kind> {
         let account = self.account.1;
         let (bytes, whole) = bytes_of(frame, mem.element);
-        let fault = |id: u64, kind| Fault { account, entity: id, item: (Kind::Entity, 0), kind };
+        let fault = |id: u64, kind| Fault::new(account, id, (Kind::Entity, 0), kind);
         if !whole {
             let id = first_id(bytes);
             if let Some(kind) = unreadable(frame, mem.element.len()) {
@@ -577,8 +576,7 @@ impl Config {
         let mut count = 0u32;
         let read = read_sensors(bytes, sensors, |id, interval| {
             count += 1;
-            let about =
-                Fault { account, entity: head.id, item: (Kind::Sensor, id), kind: FaultKind::Duplicate };
+            let about = Fault::new(account, head.id, (Kind::Sensor, id), FaultKind::Duplicate);
             match interval {
                 Ok(interval) => link_in(&mut links, Link { id, sensor: NONE, interval }, about, journal),
                 Err(error) => journal.fault(Fault { kind: FaultKind::Interval(error), ..about }),
@@ -669,7 +667,7 @@ impl Config {
         i: u32,
     ) -> Result<bool, Kind> {
         let account = key.account;
-        let about = |item| Fault { account, entity: key.id, item, kind: FaultKind::Missing };
+        let about = |item| Fault::new(account, key.id, item, FaultKind::Missing);
         let mut credentials = Table::new(&mut self.credentials, mem.credentials.reborrow());
         let credential = match place(&mut credentials, ItemKey { account, id: credential_id }) {
             Ok(credential) => credential,
@@ -840,7 +838,7 @@ impl Config {
             |_, key, change| {
                 if let Change::Refused(_) = change {
                     let kind = FaultKind::Capacity { of: Kind::Account, capacity };
-                    journal.fault(Fault { account: key.0, entity: 0, item: (Kind::Account, 0), kind });
+                    journal.fault(Fault::new(key.0, 0, (Kind::Account, 0), kind));
                 }
             },
         );
@@ -917,7 +915,7 @@ impl Config {
         }
         self.summary.failed_accounts += 1;
         let kind = FaultKind::AccountFailed(error);
-        journal.fault(Fault { account: self.account.1, entity: 0, item: (Kind::Account, 0), kind });
+        journal.fault(Fault::new(self.account.1, 0, (Kind::Account, 0), kind));
         self.next_account(mem)
     }
 
@@ -986,7 +984,7 @@ impl Config {
                 // One that has no place was told when it got none.
                 if let Some(credential) = credentials.key(record.credential) {
                     let (item, kind) = ((Kind::Credential, credential.id), FaultKind::Missing);
-                    journal.fault(Fault { account: key.account, entity: key.id, item, kind });
+                    journal.fault(Fault::new(key.account, key.id, item, kind));
                 }
                 continue;
             };
@@ -1027,7 +1025,7 @@ impl Config {
         let mut done = entities.commit(failed, |_, key, change| {
             if let Change::Refused(_) = change {
                 let kind = FaultKind::Capacity { of: Kind::Entity, capacity };
-                journal.fault(Fault { account: key.account, entity: key.id, item: (Kind::Entity, 0), kind });
+                journal.fault(Fault::new(key.account, key.id, (Kind::Entity, 0), kind));
             }
         });
         self.progressed |= done.changed_anything();
@@ -1093,7 +1091,12 @@ impl Config {
         self.summary.jobs = u32::try_from(table.len()).unwrap_or(u32::MAX);
         self.summary.committed =
             Committed { refused: done.refused, deferred: self.deferred + done.deferred, ..self.committed };
-        journal.commit(|fault| failed(fault.account) || fault.kind == FaultKind::Deferred);
+        // What an account's lists would have told is unknown if one failed; how they fail is known.
+        journal.commit(|fault| match fault.kind {
+            FaultKind::AccountFailed(_) => false,
+            FaultKind::Deferred => true,
+            _ => failed(fault.account),
+        });
         self.summary.faults = journal.count();
         self.summary.took_ms = now.since(self.started);
         self.enter(Stage::Idle);
@@ -1196,13 +1199,13 @@ fn detail<D: serde::de::DeserializeOwned>(
         let kind = unreadable(frame, element.len())
             .or_else(|| DetailHead::read(bytes).err().map(FaultKind::Malformed));
         if let Some(kind) = kind {
-            journal.fault(Fault { account, entity: 0, item: (of, 0), kind });
+            journal.fault(Fault::new(account, 0, (of, 0), kind));
         }
         return Ok(());
     };
     // One that no kept entity names is skipped, whatever is in it.
     let Some(i) = table.find(&ItemKey { account, id }).filter(|i| table.is_named(*i)) else { return Ok(()) };
-    let fault = |kind| Fault { account, entity: 0, item: (of, id), kind };
+    let fault = |kind| Fault::new(account, 0, (of, id), kind);
     let hash = Fnv1a64::of(bytes);
     let Some(stored) = table.staged(i) else { return Ok(()) };
     if stored.met {
@@ -1273,7 +1276,7 @@ fn commit_details<D>(
     table.commit(failed, |_, key, change| {
         if let Change::Refused(_) = change {
             let kind = FaultKind::Capacity { of, capacity };
-            journal.fault(Fault { account: key.account, entity: 0, item: (of, key.id), kind });
+            journal.fault(Fault::new(key.account, 0, (of, key.id), kind));
         }
     })
 }
@@ -1295,12 +1298,7 @@ fn sensors_at_fault<D>(
                 Ok(_) => continue,
             },
         };
-        journal.fault(Fault {
-            account: entity.account,
-            entity: entity.id,
-            item: (Kind::Sensor, link.id),
-            kind,
-        });
+        journal.fault(Fault::new(entity.account, entity.id, (Kind::Sensor, link.id), kind));
     }
 }
 
@@ -1317,7 +1315,8 @@ fn job_fault(error: InsertError, journal: &mut Journal<'_>) {
         }
         InsertError::NoSpare { key } => (key, FaultKind::Deferred),
     };
-    journal.fault(Fault { account: key.account, entity: key.entity, item: (Kind::Job, key.item), kind });
+    let fault = Fault::new(key.account, key.entity, (Kind::Job, key.item), kind);
+    journal.fault(Fault { job: key.name, ..fault });
 }
 
 /// Of what there is too little, if that is why a job was not taken.
@@ -1388,12 +1387,12 @@ impl<J: PartialEq> JobSink<J> for Sink<'_, J> {
 
     fn refuse(&mut self, why: &'static str) {
         let (account, entity, kind) = (self.account, self.entity, FaultKind::Refused(why));
-        self.say(Fault { account, entity, item: (Kind::Entity, 0), kind });
+        self.say(Fault::new(account, entity, (Kind::Entity, 0), kind));
     }
 
     fn leave_out(&mut self, sensor: u64, why: TooManyIntervals) {
         let (account, entity, kind) = (self.account, self.entity, FaultKind::NinthInterval(why.0));
-        self.say(Fault { account, entity, item: (Kind::Sensor, sensor), kind });
+        self.say(Fault::new(account, entity, (Kind::Sensor, sensor), kind));
     }
 }
 

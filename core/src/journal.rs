@@ -7,6 +7,7 @@ use crate::hash::Fnv1a64;
 use crate::interval::{Interval, IntervalError};
 use crate::json::{DecodeError, DecodeErrorKind, FrameError, ReadError, ReadErrorKind};
 use crate::outbox::OutboxEvent;
+use crate::probe::{self, Probed};
 use crate::table::Committed;
 use crate::time::DateNotice;
 
@@ -155,31 +156,93 @@ pub struct Fault {
     pub entity: u64,
     /// Kind and id of the credential or sensor, or of what else it is about.
     pub item: (Kind, u64),
+    /// The name of the job, empty if it has none or the fault is not about a job.
+    pub job: &'static str,
     /// What is wrong.
     pub kind: FaultKind,
 }
 
 impl Fault {
-    /// A number that is equal for the same fault of the same thing, whatever its circumstances.
+    /// What is wrong with this item of an account and entity (0 if none).
+    #[must_use]
+    pub const fn new(account: u64, entity: u64, item: (Kind, u64), kind: FaultKind) -> Self {
+        Fault { account, entity, item, job: "", kind }
+    }
+
+    /// A number that is equal for the same fault of the same thing, whatever its circumstances: where in the bytes it
+    /// was met, how long they are, how much room there is.
     fn identity(&self) -> u64 {
+        let (of, id) = self.item;
+        let mut hash = TextHash(Fnv1a64::new());
+        hash.bytes(&[of as u8]);
+        hash.0 = hash.0.u64(self.account).u64(self.entity).u64(id);
+        // No name holds the byte that ends it.
+        hash.bytes(self.job.as_bytes());
+        hash.bytes(&[0xff]);
         let kind = match self.kind {
             FaultKind::TooLong { .. } => 1,
             FaultKind::TooDeep { .. } => 2,
-            FaultKind::Malformed(_) => 3,
-            FaultKind::Details(_) => 4,
-            FaultKind::Refused(_) => 5,
-            FaultKind::Interval(_) => 6,
+            FaultKind::Malformed(e) => {
+                hash.text(format_args!("{}", e.kind));
+                3
+            }
+            FaultKind::Details(e) => {
+                hash.bytes(e.field.unwrap_or_default().as_bytes());
+                hash.bytes(&[0xff]);
+                hash.bytes(e.what.as_bytes());
+                4
+            }
+            FaultKind::Refused(why) => {
+                hash.bytes(why.as_bytes());
+                5
+            }
+            FaultKind::Interval(e) => {
+                hash.text(format_args!("{e}"));
+                6
+            }
             FaultKind::NinthInterval(_) => 7,
             FaultKind::TooManySensors { .. } => 8,
             FaultKind::NoIntervals => 9,
             FaultKind::Missing => 10,
             FaultKind::Duplicate => 11,
-            FaultKind::Capacity { .. } => 12,
+            FaultKind::Capacity { of, .. } => {
+                hash.bytes(&[of as u8]);
+                12
+            }
             FaultKind::Deferred => 13,
-            FaultKind::AccountFailed(_) => 14,
+            FaultKind::AccountFailed(e) => {
+                let e = match e {
+                    RefreshError::Body(e) => RefreshError::Body(FrameError { offset: 0, ..e }),
+                    RefreshError::Answer(e) => RefreshError::Answer(ReadError { offset: 0, ..e }),
+                    e => e,
+                };
+                hash.text(format_args!("{e}"));
+                14
+            }
         };
-        let (of, id) = self.item;
-        Fnv1a64::new().bytes(&[kind, of as u8]).u64(self.account).u64(self.entity).u64(id).finish()
+        hash.bytes(&[kind]);
+        hash.0.finish()
+    }
+}
+
+/// The hash of what is written, piece by piece.
+struct TextHash(Fnv1a64);
+
+impl TextHash {
+    fn bytes(&mut self, bytes: &[u8]) {
+        self.0 = self.0.bytes(bytes);
+    }
+
+    fn text(&mut self, text: fmt::Arguments<'_>) {
+        // Hashing can't fail.
+        let _ = fmt::Write::write_fmt(self, text);
+    }
+}
+
+impl fmt::Write for TextHash {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.bytes(text.as_bytes());
+        Ok(())
     }
 }
 
@@ -190,8 +253,11 @@ impl fmt::Display for Fault {
             write!(f, ", entity {}", self.entity)?;
         }
         let (of, id) = self.item;
-        if id != 0 {
-            write!(f, ", {of} {id}")?;
+        match (id, self.job) {
+            (0, "") => {}
+            (0, job) => write!(f, ", {of} `{job}`")?,
+            (id, "") => write!(f, ", {of} {id}")?,
+            (id, job) => write!(f, ", {of} {id} `{job}`")?,
         }
         f.write_str(": ")?;
         match self.kind {
@@ -449,12 +515,20 @@ impl fmt::Display for Event {
 #[derive(Clone, Copy, Debug)]
 pub struct FaultSlot {
     fault: Option<Fault>,
+    identity: u64,
     seen: bool,
 }
 
 impl FaultSlot {
     /// No fault.
-    pub const EMPTY: Self = FaultSlot { fault: None, seen: false };
+    pub const EMPTY: Self = FaultSlot { fault: None, identity: 0, seen: false };
+}
+
+impl Probed for FaultSlot {
+    const EMPTY: Self = FaultSlot::EMPTY;
+    fn hash(&self) -> Option<u64> {
+        self.fault.map(|_| self.identity)
+    }
 }
 
 /// What a journal remembers besides its memory.
@@ -484,7 +558,10 @@ impl JournalState {
     }
 }
 
-/// The journal for the time of a call. Reporting a fault costs a look at each remembered one.
+/// The journal for the time of a call.
+///
+/// Reporting a fault costs a few looks at remembered ones on average, about √n where all n places are taken; a refresh's
+/// begin and its commit each look at all places once.
 #[derive(Debug)]
 pub struct Journal<'a> {
     state: &'a mut JournalState,
@@ -493,7 +570,8 @@ pub struct Journal<'a> {
 }
 
 impl<'a> Journal<'a> {
-    /// The journal of `state` in the memory `faults` (8 on a board, 1024 on a host) and `events`.
+    /// The journal of `state` in the memory `faults` (8 on a board, 1024 on a host), of the same length at each call, and
+    /// `events`.
     #[must_use]
     pub fn new(
         state: &'a mut JournalState,
@@ -523,14 +601,9 @@ impl<'a> Journal<'a> {
     pub fn begin(&mut self) {
         self.state.count = 0;
         self.state.repeated = 0;
-        for slot in self.used() {
+        for slot in self.faults.iter_mut() {
             slot.seen = false;
         }
-    }
-
-    fn used(&mut self) -> &mut [FaultSlot] {
-        let n = self.state.faults as usize;
-        self.faults.get_mut(..n).unwrap_or_default()
     }
 
     /// Reports a fault: told if it is new and there is room to remember it, counted in any case.
@@ -545,45 +618,48 @@ impl<'a> Journal<'a> {
 
     fn remember(&mut self, fault: Fault) {
         let identity = fault.identity();
-        for slot in self.used() {
-            if slot.fault.is_some_and(|f| f.identity() == identity) {
-                slot.seen = true;
-                slot.fault = Some(fault);
-                return;
-            }
+        let there = self.find(identity);
+        if let Some(slot) = there.and_then(|at| self.faults.get_mut(at)) {
+            slot.seen = true;
+            slot.fault = Some(fault);
+            return;
         }
-        let untold = self.state.len as usize >= self.events.len();
-        if let Some(slot) = self.faults.get_mut(self.state.faults as usize) {
-            if untold {
-                // It is told at the next refresh, then.
-                self.state.lost = self.state.lost.saturating_add(1);
-                return;
-            }
-            *slot = FaultSlot { fault: Some(fault), seen: true };
+        if self.state.faults as usize >= self.faults.len() {
+            return;
+        }
+        if self.state.len as usize >= self.events.len() {
+            // It is told at the next refresh, then.
+            self.state.lost = self.state.lost.saturating_add(1);
+            return;
+        }
+        if probe::insert(self.faults, FaultSlot { fault: Some(fault), identity, seen: true }) {
             self.state.faults += 1;
             self.event(Event::Fault(fault));
         }
     }
 
-    /// A refresh was committed: faults that it did not meet are gone, unless `unknown` says that it did not look.
-    pub fn commit(&mut self, unknown: impl Fn(&Fault) -> bool) {
-        self.forget(|slot| !slot.seen && !slot.fault.as_ref().is_some_and(&unknown));
+    fn find(&self, identity: u64) -> Option<usize> {
+        probe::find(self.faults, identity, |slot| slot.identity == identity)
     }
 
-    fn forget(&mut self, which: impl Fn(&FaultSlot) -> bool) {
-        let mut at = 0usize;
-        while at < self.state.faults as usize {
-            let Some(slot) = self.faults.get(at).copied() else { break };
-            match slot.fault {
-                Some(fault) if which(&slot) => {
-                    self.event(Event::FaultGone(fault));
-                    self.state.faults -= 1;
-                    let last = self.state.faults as usize;
-                    self.faults.swap(at, last);
-                }
-                _ => at += 1,
+    /// A refresh was committed: faults that it did not meet are gone, unless `unknown` says that it did not look.
+    pub fn commit(&mut self, unknown: impl Fn(&Fault) -> bool) {
+        let mut at = 0;
+        while let Some(slot) = self.faults.get(at) {
+            if slot.seen || slot.fault.as_ref().is_none_or(&unknown) {
+                at += 1;
+            } else {
+                // Another one may have moved here.
+                self.forget(at);
             }
         }
+    }
+
+    fn forget(&mut self, at: usize) {
+        let Some(fault) = self.faults.get(at).and_then(|slot| slot.fault) else { return };
+        probe::remove(self.faults, at);
+        self.state.faults = self.state.faults.saturating_sub(1);
+        self.event(Event::FaultGone(fault));
     }
 
     /// Says of a fault that is judged after the commit whether it is there: told when it appears and when it goes.
@@ -592,8 +668,9 @@ impl<'a> Journal<'a> {
             self.state.count = self.state.count.saturating_add(1);
             return self.remember(fault);
         }
-        let identity = fault.identity();
-        self.forget(|slot| slot.fault.is_some_and(|f| f.identity() == identity));
+        if let Some(at) = self.find(fault.identity()) {
+            self.forget(at);
+        }
     }
 
     /// Queues an event; if the queue is full, it is lost and counted.
@@ -641,7 +718,7 @@ mod tests {
     use super::*;
 
     fn fault(id: u64) -> Fault {
-        Fault { account: 1, entity: 2, item: (Kind::Sensor, id), kind: FaultKind::Missing }
+        Fault::new(1, 2, (Kind::Sensor, id), FaultKind::Missing)
     }
 
     struct Owner(JournalState, [FaultSlot; 2], [Option<Event>; 4]);
@@ -710,5 +787,132 @@ mod tests {
             text,
             "account 1, entity 2, sensor 9: interval -5 s is not within 1..=2147483647 s; the sensor is left out"
         );
+    }
+
+    #[test]
+    fn another_fault_of_the_same_thing_is_told_and_the_first_one_is_gone() {
+        use crate::json::{FrameErrorKind, NumberError, Syntax};
+        let read = |offset, kind| FaultKind::Malformed(ReadError { offset, kind });
+        let details = |offset, field, what| {
+            FaultKind::Details(DetailsError { offset, field, what, beyond_bounds: false })
+        };
+        let failed = FaultKind::AccountFailed;
+        let body = |offset, kind| failed(RefreshError::Body(FrameError { offset, kind }));
+        let interval = |s| FaultKind::Interval(Interval::new(s).unwrap_err());
+        let full = |of, capacity| FaultKind::Capacity { of, capacity };
+        // A fault, the same one in other circumstances, and another one.
+        for (a, same, other) in [
+            (failed(RefreshError::Lost), failed(RefreshError::Lost), failed(RefreshError::Status(403))),
+            (
+                failed(RefreshError::Status(500)),
+                failed(RefreshError::Status(500)),
+                failed(RefreshError::Status(403)),
+            ),
+            (
+                body(7, FrameErrorKind::NoList("list")),
+                body(8, FrameErrorKind::NoList("list")),
+                body(7, FrameErrorKind::NotAnArray("list")),
+            ),
+            (interval(0), interval(0), interval(-5)),
+            (FaultKind::Refused("a"), FaultKind::Refused("a"), FaultKind::Refused("b")),
+            (
+                details(1, Some("x"), "unknown"),
+                details(9, Some("x"), "unknown"),
+                details(1, Some("y"), "unknown"),
+            ),
+            (
+                details(1, Some("x"), "unknown"),
+                details(9, Some("x"), "unknown"),
+                details(1, Some("x"), "missing"),
+            ),
+            (
+                read(4, ReadErrorKind::Number(NumberError::NotANumber)),
+                read(5, ReadErrorKind::Number(NumberError::NotANumber)),
+                read(4, ReadErrorKind::Syntax(Syntax::BadEscape)),
+            ),
+            (full(Kind::Job, 4), full(Kind::Job, 8), full(Kind::IntervalEntry, 4)),
+        ] {
+            let mut o = Owner::new();
+            let of = |kind| Fault { kind, ..fault(7) };
+            let mut refresh = |kind| {
+                let mut j = o.journal();
+                j.begin();
+                j.fault(of(kind));
+                j.commit(|_| false);
+                std::iter::from_fn(|| j.poll()).collect::<std::vec::Vec<_>>()
+            };
+            assert_eq!(refresh(a), [Event::Fault(of(a))]);
+            assert_eq!(refresh(same), [], "{same:?}");
+            assert_eq!(refresh(other), [Event::Fault(of(other)), Event::FaultGone(of(same))]);
+        }
+    }
+
+    #[test]
+    fn jobs_of_the_same_entity_are_told_apart_by_their_names() {
+        let of = |job| Fault { item: (Kind::Job, 0), job, kind: FaultKind::NoIntervals, ..fault(0) };
+        let mut o = Owner::new();
+        let mut j = o.journal();
+        j.begin();
+        j.fault(of("a"));
+        j.fault(of("b"));
+        j.fault(of("a"));
+        j.commit(|_| false);
+        let told: std::vec::Vec<_> = std::iter::from_fn(|| j.poll()).collect();
+        assert_eq!(told, [Event::Fault(of("a")), Event::Fault(of("b"))]);
+        assert_eq!(std::format!("{}", of("a")), "account 1, entity 2, job `a`: no interval, so no job");
+        let numbered = Fault { item: (Kind::Job, 5), ..of("a") };
+        assert_eq!(std::format!("{numbered}"), "account 1, entity 2, job 5 `a`: no interval, so no job");
+    }
+
+    #[test]
+    fn a_full_table_tells_each_of_its_faults_once_and_of_each_when_it_goes() {
+        let n = 4096;
+        let mut state = JournalState::new();
+        let mut faults = std::vec![FaultSlot::EMPTY; n as usize];
+        let mut events = std::vec![None; 2 * n as usize];
+        let mut j = Journal::new(&mut state, &mut faults, &mut events);
+        // The first, twice what there is room for; then the upper half of those remembered.
+        for (met, told, gone) in
+            [(0..2 * n, n, 0), (0..n, 0, 0), (n / 2..n, 0, n / 2), (0..n, n / 2, 0), (0..0, 0, n)]
+        {
+            j.begin();
+            met.clone().for_each(|id| j.fault(fault(id)));
+            j.commit(|_| false);
+            assert_eq!(u64::from(j.count()), met.end - met.start);
+            let mut ids = (std::vec::Vec::new(), std::vec::Vec::new());
+            while let Some(event) = j.poll() {
+                match event {
+                    Event::Fault(f) => ids.0.push(f.item.1),
+                    Event::FaultGone(f) => ids.1.push(f.item.1),
+                    _ => panic!("{event:?}"),
+                }
+            }
+            ids.1.sort_unstable();
+            assert_eq!((ids.0.len() as u64, ids.1.len() as u64), (told, gone));
+            assert!(ids.0.is_sorted_by(|a, b| a < b) && ids.1.is_sorted_by(|a, b| a < b));
+        }
+        assert_eq!(j.state.faults, 0);
+    }
+
+    #[test]
+    fn a_fault_that_a_full_table_does_not_know_costs_few_looks() {
+        // Looks are counted by the slots that a search for an unknown fault compares.
+        let n = 16_384u64;
+        let mut state = JournalState::new();
+        let mut faults = std::vec![FaultSlot::EMPTY; n as usize];
+        let mut events = std::vec![None; n as usize];
+        let mut j = Journal::new(&mut state, &mut faults, &mut events);
+        (0..n).for_each(|id| j.fault(fault(id)));
+        let (looks, most) = (core::cell::Cell::new(0u64), core::cell::Cell::new(0u64));
+        for id in n..n + 1000 {
+            let before = looks.get();
+            let found = probe::find(j.faults, fault(id).identity(), |_| {
+                looks.set(looks.get() + 1);
+                false
+            });
+            assert_eq!(found, None);
+            most.set(most.get().max(looks.get() - before));
+        }
+        assert!(looks.get() / 1000 <= 256 && most.get() <= 1024, "{} {}", looks.get() / 1000, most.get());
     }
 }

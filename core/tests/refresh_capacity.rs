@@ -20,7 +20,7 @@ macro_rules! memory {
             pub struct $name for TestBot {
                 accounts: $accounts, entities: $entities, links: $links, credentials: $credentials, sensors: $sensors,
                 jobs: $jobs, spare: $spare, intervals: $intervals, distinct_intervals: $distinct, runs: 2, cells: 32,
-                element: 1024, scratch: 128, listing: 256, states: 3, faults: 64, events: 64,
+                element: 1024, scratch: 128, listing: 256, states: 2, faults: 64, events: 64,
             }
         }
     };

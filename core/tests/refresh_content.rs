@@ -26,6 +26,20 @@ fn world(entities: Vec<String>, credentials: Vec<String>, sensors: Vec<String>) 
 // ---- intervals (S2) ----
 
 #[test]
+fn an_interval_that_is_none_in_another_way_is_told_too() {
+    let entities = vec![device(5, 1, &[(1, "60"), (2, "0")])];
+    let mut sim = host(world(entities, vec![credential(1)], vec![sensor(1, "60"), sensor(2, "60")]));
+    sim.refresh().unwrap();
+    let bad = |seconds| FaultKind::Interval(IntervalError::OutOfRange { seconds });
+    assert_eq!(sim.kinds(), [(5, (Kind::Sensor, 2), bad(0))]);
+    sim.world.lists(ACCOUNT).entities = vec![device(5, 1, &[(1, "60"), (2, "-5")])];
+    sim.refresh().unwrap();
+    let (came, gone) = sim.faults();
+    assert_eq!((came.len(), came[0].kind), (1, bad(-5)));
+    assert_eq!((gone.len(), gone[0].kind), (1, bad(0)));
+}
+
+#[test]
 fn a_sensors_interval_is_the_entitys_else_its_default_else_none() {
     let sensors = vec![sensor(1, "60"), sensor(2, "300"), sensor(3, "null")];
     let entities = vec![device(5, 1, &[(1, "null"), (2, "10"), (3, "null")])];
@@ -463,7 +477,7 @@ fn faults_beyond_the_table_are_counted_and_not_told() {
             Storage::<TestBot>::grow_events(&mut self.0)
         }
     }
-    assert!(size_of::<FaultSlot>() <= 96, "{} bytes", size_of::<FaultSlot>());
+    assert!(size_of::<FaultSlot>() <= 104, "{} bytes", size_of::<FaultSlot>());
     let entities = (1..=8).map(|id| device(id, 1, &[(1, "0"), (2, "null")])).collect();
     let world = world(entities, vec![credential(1)], vec![sensor(1, "60"), sensor(2, "60")]);
     let mut sim = Sim::new(TestBot::CONTROLLED, world, Few(VecStorage::new()), settings());
@@ -499,6 +513,19 @@ fn a_bot_that_refuses_an_entity_says_why() {
     let summary = sim.refresh().unwrap();
     assert_eq!((summary.jobs, summary.faults), (0, 3));
     assert_eq!(sim.faults().0[0].to_string(), "account 7, entity 1: this bot wants no entity");
+}
+
+#[test]
+fn jobs_of_one_account_that_are_refused_are_told_apart_by_their_names() {
+    let bot = TestBot { makes: Makes::Never, ..TestBot::CONTROLLED };
+    let mut sim = Sim::new(bot, three(), VecStorage::new(), settings());
+    let summary = sim.refresh().unwrap();
+    assert_eq!((summary.jobs, summary.faults), (0, 2));
+    let texts: Vec<_> = sim.faults().0.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        texts,
+        ["account 7, job `first`: no interval, so no job", "account 7, job `second`: no interval, so no job"]
+    );
 }
 
 #[test]

@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use grafolean_core::api::Resource;
 use grafolean_core::collector::{DENIED_RETRY_MS, NOT_READY_RETRY_MS};
-use grafolean_core::journal::{Event, FaultKind, RefreshError};
+use grafolean_core::journal::{Event, Fault, FaultKind, RefreshError};
 use grafolean_core::json::{FrameErrorKind, Syntax};
 use grafolean_core::time::Millis;
 use support::*;
@@ -327,6 +327,32 @@ fn a_fault_in_one_account_leaves_that_accounts_jobs_and_the_others_follow_the_ba
     sim.refresh().unwrap();
     assert_eq!(sim.faults().1.len(), 1, "it is told that the fault has gone");
     assert_eq!(sim.keys().iter().map(|k| (k.account, k.entity)).collect::<Vec<_>>(), [(ACCOUNT, 3), (8, 4)]);
+}
+
+#[test]
+fn an_account_that_fails_in_another_way_is_told_and_that_the_first_way_is_over() {
+    let mut world = World::small(2);
+    world.accounts.insert(8, world.accounts[&ACCOUNT].clone());
+    let mut sim = host(world);
+    sim.refresh().unwrap();
+    sim.faults();
+    let replies: [(Reply, RefreshError); 4] = [
+        (Reply::Lost, RefreshError::Lost),
+        (status(403), RefreshError::Status(403)),
+        (status(500), RefreshError::Status(500)),
+        (status(403), RefreshError::Status(403)),
+    ];
+    let mut before = None;
+    for (reply, error) in replies {
+        sim.world.rule =
+            Some(Box::new(move |_, a| (a.resource == Resource::Entities(ACCOUNT)).then(|| reply.clone())));
+        assert_eq!(sim.refresh().unwrap().failed_accounts, 1);
+        let kinds = |faults: Vec<Fault>| faults.iter().map(|f| f.kind).collect::<Vec<_>>();
+        let (came, gone) = sim.faults();
+        assert_eq!(kinds(came), [FaultKind::AccountFailed(error)]);
+        assert_eq!(kinds(gone), Vec::from_iter(before));
+        before = Some(FaultKind::AccountFailed(error));
+    }
 }
 
 #[test]

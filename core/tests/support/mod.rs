@@ -66,6 +66,8 @@ pub enum Makes {
     Own(u64),
     /// None; an entity is refused.
     Refuses,
+    /// Two named ones for each account, that have no interval.
+    Never,
 }
 
 /// Parameters of a job: what must not differ for it to be left alone.
@@ -121,7 +123,7 @@ impl Bot for TestBot {
                 }
             }
             Makes::Refuses => jobs.refuse("this bot wants no entity"),
-            Makes::PerAccount | Makes::Own(_) => {}
+            Makes::PerAccount | Makes::Own(_) | Makes::Never => {}
         }
     }
 
@@ -129,6 +131,11 @@ impl Bot for TestBot {
         if self.makes == Makes::PerAccount {
             let entities = account.entities().count() as u32;
             jobs.add(NewJob::new(minute(), Params { entities, ..none() }).named("all"));
+        }
+        if self.makes == Makes::Never {
+            for name in ["first", "second"] {
+                jobs.add(NewJob::new(Intervals::EMPTY, none()).named(name));
+            }
         }
     }
 

@@ -761,7 +761,7 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
         let mut journal = Journal::new(&mut self.journal, faults, events);
         if !again {
             let kind = FaultKind::Deferred;
-            journal.lasting(Fault { account: 0, entity: 0, item: (Kind::Job, 0), kind }, deferred);
+            journal.lasting(Fault::new(0, 0, (Kind::Job, 0), kind), deferred);
         }
         journal.event(Event::Refreshed(summary));
     }

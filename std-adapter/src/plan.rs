@@ -33,7 +33,7 @@ pub struct PlannedJob {
     pub phase: u64,
     /// How long a run may take, in milliseconds.
     pub deadline_ms: u64,
-    /// The sensors of its entity with their intervals in seconds.
+    /// The sensors of its entity with their intervals in seconds; without those whose interval is none of the job's.
     pub sensors: Vec<(u64, Option<u32>)>,
 }
 
@@ -98,7 +98,8 @@ pub async fn plan<B: Bot>(bot: B, mut config: Config) -> Result<Plan, PlanError>
             let (intervals, start) = c.jobs(|table| table.grid(&key))?;
             let deadline_ms = c.jobs(|table| table.deadline_ms(&key))?;
             let sensors = c.entity_of(&key, |entity| {
-                entity.sensors().map(|s| (s.id, s.interval.map(|i| i.seconds()))).collect()
+                let all = entity.sensors().map(|s| (s.id, s.interval.map(|i| i.seconds())));
+                run_with(intervals.as_slice(), all)
             });
             Some(PlannedJob {
                 key,
@@ -119,6 +120,12 @@ pub async fn plan<B: Bot>(bot: B, mut config: Config) -> Result<Plan, PlanError>
             Ok(Plan { jobs, skipped, summary: summary.unwrap_or_default() })
         }
     }
+}
+
+/// The sensors that a job of these intervals runs with: one without interval may run with any, one that was left out has
+/// an interval that is none of the job's.
+fn run_with(intervals: &[u32], all: impl Iterator<Item = (u64, Option<u32>)>) -> Vec<(u64, Option<u32>)> {
+    all.filter(|(_, interval)| interval.is_none_or(|i| intervals.contains(&i))).collect()
 }
 
 impl PlannedJob {
@@ -220,6 +227,10 @@ impl Plan {
                 };
                 line[name] = json!(id);
             }
+            if of == Kind::Job && fault.account != 0 {
+                let (account, entity, name) = (fault.account, fault.entity, fault.job);
+                line["key"] = json!(key_text(&JobKey { account, entity, item: id, name }));
+            }
             writeln!(out, "{line}")?;
         }
         for job in self.jobs.iter().filter(|job| job.can_overrun()) {
@@ -256,6 +267,7 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use grafolean_core::journal::FaultKind;
 
     fn job(intervals: &[u32], deadline_ms: u64) -> PlannedJob {
         let key = JobKey { account: 1, entity: 2, item: 0, name: "" };
@@ -287,6 +299,30 @@ mod tests {
         );
         assert_eq!(lines[1]["cannot_keep"], "2");
         assert_eq!(lines[2]["load"]["jobs"], 1);
+    }
+
+    #[test]
+    fn a_sensor_that_was_left_out_as_the_ninth_distinct_interval_is_not_listed() {
+        let all = [(1, Some(10)), (2, None), (3, Some(90)), (4, Some(80))];
+        let intervals = [10, 20, 30, 40, 50, 60, 70, 80];
+        assert_eq!(run_with(&intervals, all.into_iter()), [(1, Some(10)), (2, None), (4, Some(80))]);
+    }
+
+    #[test]
+    fn a_job_that_is_skipped_is_named_by_its_key() {
+        let skipped = ["first", "second"]
+            .map(|job| Fault { job, ..Fault::new(7, 0, (Kind::Job, 0), FaultKind::NoIntervals) });
+        let plan = Plan { skipped: skipped.to_vec(), ..Plan::default() };
+        let mut out = Vec::new();
+        plan.write_json_lines(&mut out).unwrap();
+        let lines: Vec<Value> =
+            String::from_utf8(out).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(
+            lines[0],
+            json!({"skipped": "job", "account_id": 7, "key": "first/7",
+                "why": "account 7, job `first`: no interval, so no job"})
+        );
+        assert_eq!(lines[1]["key"], "second/7");
     }
 
     #[test]

@@ -67,18 +67,19 @@ pub trait Bot {
 
 /// What is kept of an entity's name.
 pub trait EntityName: Clone {
-    /// Keeps what fits of `name`.
-    fn keep(name: &str) -> Self;
+    /// Keeps what fits of the name with these characters. What is no character (half a surrogate pair, which JSON can
+    /// escape) comes as U+FFFD, and the name ends there.
+    fn keep(name: impl Iterator<Item = char>) -> Self;
 }
 
 impl EntityName for () {
-    fn keep(_: &str) {}
+    fn keep(_: impl Iterator<Item = char>) {}
 }
 
 impl<const N: usize> EntityName for heapless::String<N> {
-    fn keep(name: &str) -> Self {
+    fn keep(name: impl Iterator<Item = char>) -> Self {
         let mut kept = heapless::String::new();
-        for c in name.chars() {
+        for c in name {
             if kept.push(c).is_err() {
                 break;
             }
@@ -88,7 +89,7 @@ impl<const N: usize> EntityName for heapless::String<N> {
 }
 
 /// A job that a bot makes. Account and entity of its key are those of the call that it is made in.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct NewJob<J> {
     /// Third part of the key: a sensor's id where a bot makes a job per sensor, else 0.
     pub item: u64,
@@ -104,6 +105,20 @@ pub struct NewJob<J> {
     pub deadline_ms: Option<u32>,
     /// What [`Bot::perform`] is given.
     pub params: J,
+}
+
+impl<J> fmt::Debug for NewJob<J> {
+    /// Without the parameters, which can hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("NewJob")
+            .field("item", &self.item)
+            .field("name", &self.name)
+            .field("intervals", &self.intervals)
+            .field("phase", &self.phase)
+            .field("first_run", &self.first_run)
+            .field("deadline_ms", &self.deadline_ms)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<J> NewJob<J> {
@@ -248,7 +263,6 @@ impl<'a, B: Bot + ?Sized> EntityView<'a, B> {
 }
 
 /// A sensor of an entity.
-#[derive(Debug)]
 pub struct SensorView<'a, D> {
     /// The sensor's id.
     pub id: u64,
@@ -258,8 +272,18 @@ pub struct SensorView<'a, D> {
     pub details: &'a D,
 }
 
+impl<D> fmt::Debug for SensorView<'_, D> {
+    /// Without the details, which can hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SensorView")
+            .field("id", &self.id)
+            .field("interval", &self.interval)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A sensor of an entity, copied out.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Sensor<D> {
     /// The sensor's id.
     pub id: u64,
@@ -267,6 +291,16 @@ pub struct Sensor<D> {
     pub interval: Option<Interval>,
     /// The sensor's details.
     pub details: D,
+}
+
+impl<D> fmt::Debug for Sensor<D> {
+    /// Without the details, which can hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Sensor")
+            .field("id", &self.id)
+            .field("interval", &self.interval)
+            .finish_non_exhaustive()
+    }
 }
 
 /// An account with its entities that concern a bot.
@@ -307,7 +341,9 @@ impl<'a, B: Bot + ?Sized> AccountView<'a, B> {
 pub enum BackendError {
     /// The backend answered with this status; 403: the bot has no permission.
     Status(u16),
-    /// No connection, or it broke; the backend may have done it or not.
+    /// No connection: the backend has not got the request, so it can be sent again.
+    NotSent,
+    /// The connection broke, or was silent for too long: the backend may have done it or not.
     Connection,
     /// The answer could not be read at this byte.
     Answer {
@@ -335,7 +371,10 @@ impl fmt::Display for BackendError {
                 f.write_str("the backend answered 403: the bot has no permission for this")
             }
             BackendError::Status(s) => write!(f, "the backend answered {s}"),
-            BackendError::Connection => f.write_str("no answer from the backend"),
+            BackendError::NotSent => f.write_str("no connection to the backend"),
+            BackendError::Connection => {
+                f.write_str("no answer from the backend, which may have done it or not")
+            }
             BackendError::Answer { offset } => {
                 write!(f, "the backend's answer is not readable at byte {offset}")
             }
@@ -455,7 +494,8 @@ pub trait Context {
     /// [`StateError`]; the old state remains.
     fn set_state(&mut self, name: &str, value: &[u8]) -> Result<(), StateError>;
 
-    /// Begins to list the account's entities of all protocols and types (`GET /accounts/A/entities`).
+    /// Begins to list the account's entities of all protocols and types (`GET /accounts/A/entities`). A list that is open
+    /// ends, as it does when something is created, changed or deleted.
     ///
     /// # Errors
     /// [`BackendError`].
@@ -468,14 +508,16 @@ pub trait Context {
     /// [`BackendError`]; after [`BackendError::TooLong`] the list goes on with the next entity.
     fn next_entity(&mut self, buf: &mut [u8]) -> impl Future<Output = Result<Option<usize>, BackendError>>;
 
-    /// Creates an entity in the job's account (`POST /accounts/A/entities`): its id.
+    /// Creates an entity in the job's account (`POST /accounts/A/entities`): its id. As each request that changes
+    /// something, it ends the run's open list.
     ///
     /// # Errors
-    /// [`BackendError`].
+    /// [`BackendError`]. After [`BackendError::Connection`] the entity may have been created: list the entities before it
+    /// is created again. After [`BackendError::NotSent`] it was not.
     fn create_entity(&mut self, entity: &EntityDraft<'_>) -> impl Future<Output = Result<u64, BackendError>>;
 
     /// Changes an entity of the job's account (`PUT /accounts/A/entities/E`). The backend ignores the parent here,
-    /// and removes all protocols unless they are sent back.
+    /// and removes all protocols unless they are sent back. Ends the run's open list.
     ///
     /// # Errors
     /// [`BackendError`].
@@ -485,7 +527,7 @@ pub trait Context {
         entity: &EntityDraft<'_>,
     ) -> impl Future<Output = Result<(), BackendError>>;
 
-    /// Deletes an entity of the job's account (`DELETE /accounts/A/entities/E`).
+    /// Deletes an entity of the job's account (`DELETE /accounts/A/entities/E`). Ends the run's open list.
     ///
     /// # Errors
     /// [`BackendError`].

@@ -682,7 +682,8 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
             (Lane::Refresh, RequestError::Lost) => {
                 self.refresh_request_ended(bot, Outcome::Failed(RefreshError::Lost));
             }
-            (Lane::Own, _) => self.own_failed(BackendError::Connection),
+            (Lane::Own, RequestError::NotSent) => self.own_failed(BackendError::NotSent),
+            (Lane::Own, RequestError::Lost) => self.own_failed(BackendError::Connection),
         }
     }
 

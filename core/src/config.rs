@@ -1,10 +1,15 @@
 //! The refresh: reads accounts, entities, credentials and sensors as they arrive, keeps what concerns this bot, and
 //! has the bot make jobs of it, as one transaction.
 //!
-//! A refresh costs `1 + 3·A` requests for A accounts, after `/profile` once. Bodies are read element by element:
-//! memory does not depend on their length. What concerns another bot is skipped, not stored. When all lists have been
-//! read, entities, credentials and sensors are committed; then the bot makes jobs of what is there, and these are
-//! committed.
+//! A refresh costs `1 + 3·A` requests for A accounts, after `/profile` once. A custom bot, which reads no lists, asks
+//! `/profile` at each refresh: it is its only request once its account is known, and tells it the date (`Date` header)
+//! and that the backend is there, after which values are sent by PUT again where a POST had to do.
+//!
+//! Bodies are read element by element: memory does not depend on their length. What concerns another bot is skipped, not
+//! stored. When all lists have been read, entities, credentials and sensors are committed; then the bot makes jobs of what
+//! is there, and these are committed.
+
+use core::fmt;
 
 use crate::api::Resource;
 use crate::bot::{AccountView, Bot, EntityList, EntityName, EntityView, JobSink, NewJob, view};
@@ -42,12 +47,19 @@ pub struct AccountRecord {
 }
 
 /// A job as the table keeps it: what the bot made, and the entity that it was made of.
-#[derive(Clone, PartialEq, Debug)]
+#[derive(Clone, PartialEq)]
 pub struct Made<J> {
     /// The entity's index, [`NONE`] for a job without entity.
     pub(crate) entity: u32,
     /// What the bot made.
     pub(crate) params: J,
+}
+
+impl<J> fmt::Debug for Made<J> {
+    /// Without what the bot made, which can hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Made").field("entity", &self.entity).finish_non_exhaustive()
+    }
 }
 
 /// The memory of a configuration.
@@ -595,10 +607,8 @@ impl Config {
         }
         let details = head.details.of(bytes);
         let mut name_hash = Fnv1a64::new();
-        if let Some(name) = head.name {
-            for c in name.chars().map_while(Result::ok) {
-                name_hash = name_hash.bytes(&u32::from(c).to_le_bytes());
-            }
+        for c in name_of(&head) {
+            name_hash = name_hash.bytes(&u32::from(c).to_le_bytes());
         }
         let hash = name_hash.u64(head.parent).u64(credential_id).u64(set).bytes(details).finish();
 
@@ -626,10 +636,7 @@ impl Config {
                 return Ok(());
             }
         };
-        let name = match head.name {
-            Some(name) => B::Name::keep(name.to_str(mem.scratch).unwrap_or_default()),
-            None => B::Name::keep(""),
-        };
+        let name = B::Name::keep(name_of(&head));
 
         let record = EntityRecord { hash, name, parent: head.parent, details, credential: NONE, links };
         let mut entities = Table::new(&mut self.entities, mem.entities.reborrow());
@@ -1132,6 +1139,12 @@ fn begin_details<D>(table: &mut Table<'_, ItemKey, DetailRecord<D>>) {
             record.met = false;
         }
     }
+}
+
+/// The characters of an entity's name; what is none is U+FFFD, and ends it.
+fn name_of<'a>(head: &EntityHead<'a>) -> impl Iterator<Item = char> + use<'a> {
+    let name = head.name.into_iter().flat_map(|name| name.chars());
+    name.map(|c| c.unwrap_or(char::REPLACEMENT_CHARACTER))
 }
 
 /// The bytes of a frame, and whether they are the whole element.

@@ -131,8 +131,8 @@ impl<const N: usize> LinkList for heapless::Vec<Link, N> {
     }
 }
 
-/// What is kept of an entity.
-#[derive(Clone, Debug)]
+/// What is kept of an entity. Its details can hold secrets, so `Debug` leaves them out.
+#[derive(Clone)]
 pub struct EntityRecord<N, D, L> {
     /// Hash of all that is kept of it, sensors as a set; 0 if something of it is missing for want of room.
     pub hash: u64,
@@ -146,6 +146,15 @@ pub struct EntityRecord<N, D, L> {
     pub credential: u32,
     /// Its sensors by ascending id.
     pub links: L,
+}
+
+impl<N, D, L> fmt::Debug for EntityRecord<N, D, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EntityRecord")
+            .field("parent", &self.parent)
+            .field("credential", &self.credential)
+            .finish_non_exhaustive()
+    }
 }
 
 /// What is kept of a credential or sensor. Details can hold secrets, so there is no `Debug`.

@@ -250,15 +250,29 @@ fn a_denied_or_failing_request_says_its_status() {
 
 #[test]
 fn a_connection_that_is_lost_ends_the_request_and_the_next_one_starts() {
-    for error in [RequestError::NotSent, RequestError::Lost] {
+    let (mut sim, runs) = with_runs(1);
+    let (own, id) = start(&mut sim, &runs[0], OwnRequest::List, None);
+    sim.head(id, 200, None);
+    give(&mut sim, id, b"{\"list\":[{\"id\":1");
+    sim.collector.handle_request_error(&sim.bot, id, RequestError::Lost);
+    assert_eq!(sim.collector.poll_own(own, &mut []), Err(BackendError::Connection));
+    start(&mut sim, &runs[0], OwnRequest::List, None);
+}
+
+#[test]
+fn a_create_that_was_not_sent_is_told_apart_from_one_that_may_have_been_done() {
+    let draft = draft();
+    for (error, told) in
+        [(RequestError::NotSent, BackendError::NotSent), (RequestError::Lost, BackendError::Connection)]
+    {
         let (mut sim, runs) = with_runs(1);
-        let (own, id) = start(&mut sim, &runs[0], OwnRequest::List, None);
-        sim.head(id, 200, None);
-        give(&mut sim, id, b"{\"list\":[{\"id\":1");
+        let (own, id) = start(&mut sim, &runs[0], OwnRequest::Create, Some(&draft));
         sim.collector.handle_request_error(&sim.bot, id, error);
-        assert_eq!(sim.collector.poll_own(own, &mut []), Err(BackendError::Connection));
-        start(&mut sim, &runs[0], OwnRequest::List, None);
+        assert_eq!(sim.collector.poll_own(own, &mut []), Err(told));
+        start(&mut sim, &runs[0], OwnRequest::Create, Some(&draft));
     }
+    assert!(BackendError::Connection.to_string().contains("may have done it"));
+    assert!(!BackendError::NotSent.to_string().contains("may have done it"));
 }
 
 #[test]

@@ -215,6 +215,28 @@ fn a_name_longer_than_its_room_is_cut_at_a_character() {
 }
 
 #[test]
+fn a_name_with_escapes_that_is_longer_than_all_memory_or_is_no_text_is_kept_as_far_as_it_fits() {
+    let escaped = |name: &str| device(5, 1, &[(1, "60")]).replace("Device 5", name);
+    let name_of = |sim: &mut Sim<VecStorage>| {
+        let key = sim.keys()[0];
+        sim.collector.entity_of(&key, |e| e.name().to_string()).unwrap()
+    };
+    // The memory for one string is 256 bytes.
+    let long = escaped(&"\\u010d".repeat(200));
+    let mut sim = host(world(vec![long], vec![credential(1)], vec![sensor(1, "60")]));
+    sim.refresh().unwrap();
+    assert_eq!(name_of(&mut sim), "\u{10d}".repeat(8));
+    for (half, kept) in
+        [("rack \\ud800 7", "rack \u{fffd}"), ("rack \\udc00", "rack \u{fffd}"), ("\\ud800", "\u{fffd}")]
+    {
+        sim.world.lists(ACCOUNT).entities = vec![escaped(half)];
+        sim.refresh().unwrap();
+        assert_eq!(name_of(&mut sim), kept);
+    }
+    assert_eq!(sim.kinds(), []);
+}
+
+#[test]
 fn the_order_of_sensors_is_of_no_importance() {
     let sensors: Vec<String> = (1..=4).map(|id| sensor(id, "60")).collect();
     let links = [(1, "10"), (2, "null"), (3, "20"), (4, "null")];

@@ -70,6 +70,8 @@ pub use key::JobKey;
 pub use running::Running;
 pub use types::{Completed, Due, InsertError, JobCounters, JobEvent, JobSpec, Phase, RunId};
 
+use core::fmt;
+
 use crate::interval::{Affecting, Intervals};
 use crate::schedule::{
     Class, Entry, Extra, Fired, Schedule, ScheduleError, ScheduleMem, ScheduleState, next_instant,
@@ -87,7 +89,7 @@ pub const DEFAULT_DEADLINE_MS: core::ops::RangeInclusive<u32> = 10_000..=300_000
 const PER_SECOND: u64 = 1_000_000_000;
 
 /// A job in the table.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Job<J> {
     intervals: Intervals,
     phase: Phase,
@@ -99,6 +101,18 @@ pub struct Job<J> {
     extra: u64,
     /// Staged: the one staged next.
     next_staged: u32,
+}
+
+impl<J> fmt::Debug for Job<J> {
+    /// Without the parameters, which can hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Job")
+            .field("intervals", &self.intervals)
+            .field("phase", &self.phase)
+            .field("deadline_ms", &self.deadline_ms)
+            .field("start", &self.start)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<J> Job<J> {

@@ -16,7 +16,7 @@ pub enum Phase {
 }
 
 /// A job as its owner wants it.
-#[derive(Clone, Copy, PartialEq, Debug)]
+#[derive(Clone, Copy, PartialEq)]
 pub struct JobSpec<J> {
     /// Its identity.
     pub key: JobKey,
@@ -30,6 +30,19 @@ pub struct JobSpec<J> {
     pub deadline_ms: Option<u32>,
     /// What the bot needs to perform it.
     pub params: J,
+}
+
+impl<J> fmt::Debug for JobSpec<J> {
+    /// Without the parameters, which can hold secrets.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JobSpec")
+            .field("key", &self.key)
+            .field("intervals", &self.intervals)
+            .field("phase", &self.phase)
+            .field("first_run", &self.first_run)
+            .field("deadline_ms", &self.deadline_ms)
+            .finish_non_exhaustive()
+    }
 }
 
 impl<J> JobSpec<J> {

@@ -1,5 +1,4 @@
-//! Grafolean's REST API as a bot sees it: the base URL, the token, the targets of requests, and what a status
-//! means. Knows nothing of sockets.
+//! Grafolean's REST API as a bot sees it: the base URL, the token, and the targets of requests. Knows nothing of sockets.
 
 use core::fmt;
 

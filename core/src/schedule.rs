@@ -28,7 +28,7 @@
 //! for a batch of any size plus sorting the classes that have grown by more than eight; a new distinct interval
 //! costs O(distinct intervals).
 //!
-//! Memory: 8 bytes for each interval of each slot, 48 for each distinct interval, 16 for each extra run.
+//! Memory: 8 bytes for each interval of each slot, 40 for each distinct interval, 16 for each extra run.
 //!
 //! Errors: [`ScheduleError`] when one of the three has no room; nothing is touched then.
 

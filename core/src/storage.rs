@@ -169,7 +169,7 @@ macro_rules! inline_storage {
                     index: [0; $cells],
                     queues: [const { $crate::outbox::AccountQueue::EMPTY }; $accounts + $spare],
                     faults: [$crate::journal::FaultSlot::EMPTY; $faults],
-                    events: [const { None }; $events],
+                    events: [None; $events],
                     states: [$crate::state::StateSlot::EMPTY; $states],
                     listing: [0; $listing],
                 }

@@ -556,7 +556,7 @@ impl Config {
                 return Ok(());
             }
         };
-        if !head.is_device {
+        if !head.is_device() {
             return Ok(());
         }
         if self.stage == Stage::Entities {

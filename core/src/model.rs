@@ -187,8 +187,8 @@ pub struct EntityHead<'a> {
     pub id: u64,
     /// Its name.
     pub name: Option<Text<'a>>,
-    /// Whether `entity_type` is `device`.
-    pub is_device: bool,
+    /// `device` or `interface`.
+    pub entity_type: Option<Text<'a>>,
     /// Its parent's id, 0 if none.
     pub parent: u64,
     /// Where its details are.
@@ -223,7 +223,7 @@ impl<'a> EntityHead<'a> {
     /// Where it is not what an entity is.
     pub fn read(element: &'a [u8]) -> Result<Self, ReadError> {
         let mut reader = Reader::new(element);
-        let (mut id, mut name, mut is_device, mut parent) = (None, None, false, 0);
+        let (mut id, mut name, mut entity_type, mut parent) = (None, None, None, 0);
         let (mut details, mut protocols) = (Span::default(), None);
         reader.begin_object()?;
         while let Some(key) = reader.next_key()? {
@@ -232,7 +232,7 @@ impl<'a> EntityHead<'a> {
             } else if key == "name" {
                 name = Some(reader.text()?);
             } else if key == "entity_type" {
-                is_device = reader.text()? == "device";
+                entity_type = Some(reader.text()?);
             } else if key == "parent" {
                 parent = optional_id(&mut reader)?.unwrap_or(0);
             } else if key == "details" {
@@ -244,7 +244,13 @@ impl<'a> EntityHead<'a> {
             }
         }
         let id = id.ok_or_else(|| missing(&reader))?;
-        Ok(EntityHead { id, name, is_device, parent, details, protocols })
+        Ok(EntityHead { id, name, entity_type, parent, details, protocols })
+    }
+
+    /// Whether it is polled: its type is `device`.
+    #[must_use]
+    pub fn is_device(&self) -> bool {
+        self.entity_type.is_some_and(|kind| kind == "device")
     }
 
     /// What it says of `protocol`, if anything. `element` is what it was read from.
@@ -404,37 +410,16 @@ impl<'a> ListedEntity<'a> {
     /// # Errors
     /// Where it is not what an entity is.
     pub fn parse(element: &'a [u8]) -> Result<Self, ReadError> {
-        let mut reader = Reader::new(element);
-        let (mut id, mut name, mut entity_type, mut parent) = (None, None, None, None);
-        let (mut details, mut protocols) = (None, None);
-        reader.begin_object()?;
-        while let Some(key) = reader.next_key()? {
-            if key == "id" {
-                id = Some(reader.u64()?);
-            } else if key == "name" {
-                name = Some(reader.text()?);
-            } else if key == "entity_type" {
-                entity_type = Some(reader.text()?);
-            } else if key == "parent" {
-                parent = optional_id(&mut reader)?;
-            } else if key == "details" {
-                details = Some(reader.skip_value()?);
-            } else if key == "protocols" {
-                protocols = Some(reader.skip_value()?);
-            } else {
-                reader.skip_value()?;
-            }
-        }
-        let json =
-            |span: Option<Span>| span.and_then(|s| core::str::from_utf8(s.of(element)).ok()).unwrap_or("{}");
-        let gone = || missing(&reader);
+        let head = EntityHead::read(element)?;
+        let json = |span: Span| core::str::from_utf8(span.of(element)).ok().filter(|json| !json.is_empty());
+        let gone = || missing(&Reader::new(element));
         Ok(ListedEntity {
-            id: id.ok_or_else(gone)?,
-            name: name.ok_or_else(gone)?,
-            entity_type: entity_type.ok_or_else(gone)?,
-            parent,
-            details: json(details),
-            protocols: json(protocols),
+            id: head.id,
+            name: head.name.ok_or_else(gone)?,
+            entity_type: head.entity_type.ok_or_else(gone)?,
+            parent: (head.parent != 0).then_some(head.parent),
+            details: json(head.details).unwrap_or("{}"),
+            protocols: head.protocols.and_then(json).unwrap_or("{}"),
         })
     }
 }
@@ -477,7 +462,7 @@ mod tests {
             "protocols":{"snmp":{"credential":1},"ping":{"credential":3,"sensors":[{"sensor":9,"interval":null},
             {"interval":-1,"sensor":"8"}],"bot":null}}}"#;
         let head = EntityHead::read(element).unwrap();
-        assert!(head.id == 7 && head.is_device && head.parent == 0 && head.name.unwrap() == *"ab");
+        assert!(head.id == 7 && head.is_device() && head.parent == 0 && head.name.unwrap() == *"ab");
         let entry = head.protocol(element, "ping").unwrap().unwrap();
         assert_eq!((entry.credential, entry.bot), (Some(3), None));
         let mut sensors = Vec::new();

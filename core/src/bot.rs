@@ -21,6 +21,60 @@ pub use serde::de::IgnoredAny as Anything;
 
 /// A bot: which details it reads, which jobs it makes of them, and how it performs one.
 ///
+/// A controlled bot that reads registers of thermometers, one job per device:
+///
+/// ```
+/// use grafolean_core::bot::{Bot, Context, EntityView, HandOverError, JobSink, NewJob};
+/// use grafolean_core::jobs::Due;
+/// use grafolean_core::values::Decimal;
+/// use serde::Deserialize;
+///
+/// #[derive(Clone, Deserialize)]
+/// pub struct Device { address: heapless::String<45> }
+/// #[derive(Clone, Deserialize)]
+/// pub struct Access { #[serde(default)] unit: u8 } // numbers may arrive as strings: "1"
+/// #[derive(Clone, Deserialize)]
+/// pub struct Register { register: u16 }
+///
+/// pub struct Thermo;
+///
+/// impl Bot for Thermo {
+///     type Name = ();
+///     type Entity = Device;
+///     type Credential = Access;
+///     type Sensor = Register;
+///     type Job = ();
+///     type Error = HandOverError;
+///
+///     fn protocol(&self) -> Option<&str> {
+///         Some("thermo")
+///     }
+///
+///     fn entity_jobs(&self, entity: &EntityView<'_, Self>, jobs: &mut dyn JobSink<()>) {
+///         if entity.details().address.is_empty() {
+///             return jobs.refuse("the address is empty");
+///         }
+///         let intervals = entity.intervals(jobs); // those of its sensors
+///         jobs.add(NewJob::new(intervals, ()));
+///     }
+///
+///     async fn perform<C: Context<Bot = Self>>(&self, _: &(), due: &Due, cx: &mut C) -> Result<(), HandOverError> {
+///         let (Some(device), Some(access)) = (cx.entity(), cx.credential()) else { return Ok(()) };
+///         let mut n = 0;
+///         while let Some(sensor) = cx.sensor(n) {
+///             n += 1;
+///             if sensor.interval.is_some_and(|interval| due.affects(interval)) {
+///                 let tenths = read(&device.address, access.unit, sensor.details.register).await;
+///                 let path = format_args!("entity.{}.thermo.r{}", due.key.entity, sensor.details.register);
+///                 cx.value(path, Decimal { mantissa: tenths, exponent: -1 })?;
+///             }
+///         }
+///         Ok(())
+///     }
+/// }
+/// # async fn read(_: &str, _: u8, _: u16) -> i64 { 215 }
+/// ```
+///
 /// A bot that needs no details of a kind names [`Anything`] as their type, one that needs no names names `()`.
 pub trait Bot {
     /// What is kept of an entity's name: `()` or a `heapless::String<N>` (cut at N bytes).

@@ -1445,6 +1445,9 @@ fn read_status(element: &[u8]) -> Result<(Option<bool>, Option<bool>), ReadError
     Ok((migration_needed, user_exists))
 }
 
+/// The product's own controlled bots.
+const CONTROLLED: [&str; 3] = ["ping", "snmp", "netflow"];
+
 struct Profile {
     user_id: u64,
     tied: Option<u64>,
@@ -1464,10 +1467,16 @@ fn read_profile(element: &[u8], protocol: Option<&str>) -> Result<Profile, ReadE
             while let Some(key) = reader.next_key()? {
                 if key == "tied_to_account" {
                     profile.tied = if reader.null()? { None } else { Some(reader.u64()?) };
-                } else if key == "protocol" && !reader.null()? {
-                    let own = reader.text()?;
-                    profile.other_protocol = protocol.is_some_and(|p| !(own == *p));
-                } else if key != "protocol" {
+                } else if key == "protocol" {
+                    let own = if reader.null()? { None } else { Some(reader.text()?) };
+                    profile.other_protocol = match (protocol, own) {
+                        (Some(wanted), Some(own)) => !(own == *wanted),
+                        (Some(_), None) => true,
+                        // A custom bot's token may say anything but this.
+                        (None, Some(own)) => CONTROLLED.iter().any(|controlled| own == *controlled),
+                        (None, None) => false,
+                    };
+                } else {
                     reader.skip_value()?;
                 }
             }

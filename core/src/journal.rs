@@ -346,8 +346,8 @@ impl fmt::Display for RefreshError {
             RefreshError::NotSent => f.write_str("no connection to the backend"),
             RefreshError::Lost => f.write_str("the connection to the backend broke or was silent for too long"),
             RefreshError::Status(401) => f.write_str(
-                "the backend answered 401: check that the bot's token is right and that the bot still exists; a proxy \
-                 must not add an Authorization header",
+                "the backend answered 401: check that the bot's token is right, that the bot still exists, and that \
+                 BACKEND_URL is right (it usually ends in /api); a proxy must not add an Authorization header",
             ),
             RefreshError::Status(403) => f.write_str(
                 "the backend answered 403: check the bot's permissions (accounts/N/entities, credentials, sensors: GET)",
@@ -437,7 +437,7 @@ pub enum Event {
         /// Its id.
         user_id: u64,
     },
-    /// The token belongs to a bot of another protocol, so entities of this one are probably not given to it.
+    /// The token belongs to a bot of another protocol: probably it is the wrong one.
     OtherProtocol,
     /// The account of a custom bot.
     OwnAccount {
@@ -498,7 +498,8 @@ impl fmt::Display for Event {
             Event::OwnAccount { account } => write!(f, "values go to account {account}"),
             Event::Refreshed(s) => write!(f, "refreshed: {s}"),
             Event::RefreshFailed { error, retry_in_ms } => {
-                write!(f, "refresh failed, jobs stay as they were: {error}; next try in {retry_in_ms} ms")
+                let (s, tenths) = (retry_in_ms / 1000, retry_in_ms % 1000 / 100);
+                write!(f, "refresh failed, jobs stay as they were: {error}; next try in {s}.{tenths} s")
             }
             Event::RunCancelled(key) => write!(f, "{key}: the run was cancelled at its deadline"),
             Event::Clock(DateNotice::Skewed(ms)) => {

@@ -159,7 +159,7 @@ fn the_large_account_is_read_in_four_requests_and_equally_in_any_pieces() {
     }
     check(large);
     // The captured account, where it is at hand.
-    if let Ok(shared) = std::env::var("GRAFOLEAN_SHARED") {
+    if let Ok(shared) = std::env::var("GRAFOLEAN_RECORDS") {
         let read = move |name: &str| {
             std::fs::read(format!("{shared}/grafolean-api/large-account/{name}.json")).unwrap()
         };

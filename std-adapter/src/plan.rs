@@ -229,7 +229,7 @@ impl Plan {
             }
             if of == Kind::Job && fault.account != 0 {
                 let (account, entity, name) = (fault.account, fault.entity, fault.job);
-                line["key"] = json!(key_text(&JobKey { account, entity, item: id, name }));
+                line["job"] = json!(key_text(&JobKey { account, entity, item: id, name }));
             }
             writeln!(out, "{line}")?;
         }
@@ -319,10 +319,10 @@ mod tests {
             String::from_utf8(out).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
         assert_eq!(
             lines[0],
-            json!({"skipped": "job", "account_id": 7, "key": "first/7",
+            json!({"skipped": "job", "account_id": 7, "job": "first/7",
                 "why": "account 7, job `first`: no interval, so no job"})
         );
-        assert_eq!(lines[1]["key"], "second/7");
+        assert_eq!(lines[1]["job"], "second/7");
     }
 
     #[test]

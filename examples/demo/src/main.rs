@@ -131,7 +131,7 @@ async fn demo(limit: Option<Duration>) -> Result<ExitCode, Box<dyn Error>> {
     println!("seconds  who      what");
 
     let ping = Runner::observed(
-        PingBot::<IcmpPinger, 253>::new(IcmpPinger(icmp.clone())),
+        PingBot::<IcmpPinger, 253>::new(IcmpPinger::new(icmp.clone())),
         config(&stand_in, "ping")?,
         Lines { bot: "ping", began },
     )?;

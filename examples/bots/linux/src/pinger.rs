@@ -11,7 +11,25 @@ use grafolean_icmp::{Icmp, PingError, Target};
 /// A name is asked of the system's resolver at most once in [`grafolean_icmp::IcmpConfig::name_ttl`], and its last good
 /// address outlives failures of the resolver.
 #[derive(Clone, Debug)]
-pub struct IcmpPinger(pub Icmp);
+pub struct IcmpPinger(Option<Icmp>);
+
+impl IcmpPinger {
+    /// Pings by `icmp`.
+    #[must_use]
+    pub const fn new(icmp: Icmp) -> Self {
+        IcmpPinger(Some(icmp))
+    }
+
+    /// Pings nothing: for a dry run, which needs no permission.
+    #[must_use]
+    pub const fn none() -> Self {
+        IcmpPinger(None)
+    }
+
+    fn icmp(&self) -> Result<&Icmp, PingFault> {
+        self.0.as_ref().ok_or(PingFault::Unavailable("this is a dry run"))
+    }
+}
 
 impl Pinger for IcmpPinger {
     type Target = Target;
@@ -19,13 +37,13 @@ impl Pinger for IcmpPinger {
     async fn resolve(&self, host: Host<'_>) -> Result<Target, PingFault> {
         match host {
             Host::Ip(ip) => Ok(ip.into()),
-            Host::Name(name) => self.0.resolve(name).await.map_err(|_| PingFault::NameNotFound),
+            Host::Name(name) => self.icmp()?.resolve(name).await.map_err(|_| PingFault::NameNotFound),
         }
     }
 
     async fn ping(&self, target: Target, timeout_ms: u32) -> Result<Option<u32>, PingFault> {
         let rtt = self
-            .0
+            .icmp()?
             .ping(target, Duration::from_millis(timeout_ms.into()))
             .await
             .map_err(|error| fault(&error))?;
@@ -95,7 +113,7 @@ mod tests {
                 return;
             }
         };
-        let pinger = IcmpPinger(icmp);
+        let pinger = IcmpPinger::new(icmp);
         for host in [Host::Ip(HERE), Host::Name("localhost")] {
             let target = pinger.resolve(host).await.unwrap();
             let rtt_us = pinger.ping(target, 10_000).await.unwrap();

@@ -8,6 +8,9 @@ use grafolean_icmp::{Family, Icmp, IcmpConfig};
 
 fn main() -> ExitCode {
     grafolean_std::app::main("grafolean-ping-bot", env!("CARGO_PKG_VERSION"), |_settings| {
+        if std::env::args().any(|arg| arg == "--plan") {
+            return Ok(PingBot::<IcmpPinger, 253>::new(IcmpPinger::none()));
+        }
         let icmp = Icmp::open(IcmpConfig::default())?;
         for socket in icmp.sockets() {
             let (family, kind, bytes) = (socket.family, socket.kind, socket.receive_buffer_bytes);
@@ -19,6 +22,6 @@ fn main() -> ExitCode {
             }
         }
         // Host names of up to 253 bytes: the longest that there are.
-        Ok(PingBot::<IcmpPinger, 253>::new(IcmpPinger(icmp)))
+        Ok(PingBot::<IcmpPinger, 253>::new(IcmpPinger::new(icmp)))
     })
 }

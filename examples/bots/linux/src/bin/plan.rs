@@ -33,7 +33,7 @@ fn main() -> ExitCode {
         Ok(settings) => settings,
         Err(error) => return bad(&error),
     };
-    if let Err(error) = init_logs(settings.log_filter.as_deref().or(Some("error"))) {
+    if let Err(error) = init_logs(settings.log_filter.as_deref().or(Some("warn"))) {
         return bad(&error);
     }
     let config = match Config::from_env(&settings) {

@@ -79,7 +79,9 @@ pub use serde::de::IgnoredAny as Anything;
 pub trait Bot {
     /// What is kept of an entity's name: `()` or a `heapless::String<N>` (cut at N bytes).
     type Name: EntityName;
-    /// An entity's `details`.
+    /// An entity's `details`. Unknown fields are ignored; a missing one costs the entity its jobs unless it has a default
+    /// (`#[serde(default)]`). Numbers may be strings (`"3"`, `"1.0"`), as the web page's forms store them; for seconds with
+    /// a fraction there is [`crate::json::DurationMs`]. The same holds for credentials and sensors.
     type Entity: DeserializeOwned + Clone;
     /// A credential's `details`. Holds secrets: its `Debug` should not show them.
     type Credential: DeserializeOwned + Clone;
@@ -225,7 +227,7 @@ impl<J> NewJob<J> {
 pub trait JobSink<J> {
     /// One more job. What does not fit or has no interval is skipped and named in the log.
     fn add(&mut self, job: NewJob<J>);
-    /// No job is made of this entity; `why` says what is wrong with its settings.
+    /// Says why no job (or no further job) is made of this entity: what is wrong with its settings. Jobs added stay.
     fn refuse(&mut self, why: &'static str);
     /// This sensor is left out of a job.
     fn leave_out(&mut self, sensor: u64, why: TooManyIntervals);
@@ -320,7 +322,8 @@ impl<'a, B: Bot + ?Sized> EntityView<'a, B> {
 pub struct SensorView<'a, D> {
     /// The sensor's id.
     pub id: u64,
-    /// The entity's interval for it, else its default; `None`: the bot decides.
+    /// The entity's interval for it, else its default; `None`: it has none, and [`EntityView::intervals`] leaves it out: a bot
+    /// that wants to run it all the same gives its job an interval of its own.
     pub interval: Option<Interval>,
     /// The sensor's details.
     pub details: &'a D,
@@ -341,7 +344,8 @@ impl<D> fmt::Debug for SensorView<'_, D> {
 pub struct Sensor<D> {
     /// The sensor's id.
     pub id: u64,
-    /// The entity's interval for it, else its default; `None`: the bot decides.
+    /// The entity's interval for it, else its default; `None`: it has none, and [`EntityView::intervals`] leaves it out: a bot
+    /// that wants to run it all the same gives its job an interval of its own.
     pub interval: Option<Interval>,
     /// The sensor's details.
     pub details: D,
@@ -510,7 +514,7 @@ pub trait Context {
     /// Waits this many milliseconds.
     fn sleep_ms(&mut self, ms: u32) -> impl Future<Output = ()>;
 
-    /// The details of the job's entity.
+    /// The details of the job's entity; its id and account are in [`Due::key`].
     fn entity(&mut self) -> Option<<Self::Bot as Bot>::Entity>;
 
     /// The name of the job's entity, as far as it is kept.

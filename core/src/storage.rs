@@ -58,10 +58,25 @@ pub trait Storage<B: Bot> {
 
 /// Makes a type that holds all memory of a collector inline, for one bot type.
 ///
-/// `jobs` is N, the jobs that it holds; `spare` (at least 1) is room for staging during a refresh, in each table.
-/// `intervals` counts the intervals of all jobs together, `links` the sensors that one entity can have, `runs` what
-/// runs at once, `cells` the outbox (48 bytes each), `element` the longest element of a list in bytes, `states` the keyed
-/// states of all jobs. A `spare` of 0 does not compile.
+/// | parameter | room for |
+/// | --- | --- |
+/// | `accounts` | accounts that are polled, and whose values wait |
+/// | `entities`, `credentials`, `sensors` | those that concern the bot, of all accounts together; 0 for a custom bot |
+/// | `links` | sensors of one entity |
+/// | `jobs` | jobs |
+/// | `spare` | staging during a refresh, in each table; at least 1, or it does not compile |
+/// | `intervals` | intervals of all jobs together |
+/// | `distinct_intervals` | different ones among them |
+/// | `runs` | runs at once |
+/// | `cells` | the outbox, in cells of 48 bytes: a value takes two if its path has up to 50 bytes |
+/// | `element` | the longest element of the backend's lists, in bytes |
+/// | `scratch` | the longest string with escapes, in bytes |
+/// | `listing` | a bot's own requests, in bytes: the longest entity listed or written; 0 if it makes none |
+/// | `states` | keyed states of all jobs; 0 if the bot keeps none |
+/// | `faults` | faults that are remembered, so that each is told once |
+/// | `events` | events that wait to be logged; further ones are counted |
+///
+/// What a configuration takes is the type's size: `size_of::<Memory>()`.
 ///
 /// ```
 /// # mod example { use grafolean_core::bot::*; use grafolean_core::jobs::Due;

@@ -71,9 +71,6 @@ use crate::clock::BootClock;
 /// Body limit of requests that don't name one, in bytes: 64 kB.
 pub const DEFAULT_BODY_LIMIT: u64 = 64 * 1024;
 
-/// Suggested body limit for the account's lists, in bytes: 1 GiB.
-pub const LIST_BODY_LIMIT: u64 = 1024 * 1024 * 1024;
-
 /// What to ask the backend. `Debug` shows neither the token nor the body.
 #[derive(Clone)]
 pub struct Request {

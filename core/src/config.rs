@@ -182,6 +182,8 @@ pub struct Config {
     singles_after: u64,
     singles_more: bool,
     consecutive_losses: u8,
+    /// Accounts of this refresh whose lists were answered by 403.
+    denied_accounts: u32,
     summary: RefreshSummary,
     started: Millis,
 }
@@ -221,6 +223,7 @@ impl Config {
             singles_after: 0,
             singles_more: false,
             consecutive_losses: 0,
+            denied_accounts: 0,
             summary: RefreshSummary {
                 requests: 0,
                 accounts: 0,
@@ -303,6 +306,7 @@ impl Config {
         self.deferred = 0;
         self.progressed = false;
         self.consecutive_losses = 0;
+        self.denied_accounts = 0;
         journal.begin();
         Table::new(&mut self.entities, mem.entities.reborrow()).begin();
         begin_details(&mut Table::new(&mut self.credentials, mem.credentials.reborrow()));
@@ -788,7 +792,7 @@ impl Config {
                 if let Some(record) = accounts.get_mut(self.account.0) {
                     record.done = true;
                 }
-                self.next_account(mem)
+                self.next_account(bot, mem)
             }
             Stage::Idle | Stage::MakeJobs | Stage::Commit => Step::Work,
         }
@@ -870,10 +874,10 @@ impl Config {
             };
         }
         self.account = (NONE, 0);
-        self.next_account(mem)
+        self.next_account(bot, mem)
     }
 
-    fn next_account<B: Bot, L>(&mut self, mem: &mut ConfigMem<'_, B, L>) -> Step {
+    fn next_account<B: Bot, L>(&mut self, bot: &B, mem: &mut ConfigMem<'_, B, L>) -> Step {
         let accounts = Table::new(&mut self.accounts, mem.accounts.reborrow());
         let from = self.account.0.wrapping_add(1);
         let next = (from..accounts.upper_index()).find(|i| accounts.is_live(*i));
@@ -887,6 +891,10 @@ impl Config {
                 self.singles_after = 0;
                 self.singles_more = false;
                 Step::Request
+            }
+            // Each was told; it is the bot that is not let in, as with a 403 for the list of accounts.
+            None if self.denied_accounts > 0 && self.denied_accounts == self.summary.accounts => {
+                self.fail(bot, mem, RefreshError::Status(403))
             }
             None => self.go_to_work(Stage::Commit),
         }
@@ -921,9 +929,10 @@ impl Config {
             return self.fail(bot, mem, error);
         }
         self.summary.failed_accounts += 1;
+        self.denied_accounts += u32::from(error == RefreshError::Status(403));
         let kind = FaultKind::AccountFailed(error);
         journal.fault(Fault::new(self.account.1, 0, (Kind::Account, 0), kind));
-        self.next_account(mem)
+        self.next_account(bot, mem)
     }
 
     fn fail<B: Bot, L>(&mut self, _bot: &B, mem: &mut ConfigMem<'_, B, L>, error: RefreshError) -> Step {

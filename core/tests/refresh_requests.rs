@@ -240,6 +240,31 @@ fn denied_access_is_tried_every_ten_minutes_or_at_the_refresh_interval_if_that_i
 }
 
 #[test]
+fn a_bot_that_is_denied_the_lists_of_every_account_is_denied_access_and_keeps_its_jobs() {
+    let mut world = World::small(2);
+    world.accounts.insert(8, world.accounts[&ACCOUNT].clone());
+    let mut sim = host(world);
+    sim.refresh().unwrap();
+    sim.faults();
+    let jobs = sim.keys();
+    assert_eq!(jobs.len(), 4);
+    for list in [Resource::Entities as fn(u64) -> Resource, Resource::Credentials, Resource::Sensors] {
+        sim.world.rule =
+            Some(Box::new(move |_, a| [list(ACCOUNT), list(8)].contains(&a.resource).then(|| status(403))));
+        assert_eq!(sim.refresh(), Err(RefreshError::Status(403)));
+        let first = sim.now;
+        assert_eq!(sim.refresh(), Err(RefreshError::Status(403)));
+        assert_eq!(sim.now.since(first), DENIED_RETRY_MS);
+        assert_eq!(sim.keys(), jobs);
+        // One that lets the bot in is reason enough to come back at the usual time.
+        sim.world.rule = Some(Box::new(move |_, a| (a.resource == list(8)).then(|| status(403))));
+        assert_eq!(sim.refresh_now().unwrap().failed_accounts, 1);
+        sim.world.rule = None;
+        assert_eq!(sim.refresh().unwrap().failed_accounts, 0);
+    }
+}
+
+#[test]
 fn a_backend_that_is_not_ready_is_asked_every_ten_seconds_and_nothing_else_is() {
     let mut world = World::small(1);
     for body in [

@@ -1,6 +1,7 @@
 //! A stand-in for the Grafolean backend: the bot side of its API over real HTTP, for tests, demos and authors of bots.
 //!
 //! ```
+//! # #[cfg(feature = "server")] {
 //! use std::time::Duration;
 //! use grafolean_stand_in::{Config, StandIn};
 //!
@@ -11,6 +12,7 @@
 //! let seen = stand_in.wait_for(Duration::from_millis(1), |s| s.value_count() >= 10);
 //! assert!(seen.is_err(), "no bot was started here");
 //! # let _ = (backend_url, token);
+//! # }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -18,20 +20,27 @@
 //! stored although the answer is a failure, connections that close without a word. [`Backend`] decides and [`StandIn`]
 //! waits: the first can be asked without any socket.
 //!
-//! A release build on two shared cores, which also ran the clients, stored 5000 requests of 10 values a second in memory, or 2000
+//! A release build on two shared cores, which also ran the clients, stored at least 5000 requests of 10 values a second in memory, or 2000
 //! of 100. Memory grows with the values unless they go to a file, and with the last [`LOG_CAPACITY`] requests.
 //!
 //! Not spoken: logins of persons, MQTT, aggregated readings, and everything else that only the web interface uses; where the real
 //! backend has something there, the answer is 501.
+//!
+//! # Features
+//! `server`, on by default, is everything that waits: [`StandIn`], the program, and values in a file. Without it the crate is
+//! [`Backend`] with its values in memory, which builds in a second or two: what `grafolean-test` asks in simulated time.
 #![forbid(unsafe_code)]
 
 mod backend;
 mod config;
+#[cfg(feature = "server")]
 mod connection;
 mod entities;
 mod json;
+#[cfg(feature = "server")]
 mod log;
 mod model;
+#[cfg(feature = "server")]
 mod server;
 mod store;
 mod values;
@@ -39,8 +48,10 @@ mod values;
 pub use backend::{Backend, ChangeError, ListKind, Reply, ReplyBody, Request};
 pub use config::{AccountConfig, Config, ConfigError, ConfigProblem};
 pub use json::{Json, JsonError, MAX_DEPTH, python_float};
+#[cfg(feature = "server")]
 pub use log::{Counters, Event, LOG_CAPACITY, RequestRecord};
 pub use model::{Account, Bot, Credential, Entity, EntityProtocol, EntitySensor, Permission, Sensor, Token};
+#[cfg(feature = "server")]
 pub use server::{
     Builder, EVENT_CAPACITY, FRONT_BODY_LIMIT, StandIn, StandInThread, StartError, TimedOut,
     UVICORN_KEEP_ALIVE,

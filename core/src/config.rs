@@ -115,6 +115,79 @@ enum Stage {
     Commit,
 }
 
+/// What a refresh does at present.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum RefreshPhase {
+    /// None is under way.
+    #[default]
+    Idle,
+    /// It asks whether the backend is ready.
+    Status,
+    /// It asks who this bot is.
+    Profile,
+    /// It reads the list of accounts.
+    Accounts,
+    /// It reads an account's entities.
+    Entities,
+    /// It reads a single entity, of a backend whose lists have no protocols.
+    SingleEntity,
+    /// It reads an account's credentials.
+    Credentials,
+    /// It reads an account's sensors.
+    Sensors,
+    /// All lists have been read: what they tell is taken over, and jobs are made of it.
+    Jobs,
+}
+
+impl fmt::Display for RefreshPhase {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            RefreshPhase::Idle => "idle",
+            RefreshPhase::Status => "status",
+            RefreshPhase::Profile => "profile",
+            RefreshPhase::Accounts => "accounts",
+            RefreshPhase::Entities => "entities",
+            RefreshPhase::SingleEntity => "single entity",
+            RefreshPhase::Credentials => "credentials",
+            RefreshPhase::Sensors => "sensors",
+            RefreshPhase::Jobs => "jobs",
+        })
+    }
+}
+
+/// How far the refresh under way has got, or the last one had at its end: for displays and metrics.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub struct RefreshProgress {
+    /// What it does.
+    pub phase: RefreshPhase,
+    /// The account that is being read.
+    pub account: Option<u64>,
+    /// Which one that is, from 1; 0 if none has been read yet.
+    pub account_number: u32,
+    /// How many accounts there are to read, once their list has been read.
+    pub accounts: Option<u32>,
+    /// Elements of lists of entities read so far, of all accounts, those that concern other bots included. A list that
+    /// is read again counts again.
+    pub entities: u32,
+    /// Elements of lists of credentials read so far.
+    pub credentials: u32,
+    /// Elements of lists of sensors read so far.
+    pub sensors: u32,
+    /// Requests that have ended, well or not.
+    pub requests_done: u32,
+    /// Requests that it takes as far as can be told, those done included: `1 + 3·A` for A accounts, and what was asked
+    /// before. `None` until the number of accounts is known. Accounts that fail make it fewer, old backends more.
+    pub requests_expected: Option<u32>,
+    /// When it began; `None` if there was none yet.
+    pub began: Option<Millis>,
+    /// When the next one begins; `None` while one is under way, and if there will be none.
+    pub next: Option<Millis>,
+}
+
 /// Why [`Config::push`] stopped before the end of the bytes, or [`Config::work`] before it was done.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Stop {
@@ -163,6 +236,10 @@ pub struct Config {
     /// The account of a custom bot.
     own_account: Option<u64>,
     seen_accounts: u32,
+    /// Accounts to be read, once known.
+    account_count: Option<u32>,
+    /// Elements read of entities, credentials, sensors.
+    read: [u32; 3],
     framer: Framer,
     pending: Option<Frame>,
     /// Kinds of tables that can't grow.
@@ -210,6 +287,8 @@ impl Config {
             ready: false,
             own_account: None,
             seen_accounts: 0,
+            account_count: None,
+            read: [0; 3],
             framer: Framer::document(),
             pending: None,
             fixed: 0,
@@ -255,6 +334,53 @@ impl Config {
     #[must_use]
     pub const fn summary(&self) -> &RefreshSummary {
         &self.summary
+    }
+
+    /// How far it has got; `sent`: the request of [`Config::resource`] is under way. O(1).
+    #[must_use]
+    pub fn progress(&self, sent: bool) -> RefreshProgress {
+        let phase = match self.stage {
+            Stage::Idle => RefreshPhase::Idle,
+            Stage::Status => RefreshPhase::Status,
+            Stage::Profile => RefreshPhase::Profile,
+            Stage::Accounts => RefreshPhase::Accounts,
+            Stage::Entities => RefreshPhase::Entities,
+            Stage::Single => RefreshPhase::SingleEntity,
+            Stage::Credentials => RefreshPhase::Credentials,
+            Stage::Sensors => RefreshPhase::Sensors,
+            Stage::MakeJobs | Stage::Commit => RefreshPhase::Jobs,
+        };
+        // Of the account that is being read, the request at hand included.
+        let singles = self.singles.len() as u32 + u32::from(self.singles_more);
+        let rest = match self.stage {
+            Stage::Entities => 3 + singles,
+            Stage::Single => 2 + singles,
+            Stage::Credentials => 2,
+            Stage::Sensors => 1,
+            _ => 0,
+        };
+        let number = self.summary.accounts;
+        let done = self.summary.requests - u32::from(sent && self.summary.requests > 0);
+        let expected = |rest: u32| done.saturating_add(rest);
+        RefreshProgress {
+            phase,
+            account: (rest > 0).then_some(self.account.1),
+            account_number: number,
+            accounts: self.account_count,
+            entities: self.read[0],
+            credentials: self.read[1],
+            sensors: self.read[2],
+            requests_done: done,
+            requests_expected: match (self.stage, self.account_count) {
+                (Stage::Idle | Stage::MakeJobs | Stage::Commit, _) => Some(done),
+                (_, Some(all)) if rest > 0 => {
+                    Some(expected(rest.saturating_add(all.saturating_sub(number).saturating_mul(3))))
+                }
+                _ => None,
+            },
+            began: None,
+            next: None,
+        }
     }
 
     /// Whether the last refresh has changed anything, so that what it deferred may fit now.
@@ -307,6 +433,8 @@ impl Config {
         self.progressed = false;
         self.consecutive_losses = 0;
         self.denied_accounts = 0;
+        self.account_count = None;
+        self.read = [0; 3];
         journal.begin();
         Table::new(&mut self.entities, mem.entities.reborrow()).begin();
         begin_details(&mut Table::new(&mut self.credentials, mem.credentials.reborrow()));
@@ -397,6 +525,15 @@ impl Config {
                     return (taken, Some(stop));
                 }
                 self.summary.elements = self.summary.elements.saturating_add(1);
+                let read = match self.stage {
+                    Stage::Entities | Stage::Single => Some(0),
+                    Stage::Credentials => Some(1),
+                    Stage::Sensors => Some(2),
+                    _ => None,
+                };
+                if let Some(read) = read.and_then(|list: usize| self.read.get_mut(list)) {
+                    *read = read.saturating_add(1);
+                }
                 self.pending = None;
             }
             let rest = bytes.get(taken..).unwrap_or_default();
@@ -874,6 +1011,7 @@ impl Config {
             };
         }
         self.account = (NONE, 0);
+        self.account_count = Some(accounts.len() as u32);
         self.next_account(bot, mem)
     }
 

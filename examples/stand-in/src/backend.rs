@@ -16,15 +16,14 @@
 //! speak although the real backend does is answered by status 501.
 
 use core::fmt;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::path::Path;
 
 use bytes::Bytes;
 
-use crate::json::{Json, JsonError, write_json_str};
-use crate::model::{
-    Account, Bot, Credential, Entity, EntityProtocol, Permission, Sensor, Token, is_uuid, write_optional,
-};
+use crate::json::{Json, write_json_str};
+use crate::model::{Account, Bot, Credential, Entity, EntityProtocol, Sensor, Token};
+use crate::persons::House;
 use crate::store::{Store, StoreError, StoredValue};
 
 /// One of the lists of an account that a bot reads.
@@ -54,6 +53,10 @@ pub struct Request {
     pub authorization: Option<Vec<u8>>,
     /// The `Content-Type` header.
     pub content_type: Option<String>,
+    /// The `Origin` header.
+    pub origin: Option<String>,
+    /// The `Access-Control-Request-Method` header.
+    pub access_control_request_method: Option<String>,
     /// The body.
     pub body: Bytes,
 }
@@ -75,11 +78,11 @@ impl Request {
         }
     }
 
-    fn path(&self) -> &str {
+    pub(crate) fn path(&self) -> &str {
         self.target.split_once('?').map_or(&self.target, |(path, _)| path)
     }
 
-    fn query(&self) -> &str {
+    pub(crate) fn query(&self) -> &str {
         self.target.split_once('?').map_or("", |(_, query)| query)
     }
 }
@@ -248,7 +251,7 @@ pub(crate) struct AccountState {
     pub(crate) credentials: BTreeMap<i32, Credential>,
     pub(crate) sensors: BTreeMap<i32, Sensor>,
     pub(crate) entities: BTreeMap<i32, Entity>,
-    raw_lists: Vec<(ListKind, Bytes)>,
+    pub(crate) raw_lists: Vec<(ListKind, Bytes)>,
 }
 
 /// Everything the stand-in knows.
@@ -256,7 +259,10 @@ pub struct Backend {
     pub(crate) accounts: BTreeMap<i32, AccountState>,
     pub(crate) bots: Vec<Bot>,
     pub(crate) store: Store,
+    pub(crate) house: House,
     ids: u64,
+    planned_ids: VecDeque<i32>,
+    planned_tokens: VecDeque<Token>,
 }
 
 impl fmt::Debug for Backend {
@@ -275,7 +281,7 @@ impl Backend {
     /// # Errors
     /// [`StoreError::Access`] if SQLite has no memory.
     pub fn in_memory(seed: u64) -> Result<Self, StoreError> {
-        Ok(Self { accounts: BTreeMap::new(), bots: Vec::new(), store: Store::in_memory()?, ids: seed })
+        Ok(Self::with_store(seed, Store::in_memory()?))
     }
 
     /// An empty backend whose values lie in a file, which is made if there is none. Only values and their paths are kept there.
@@ -283,11 +289,30 @@ impl Backend {
     /// # Errors
     /// [`StoreError::Open`] if the file cannot be used.
     pub fn with_file(seed: u64, file: &Path) -> Result<Self, StoreError> {
-        Ok(Self { accounts: BTreeMap::new(), bots: Vec::new(), store: Store::file(file)?, ids: seed })
+        Ok(Self::with_store(seed, Store::file(file)?))
+    }
+
+    fn with_store(seed: u64, store: Store) -> Self {
+        Self {
+            accounts: BTreeMap::new(),
+            bots: Vec::new(),
+            store,
+            house: House::default(),
+            ids: seed,
+            planned_ids: VecDeque::new(),
+            planned_tokens: VecDeque::new(),
+        }
+    }
+
+    /// The ids and tokens that it chooses next, in place of random ones; those that are taken or not positive are passed over.
+    /// Replaces what was planned before. For those who replay what a real backend once chose.
+    pub fn plan(&mut self, ids: impl IntoIterator<Item = i32>, tokens: impl IntoIterator<Item = Token>) {
+        self.planned_ids = ids.into_iter().collect();
+        self.planned_tokens = tokens.into_iter().collect();
     }
 
     /// Next 64 random bits (SplitMix64 of Steele, Lea and Flood, 2014).
-    fn random(&mut self) -> u64 {
+    pub(crate) fn random(&mut self) -> u64 {
         self.ids = self.ids.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut z = self.ids;
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -298,9 +323,13 @@ impl Backend {
     /// A positive int4 that nothing has yet.
     pub(crate) fn new_id(&mut self) -> i32 {
         loop {
-            let id = i32::try_from(self.random() >> 33).unwrap_or(0);
+            let id = match self.planned_ids.pop_front() {
+                Some(id) => id,
+                None => i32::try_from(self.random() >> 33).unwrap_or(0),
+            };
             let taken = self.accounts.contains_key(&id)
                 || self.bots.iter().any(|b| b.id == id)
+                || self.house.admin.as_ref().is_some_and(|a| a.id == id)
                 || self.accounts.values().any(|a| {
                     a.credentials.contains_key(&id)
                         || a.sensors.contains_key(&id)
@@ -312,7 +341,12 @@ impl Backend {
         }
     }
 
-    fn new_token(&mut self) -> Token {
+    pub(crate) fn new_token(&mut self) -> Token {
+        while let Some(token) = self.planned_tokens.pop_front() {
+            if self.bot_of(&token).is_none() {
+                return token;
+            }
+        }
         loop {
             let (high, low) = (self.random(), self.random());
             let uuid = format!(
@@ -724,238 +758,6 @@ impl Backend {
         }
         (out, who)
     }
-
-    // Answers
-
-    /// Answers a request at a Unix time in microseconds.
-    pub fn answer(&mut self, request: &Request, now_us: i64) -> Reply {
-        let result = self.route(request, now_us);
-        match result {
-            Ok(reply) => reply,
-            Err(Failure::Refused(reply)) => reply,
-            Err(Failure::Store(error)) => {
-                tracing::error!(%error, "the stand-in itself failed");
-                Reply::internal_error()
-            }
-        }
-    }
-
-    fn route(&mut self, request: &Request, now_us: i64) -> Result<Reply, Failure> {
-        let path = percent_decode(request.path(), false);
-        if path == "/api/status/info" && !request.absolute_form {
-            return Ok(if request.method == "GET" { status_info() } else { method_not_allowed() });
-        }
-        let bot = self.log_in(request, now_us)?;
-
-        // Permissions come before routing: what a bot may not see is 403 whether or not it is there.
-        let method = match request.method.to_ascii_uppercase().as_str() {
-            "GET" | "HEAD" => "GET",
-            "POST" => "POST",
-            "PUT" => "PUT",
-            "DELETE" => "DELETE",
-            _ => return Err(could_not_validate()),
-        };
-        let resource = match path.strip_prefix("/api/") {
-            Some(rest) if !request.absolute_form => rest.trim_end_matches('/'),
-            _ => return Err(forbidden()),
-        };
-        let open =
-            method == "GET" && matches!(resource, "profile" | "profile/permissions" | "accounts" | "bots");
-        let permissions = bot.permissions.as_deref().unwrap_or_default();
-        if !open && !permissions.iter().any(|p| p.allows(method, resource)) {
-            return Err(forbidden());
-        }
-        if path.ends_with("//") {
-            return Ok(redirect(request));
-        }
-
-        let labels: Vec<&str> = path.strip_prefix("/api/").unwrap_or("").split('/').collect();
-        // One slash at the end is optional.
-        let labels = match labels.split_last() {
-            Some((&"", rest)) => rest,
-            _ => &labels,
-        };
-        // HEAD and lower-case methods pass the permissions and fail here.
-        let method = request.method.as_str();
-        match (labels, method) {
-            (["profile"], "GET") => Ok(Reply::json(200, profile(&bot)?)),
-            (["profile", "permissions"], "GET") => Ok(Reply::json(200, permission_list(permissions))),
-            (["accounts"], "GET") => Ok(self.account_list(permissions)),
-            (["bots"], "GET") => Ok(self.bot_list(None)),
-            (["accounts", account], "GET") => {
-                let [id] = ids([("account_id", account)])?;
-                let account = self.accounts.get(&id).ok_or_else(|| not_found("No such account"))?;
-                let mut body = format!("{{\"id\":{id},\"name\":");
-                write_json_str(&account.name, &mut body);
-                body.push('}');
-                Ok(Reply::json(200, body))
-            }
-            (["accounts", account, "entities"], "GET") => {
-                let [account] = ids([("account_id", account)])?;
-                self.list(account, ListKind::Entities)
-            }
-            (["accounts", account, "credentials"], "GET") => {
-                let [account] = ids([("account_id", account)])?;
-                self.list(account, ListKind::Credentials)
-            }
-            (["accounts", account, "sensors"], "GET") => {
-                let [account] = ids([("account_id", account)])?;
-                self.list(account, ListKind::Sensors)
-            }
-            (["accounts", account, "entities"], "POST") => {
-                let [account] = ids([("account_id", account)])?;
-                self.post_entity(account, request)
-            }
-            (["accounts", account, "entities", entity], _) if ["GET", "PUT", "DELETE"].contains(&method) => {
-                let [account, id] = ids([("account_id", account), ("entity_id", entity)])?;
-                let known = self.accounts.get(&account).and_then(|a| a.entities.get(&id));
-                match (known, method) {
-                    (_, "PUT") => self.put_entity(account, id, request),
-                    (None, _) => Err(not_found("No such entity")),
-                    (Some(entity), "GET") => item(|out| entity.write(out)),
-                    (Some(_), _) => {
-                        self.remove_entity(account, id).map_err(|_| not_found("No such entity"))?;
-                        Ok(Reply::no_content())
-                    }
-                }
-            }
-            (["accounts", account, "credentials", credential], "GET") => {
-                let [account, id] = ids([("account_id", account), ("credential_id", credential)])?;
-                let known = self.accounts.get(&account).and_then(|a| a.credentials.get(&id));
-                known.ok_or_else(|| not_found("No such credential")).and_then(|c| item(|out| c.write(out)))
-            }
-            (["accounts", account, "sensors", sensor], "GET") => {
-                let [account, id] = ids([("account_id", account), ("sensor_id", sensor)])?;
-                let known = self.accounts.get(&account).and_then(|a| a.sensors.get(&id));
-                known.ok_or_else(|| not_found("No such sensor")).and_then(|s| item(|out| s.write(out)))
-            }
-            (["accounts", account, "bots"], "GET") => {
-                let [account] = ids([("account_id", account)])?;
-                Ok(self.bot_list(Some(account)))
-            }
-            (["accounts", account, "values"], "POST") => {
-                let [account] = ids([("account_id", account)])?;
-                self.post_values(account, request, request.query(), now_us)
-            }
-            (["accounts", account, "values"], "PUT") => {
-                let [account] = ids([("account_id", account)])?;
-                self.put_values(account, request)
-            }
-            (["accounts", account, "values", path], "GET") => {
-                let [account] = ids([("account_id", account)])?;
-                self.get_values(account, path, request.query())
-            }
-            // The real backend does something here which is no business of bots.
-            (["accounts", _, "bots" | "paths" | "getvalues" | "dashboards", ..], _)
-            | (["accounts", _, "credentials" | "sensors"], "POST")
-            | (["accounts", _, "credentials" | "sensors", _], "PUT" | "DELETE")
-            | (["accounts", _] | ["profile"], "PUT" | "POST" | "DELETE") => {
-                Ok(Reply::detail(501, &format!("The stand-in does not speak {} here", request.method)))
-            }
-            (
-                ["profile"]
-                | ["profile", "permissions"]
-                | ["accounts"]
-                | ["bots"]
-                | ["accounts", _]
-                | ["accounts", _, "entities" | "credentials" | "sensors" | "values"]
-                | ["accounts", _, "entities" | "credentials" | "sensors" | "values", _],
-                _,
-            ) => Ok(method_not_allowed()),
-            _ => Err(not_found("Not Found")),
-        }
-    }
-
-    /// Who asks; notes the time of the login at most every ten seconds.
-    fn log_in(&mut self, request: &Request, now_us: i64) -> Result<Bot, Failure> {
-        let denied = || Failure::Refused(Reply::bare_text(401, "Access denied"));
-        if let Some(authorization) = &request.authorization {
-            // Whatever the header says, the query is then not looked at; its own logins are for persons.
-            let bearer = authorization.strip_prefix(b"Bearer ").unwrap_or_default();
-            let mut parts = bearer.splitn(2, |b| *b == b':');
-            let key = parts.next().unwrap_or_default();
-            let number = !key.is_empty() && key.iter().all(u8::is_ascii_digit);
-            return Err(if parts.next().is_some() && !number { could_not_validate() } else { denied() });
-        }
-        let token = query_value(request.query(), "b").ok_or_else(denied)?;
-        if let Some(token) = token.strip_suffix('\n')
-            && is_uuid(token)
-        {
-            return Err(could_not_validate());
-        }
-        let token = Token::new(&token).ok_or_else(denied)?;
-        let bot = self.bots.iter_mut().find(|b| b.token.as_ref() == Some(&token)).ok_or_else(denied)?;
-        let now_s = now_us.saturating_add(500_000).div_euclid(1_000_000);
-        if bot.last_login_s.is_none_or(|last| now_s - last >= 10) {
-            bot.last_login_s = Some(now_s);
-        }
-        Ok(bot.clone())
-    }
-
-    fn account_list(&self, permissions: &[Permission]) -> Reply {
-        let mut visible: Vec<(&str, i32)> = self
-            .accounts
-            .iter()
-            .filter(|(id, _)| permissions.iter().any(|p| p.names_account(**id)))
-            .map(|(id, a)| (a.name.as_str(), *id))
-            .collect();
-        visible.sort_unstable();
-        let mut body = String::from("{\"list\":[");
-        for (i, (name, id)) in visible.into_iter().enumerate() {
-            if i > 0 {
-                body.push(',');
-            }
-            body.push_str(&format!("{{\"id\":{id},\"name\":"));
-            write_json_str(name, &mut body);
-            body.push('}');
-        }
-        body.push_str("]}");
-        Reply::json(200, body)
-    }
-
-    /// The newest bot comes first.
-    fn bot_list(&self, account: Option<i32>) -> Reply {
-        let mut body = String::from("{\"list\":[");
-        for (i, bot) in self.bots.iter().rev().filter(|b| b.tied_to_account == account).enumerate() {
-            if i > 0 {
-                body.push(',');
-            }
-            write_bot(bot, &mut body);
-            write_bot_times(bot, &mut body);
-        }
-        body.push_str("]}");
-        Reply::json(200, body)
-    }
-
-    fn list(&self, account: i32, kind: ListKind) -> Result<Reply, Failure> {
-        let Some(state) = self.accounts.get(&account) else {
-            return Ok(Reply::json(200, "{\"list\":[]}"));
-        };
-        if let Some((_, raw)) = state.raw_lists.iter().find(|(k, _)| *k == kind) {
-            return Ok(Reply::json(200, raw.clone()));
-        }
-        fn write_all<T>(
-            items: impl Iterator<Item = T>,
-            write: impl Fn(&T, &mut String) -> Result<(), JsonError>,
-        ) -> Result<Reply, Failure> {
-            item(|out| {
-                out.push_str("{\"list\":[");
-                for (i, one) in items.enumerate() {
-                    if i > 0 {
-                        out.push(',');
-                    }
-                    write(&one, out)?;
-                }
-                out.push_str("]}");
-                Ok(())
-            })
-        }
-        match kind {
-            ListKind::Entities => write_all(state.entities.values(), |e, out| e.write(out)),
-            ListKind::Credentials => write_all(state.credentials.values(), |c, out| c.write(out)),
-            ListKind::Sensors => write_all(state.sensors.values(), |s, out| s.write(out)),
-        }
-    }
 }
 
 struct EntitySensorId(i32);
@@ -980,128 +782,14 @@ pub(crate) fn not_found(detail: &str) -> Failure {
     Failure::Refused(Reply::detail(404, detail))
 }
 
-fn forbidden() -> Failure {
-    Failure::Refused(Reply::bare_text(403, "Access to resource denied, insufficient permissions"))
+/// The 500 of a database that refuses, or of something that was not foreseen.
+pub(crate) fn internal() -> Failure {
+    Failure::Refused(Reply::internal_error())
 }
 
-/// This 500 comes from before the application; the connection stays open.
-fn could_not_validate() -> Failure {
-    Failure::Refused(Reply::bare_text(500, "Could not validate access"))
-}
-
-fn method_not_allowed() -> Reply {
-    Reply::detail(405, "Method Not Allowed")
-}
-
-fn status_info() -> Reply {
-    let mut reply = Reply::json(
-        200,
-        "{\"alive\":true,\"db_migration_needed\":false,\"db_version\":30,\"user_exists\":true,\"cors_domains\":[],\
-         \"mqtt_ws_hostname\":\"127.0.0.1\",\"mqtt_ws_port\":\"\",\"enable_signup\":false}",
-    );
-    reply.headers.push(("access-control-allow-origin", "*".to_owned()));
-    reply
-}
-
-/// Two slashes at the end; the new address repeats the query and with it the token.
-fn redirect(request: &Request) -> Reply {
-    let host = request.host.as_deref().unwrap_or("127.0.0.1");
-    let query = request.query();
-    let mark = if query.is_empty() { "" } else { "?" };
-    let location = format!("http://{host}{}{mark}{query}", request.path().trim_end_matches('/'));
-    Reply {
-        status: 307,
-        headers: vec![("location", location)],
-        body: ReplyBody::EmptyChunked,
-        hang_up: false,
-        stored: Vec::new(),
-    }
-}
-
-fn item(write: impl FnOnce(&mut String) -> Result<(), JsonError>) -> Result<Reply, Failure> {
-    let mut body = String::new();
-    write(&mut body).map_err(|_| Failure::Refused(Reply::internal_error()))?;
-    Ok(Reply::json(200, body))
-}
-
-/// Numbers in the path; every one that is none is named. Those beyond int4 exist nowhere, as id 0 does not.
-fn ids<const N: usize>(wanted: [(&str, &str); N]) -> Result<[i32; N], Failure> {
-    let mut wrong = Vec::new();
-    let ids = wanted.map(|(name, text)| {
-        let digits = text.trim().trim_start_matches(['+', '-']);
-        if digits.is_empty() || digits.len() + 1 < text.trim().len() || !digits.bytes().all(|b| b.is_ascii_digit()) {
-            wrong.push(format!(
-                "{{\"loc\":[\"path\",\"{name}\"],\"msg\":\"value is not a valid integer\",\"type\":\"type_error.integer\"}}"
-            ));
-        }
-        text.trim().parse().unwrap_or(0)
-    });
-    if wrong.is_empty() {
-        Ok(ids)
-    } else {
-        Err(Failure::Refused(Reply::json(422, format!("{{\"detail\":[{}]}}", wrong.join(",")))))
-    }
-}
-
-fn write_bot(bot: &Bot, out: &mut String) {
-    out.push_str(&format!("{{\"id\":{},\"name\":", bot.id));
-    write_json_str(&bot.name, out);
-    out.push_str(",\"protocol\":");
-    match &bot.protocol {
-        Some(protocol) => write_json_str(protocol, out),
-        None => out.push_str("null"),
-    }
-    out.push_str(",\"tied_to_account\":");
-    write_optional(bot.tied_to_account, out);
-}
-
-fn write_bot_times(bot: &Bot, out: &mut String) {
-    out.push_str(&format!(",\"insert_time\":{},\"last_login\":", bot.insert_time_s));
-    write_optional(bot.last_login_s, out);
-    out.push('}');
-}
-
-fn profile(bot: &Bot) -> Result<String, Failure> {
-    let mut body = format!("{{\"user_id\":{},\"user_type\":\"bot\",\"record\":", bot.id);
-    write_bot(bot, &mut body);
-    body.push_str(",\"config\":");
-    bot.config.write_compact(&mut body).map_err(|_| Failure::Refused(Reply::internal_error()))?;
-    write_bot_times(bot, &mut body);
-    body.push('}');
-    Ok(body)
-}
-
-fn permission_list(permissions: &[Permission]) -> String {
-    let mut sorted: Vec<&Permission> = permissions.iter().collect();
-    sorted.sort_by(|a, b| a.resource_prefix.cmp(&b.resource_prefix));
-    let mut body = String::from("{\"list\":[");
-    for (i, permission) in sorted.into_iter().enumerate() {
-        if i > 0 {
-            body.push(',');
-        }
-        body.push_str(&format!("{{\"id\":{},\"resource_prefix\":", permission.id));
-        match &permission.resource_prefix {
-            Some(prefix) => write_json_str(prefix, &mut body),
-            None => body.push_str("null"),
-        }
-        body.push_str(",\"methods\":");
-        match &permission.methods {
-            Some(methods) => {
-                body.push('[');
-                for (i, method) in methods.iter().enumerate() {
-                    if i > 0 {
-                        body.push(',');
-                    }
-                    write_json_str(method, &mut body);
-                }
-                body.push(']');
-            }
-            None => body.push_str("null"),
-        }
-        body.push('}');
-    }
-    body.push_str("]}");
-    body
+/// Unix microseconds to whole seconds, as the database rounds.
+pub(crate) const fn rounded_s(now_us: i64) -> i64 {
+    now_us.saturating_add(500_000).div_euclid(1_000_000)
 }
 
 /// The last value of a key in a query; none if the key is not there.

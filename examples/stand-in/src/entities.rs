@@ -3,9 +3,10 @@
 //! The backend writes an entity row by row. A request that the database refuses in the middle is answered by 500 and leaves the
 //! entity with what was written so far.
 
-use crate::backend::{Backend, Failure, Reply, Request, not_found};
+use crate::backend::{Backend, Failure, Reply, Request, internal, not_found};
 use crate::json::Json;
 use crate::model::{Entity, EntityProtocol, EntitySensor};
+use crate::schema::{Type, check_required, check_type, unexpected};
 
 /// What a checked body asks for; ids may still be of no database.
 struct Wanted {
@@ -139,10 +140,6 @@ impl Backend {
     }
 }
 
-fn internal() -> Failure {
-    Failure::Refused(Reply::internal_error())
-}
-
 fn list(value: &Json) -> &[Json] {
     match value {
         Json::List(items) => items,
@@ -161,7 +158,7 @@ fn id_of(value: &Json) -> Option<i32> {
 }
 
 /// Seconds or null; none if the database refuses it.
-fn interval(value: &Json) -> Option<Option<i32>> {
+pub(crate) fn interval(value: &Json) -> Option<Option<i32>> {
     match value {
         Json::Null => Some(None),
         Json::Int(digits) => digits.parse().ok().map(Some),
@@ -178,56 +175,12 @@ fn rounded_int4(x: f64) -> Option<i32> {
 }
 
 /// The database takes no NaN and no infinity in details.
-fn has_no_number(value: &Json) -> bool {
+pub(crate) fn has_no_number(value: &Json) -> bool {
     match value {
         Json::Float(x) => !x.is_finite(),
         Json::List(items) => items.iter().any(has_no_number),
         Json::Object(entries) => entries.iter().any(|(_, v)| has_no_number(v)),
         _ => false,
-    }
-}
-
-/// A type of JSON Schema with its name in refusals.
-#[derive(Clone, Copy)]
-enum Type {
-    String,
-    Number,
-    Object,
-    List,
-    Null,
-}
-
-fn check_type(value: &Json, types: &[Type]) -> Result<(), String> {
-    let fits = types.iter().any(|t| {
-        matches!(
-            (t, value),
-            (Type::String, Json::Str(_) | Json::LoneSurrogate(_))
-                | (Type::Number, Json::Int(_) | Json::Float(_))
-                | (Type::Object, Json::Object(_))
-                | (Type::List, Json::List(_))
-                | (Type::Null, Json::Null)
-        )
-    });
-    if fits {
-        return Ok(());
-    }
-    let names: Vec<&str> = types
-        .iter()
-        .map(|t| match t {
-            Type::String => "'string'",
-            Type::Number => "'number'",
-            Type::Object => "'object'",
-            Type::List => "'array'",
-            Type::Null => "'null'",
-        })
-        .collect();
-    Err(format!("{} is not of type {}", value.python_repr(), names.join(", ")))
-}
-
-fn check_required(value: &Json, keys: &[&str]) -> Result<(), String> {
-    match keys.iter().find(|key| value.get(key).is_none()) {
-        Some(key) => Err(format!("'{key}' is a required property")),
-        None => Ok(()),
     }
 }
 
@@ -246,7 +199,7 @@ fn check_schema(body: &Json) -> Result<(), String> {
                     check_protocol(protocol)?;
                 }
             }
-            _ => return Err(format!("Additional properties are not allowed ('{key}' was unexpected)")),
+            _ => return Err(unexpected(key)),
         }
     }
     check_required(body, &["name", "entity_type", "details"])

@@ -40,6 +40,9 @@ mod json;
 #[cfg(feature = "server")]
 mod log;
 mod model;
+mod persons;
+mod routes;
+mod schema;
 #[cfg(feature = "server")]
 mod server;
 mod store;
@@ -56,5 +59,6 @@ pub use server::{
     Builder, EVENT_CAPACITY, FRONT_BODY_LIMIT, StandIn, StandInThread, StartError, TimedOut,
     UVICORN_KEEP_ALIVE,
 };
+pub use persons::{Admin, NewAccount, Readiness};
 pub use store::{StoreError, StoredValue};
 pub use values::PAGE;

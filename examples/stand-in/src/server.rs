@@ -756,6 +756,8 @@ async fn exchange(
                 host,
                 authorization: head.headers.get(header::AUTHORIZATION).map(|v| v.as_bytes().to_vec()),
                 content_type: text(header::CONTENT_TYPE),
+                origin: text(header::ORIGIN),
+                access_control_request_method: text(header::ACCESS_CONTROL_REQUEST_METHOD),
                 body,
             };
             let (answer, answered) = oneshot::channel();

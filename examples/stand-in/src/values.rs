@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::backend::{Backend, Failure, Reply, Request, query_value};
+use crate::backend::{Backend, Failure, Reply, Request, internal, query_value};
 use crate::json::{Json, python_float, write_json_str};
 use crate::store::{PathId, StoredValue};
 
@@ -118,37 +118,53 @@ impl Backend {
         Ok(self.store.ensure_paths(account, &paths)?)
     }
 
-    pub(crate) fn get_values(&mut self, account: i32, path: &str, query: &str) -> Result<Reply, Failure> {
-        let limit = |key| match query_value(query, key) {
-            None => Ok(None),
-            Some(text) => text.parse::<f64>().map(|s| Some(to_us(s))).map_err(|_| internal()),
-        };
-        let from_us = limit("t0")?.unwrap_or(i64::MIN);
-        let to_us = limit("t1")?.unwrap_or(i64::MAX);
-        let id = self.store.path(account, path).ok_or_else(internal)?;
-        let values = self.store.read(id, from_us, to_us)?;
+    pub(crate) fn get_values(&self, account: i32, path: &str, query: &str) -> Result<Reply, Failure> {
+        let limit = |key| query_value(query, key).map(|text| query_limit(&text)).transpose();
+        self.read_values(account, &[path], limit("t0")?, limit("t1")?)
+    }
+
+    /// The values of some paths between two times in microseconds, both included.
+    pub(crate) fn read_values(
+        &self,
+        account: i32,
+        paths: &[&str],
+        from_us: Option<i64>,
+        to_us: Option<i64>,
+    ) -> Result<Reply, Failure> {
         let mut body = String::from("{\"paths\":{");
-        write_json_str(path, &mut body);
-        body.push_str(":{\"next_data_point\":null,\"data\":[");
-        for (i, (time_us, value)) in values.into_iter().enumerate() {
-            if !value.is_finite() {
-                return Err(internal());
+        for (i, path) in paths.iter().enumerate() {
+            if paths.iter().take(i).any(|before| before == path) {
+                continue;
             }
             if i > 0 {
                 body.push(',');
             }
-            // Exact to the microsecond for more than 200 years around 1970.
-            #[allow(clippy::cast_precision_loss)]
-            let time_s = time_us as f64 / 1e6;
-            body.push_str(&format!("{{\"t\":{},\"v\":{}}}", python_float(time_s), python_float(value)));
+            write_json_str(path, &mut body);
+            body.push_str(":{\"next_data_point\":null,\"data\":[");
+            let id = self.store.path(account, path).ok_or_else(internal)?;
+            let values = self.store.read(id, from_us.unwrap_or(i64::MIN), to_us.unwrap_or(i64::MAX))?;
+            for (i, (time_us, value)) in values.into_iter().enumerate() {
+                if !value.is_finite() {
+                    return Err(internal());
+                }
+                if i > 0 {
+                    body.push(',');
+                }
+                // Exact to the microsecond for more than 200 years around 1970.
+                #[allow(clippy::cast_precision_loss)]
+                let time_s = time_us as f64 / 1e6;
+                body.push_str(&format!("{{\"t\":{},\"v\":{}}}", python_float(time_s), python_float(value)));
+            }
+            body.push_str("]}");
         }
-        body.push_str("]}}}");
+        body.push_str("}}");
         Ok(Reply::json(200, body))
     }
 }
 
-fn internal() -> Failure {
-    Failure::Refused(Reply::internal_error())
+/// A limit of a reading, Unix seconds as text, in microseconds.
+pub(crate) fn query_limit(text: &str) -> Result<i64, Failure> {
+    text.parse::<f64>().map(to_us).map_err(|_| internal())
 }
 
 fn objects(body: &Json) -> Result<Vec<&Json>, Failure> {

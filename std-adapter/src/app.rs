@@ -6,9 +6,11 @@
 //! # type Sensor = Anything; type Job = (); type Error = &'static str; fn protocol(&self) -> Option<&str> { None }
 //! # async fn perform<C: Context<Bot = Self>>(&self, _: &(), _: &Due, _: &mut C) -> Result<(), &'static str> { Ok(()) } }
 //! fn main() -> std::process::ExitCode {
-//!     grafolean_std::app::main("my-bot", env!("CARGO_PKG_VERSION"), |_settings| Ok(MyBot))
+//!     grafolean_std::app::main("my-bot", env!("CARGO_PKG_VERSION"), |_start| Ok(MyBot))
 //! }
 //! ```
+//!
+//! A bot with settings of its own names them for `--help` with [`Program`].
 
 use core::future::Future;
 use std::error::Error;
@@ -44,7 +46,7 @@ Settings come from the environment, or from a file .env:
   GRAFOLEAN_VALUES_METHOD put (with times) or post
   GRAFOLEAN_STOP_SECONDS from SIGTERM or Ctrl-C to the end, at most (9); a second signal ends at once
   RUST_LOG               log filter (info)
-
+OWN
 Exit codes: 0 all values were delivered; 1 a fault; 2 bad arguments or settings; 3 stopped while values were still
 waiting for the backend, which are lost; 130 a second signal.
 ";
@@ -55,7 +57,81 @@ enum Command {
     Print(String),
 }
 
-fn command(name: &str, version: &str, mut args: impl Iterator<Item = String>) -> Result<Command, String> {
+/// What a bot is made for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Purpose {
+    /// It is to run.
+    Run,
+    /// Only its jobs are wanted, for the dry run: none will be performed, so what performing needs may be missing.
+    Plan,
+}
+
+/// What a bot is made of.
+#[derive(Clone, Copy, Debug)]
+#[non_exhaustive]
+pub struct Start<'a> {
+    /// The settings; a bot's own ones are read with [`Settings::own`].
+    pub settings: &'a Settings,
+    /// What for.
+    pub purpose: Purpose,
+}
+
+/// A bot's program: its name, and settings of its own.
+///
+/// ```no_run
+/// # use grafolean_core::{bot::*, jobs::Due};
+/// # struct MyBot(String); impl Bot for MyBot { type Name = (); type Entity = Anything; type Credential = Anything;
+/// # type Sensor = Anything; type Job = (); type Error = &'static str; fn protocol(&self) -> Option<&str> { None }
+/// # async fn perform<C: Context<Bot = Self>>(&self, _: &(), _: &Due, _: &mut C) -> Result<(), &'static str> { Ok(()) } }
+/// use grafolean_std::app::{Program, Purpose};
+///
+/// fn main() -> std::process::ExitCode {
+///     Program::new("my-bot", env!("CARGO_PKG_VERSION"))
+///         .setting("MY_DEVICE", "device that is read (/dev/ttyUSB0)")
+///         .main(|start| {
+///             let device = start.settings.own("MY_DEVICE")?.unwrap_or_else(|| "/dev/ttyUSB0".to_owned());
+///             if start.purpose == Purpose::Run {
+///                 std::fs::metadata(&device)?;
+///             }
+///             Ok(MyBot(device))
+///         })
+/// }
+/// ```
+#[derive(Clone, Debug)]
+pub struct Program<'a> {
+    name: &'a str,
+    version: &'a str,
+    own: Vec<(&'a str, &'a str)>,
+}
+
+impl<'a> Program<'a> {
+    /// A program without settings of its own.
+    #[must_use]
+    pub const fn new(name: &'a str, version: &'a str) -> Self {
+        Program { name, version, own: Vec::new() }
+    }
+
+    /// Names a setting of the bot's own for `--help`: what it is, and in brackets what counts without it.
+    #[must_use]
+    pub fn setting(mut self, name: &'a str, what: &'a str) -> Self {
+        self.own.push((name, what));
+        self
+    }
+
+    fn help(&self) -> String {
+        let mut own = String::new();
+        if !self.own.is_empty() {
+            own.push_str("\nSettings of this bot:\n");
+        }
+        for (name, what) in &self.own {
+            own.push_str(&format!("  {name:<22} {what}\n"));
+        }
+        HELP.replace("OWN\n", &format!("{own}\n")).replace("NAME [", &format!("{} [", self.name))
+    }
+}
+
+fn command(program: &Program<'_>, mut args: impl Iterator<Item = String>) -> Result<Command, String> {
+    let Program { name, version, .. } = program;
     let Some(arg) = args.next() else { return Ok(Command::Run) };
     if let Some(more) = args.next() {
         return Err(format!("unexpected argument {more:?}; try --help"));
@@ -63,7 +139,7 @@ fn command(name: &str, version: &str, mut args: impl Iterator<Item = String>) ->
     match arg.as_str() {
         "--plan" => Ok(Command::Plan),
         "--version" | "-V" => Ok(Command::Print(format!("{name} {version}\n"))),
-        "--help" | "-h" => Ok(Command::Print(HELP.replace("NAME", name))),
+        "--help" | "-h" => Ok(Command::Print(program.help())),
         other => Err(format!("unknown argument {other:?}; try --help")),
     }
 }
@@ -87,22 +163,42 @@ pub fn init_logs(filter: Option<&str>) -> Result<(), SettingsError> {
     Ok(())
 }
 
-/// The program `name` of the bot that `make` makes: reads arguments and environment, runs until SIGTERM or Ctrl-C, and
-/// says where every value is.
-///
-/// Exit codes: 0 if all values were delivered (or dropped with a reason told); 1 for a fault; 2 for bad arguments or
-/// settings, among them what `make` refuses with a [`SettingsError`]; 3 if values still waited for the backend when
-/// `GRAFOLEAN_STOP_SECONDS` were over; 130 after a second signal.
+/// The program `name` of the bot that `make` makes, without settings of its own: [`Program::main`].
 pub fn main<B>(
     name: &str,
     version: &str,
-    make: impl FnOnce(&Settings) -> Result<B, Box<dyn Error>>,
+    make: impl FnOnce(&Start<'_>) -> Result<B, Box<dyn Error>>,
 ) -> ExitCode
 where
     B: Bot + Send + Sync + 'static,
     Collector<B, Heap<B>>: Send,
 {
-    let command = match command(name, version, std::env::args().skip(1)) {
+    Program::new(name, version).main(make)
+}
+
+impl Program<'_> {
+    /// Reads arguments and environment, has `make` make the bot, runs it until SIGTERM or Ctrl-C, and says where every
+    /// value is; or prints its plan.
+    ///
+    /// Exit codes: 0 if all values were delivered (or dropped with a reason told); 1 for a fault; 2 for bad arguments or
+    /// settings, among them what `make` refuses with a [`SettingsError`]; 3 if values still waited for the backend when
+    /// `GRAFOLEAN_STOP_SECONDS` were over; 130 after a second signal.
+    pub fn main<B>(self, make: impl FnOnce(&Start<'_>) -> Result<B, Box<dyn Error>>) -> ExitCode
+    where
+        B: Bot + Send + Sync + 'static,
+        Collector<B, Heap<B>>: Send,
+    {
+        start(&self, make)
+    }
+}
+
+fn start<B>(program: &Program<'_>, make: impl FnOnce(&Start<'_>) -> Result<B, Box<dyn Error>>) -> ExitCode
+where
+    B: Bot + Send + Sync + 'static,
+    Collector<B, Heap<B>>: Send,
+{
+    let name = program.name;
+    let command = match command(program, std::env::args().skip(1)) {
         Ok(Command::Print(text)) => {
             print!("{text}");
             return ExitCode::SUCCESS;
@@ -125,7 +221,8 @@ where
         Ok(runtime) => runtime,
         Err(error) => return fault(name, &error, 1),
     };
-    let bot = match runtime.block_on(async { make(&settings) }) {
+    let purpose = if matches!(command, Command::Plan) { Purpose::Plan } else { Purpose::Run };
+    let bot = match runtime.block_on(async { make(&Start { settings: &settings, purpose }) }) {
         Ok(bot) => bot,
         Err(error) if error.is::<SettingsError>() => return fault(name, &error, 2),
         Err(error) => return fault(name, &error, 1),
@@ -201,7 +298,7 @@ mod tests {
     use super::*;
 
     fn parse(args: &[&str]) -> Result<Command, String> {
-        command("bot", "1.2.3", args.iter().map(|a| (*a).to_owned()))
+        command(&Program::new("bot", "1.2.3"), args.iter().map(|a| (*a).to_owned()))
     }
 
     #[test]
@@ -226,6 +323,16 @@ mod tests {
         ] {
             assert!(help.contains(name), "{name}");
         }
-        assert!(help.starts_with("Usage: bot"));
+        assert!(help.starts_with("Usage: bot [--plan]\n"));
+        assert!(help.contains("(info)\n\nExit codes:"), "{help}");
+    }
+
+    #[test]
+    fn the_help_names_the_settings_of_the_bots_own_after_those_of_all_bots() {
+        let help = Program::new("bot", "1").setting("MY_NAME", "a name (none)").help();
+        assert!(
+            help.contains("(info)\n\nSettings of this bot:\n  MY_NAME                a name (none)\n\nExit"),
+            "{help}"
+        );
     }
 }

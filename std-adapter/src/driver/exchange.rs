@@ -41,7 +41,7 @@ pub(super) async fn exchange<B: Bot>(shared: &Shared<B>, client: &HttpClient, id
     let method = request.method.as_str();
     tracing::trace!("{method} {resource}");
     let failed = |error: &HttpError| {
-        shared.report_http_error(error);
+        shared.report_http_error(resource, error);
         let lost = error.maybe_processed();
         let error = if lost { RequestError::Lost } else { RequestError::NotSent };
         shared.with(|c| c.handle_request_error(&shared.bot, id, error));
@@ -69,7 +69,7 @@ pub(super) async fn exchange<B: Bot>(shared: &Shared<B>, client: &HttpClient, id
             Err(error) => return failed(&error),
         }
     }
-    shared.http_works();
+    shared.http_works(resource);
     shared.with(|c| c.handle_response_end(&shared.bot, id));
     shared.own_changed();
 }

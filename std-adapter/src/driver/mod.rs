@@ -18,12 +18,12 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
-use grafolean_core::api::{BaseUrl, Token, TokenError, UrlError};
+use grafolean_core::api::{BaseUrl, Resource, Token, TokenError, UrlError};
 use grafolean_core::bot::Bot;
 use grafolean_core::collector::{self, Action, Collector};
 use grafolean_core::context::Lender;
 use grafolean_core::jobs::{Due, JobCounters, JobKey};
-use grafolean_core::journal::Event;
+use grafolean_core::journal::{Event, Fault, FaultKind, RefreshError};
 use grafolean_core::outbox::{self, Ledger};
 use grafolean_core::time::{Millis, UnixMillis};
 use grafolean_core::values::NumberText;
@@ -173,11 +173,17 @@ pub enum RunEnd {
     Gone,
 }
 
-/// Looks at what happens. Called between steps: it must not wait.
+/// Looks at what happens. Called between steps: it must not wait. With [`Runner::run_on_threads`] several threads call at
+/// once.
 pub trait Observer: Send + Sync {
     /// An event of the collector; of a refused value, `path` is its path.
     fn event(&self, event: &Event, path: &str) {
         let _ = (event, path);
+    }
+    /// A request got no answer, or not all of it: which backend, and why. What follows of it comes as an event
+    /// ([`Event::RefreshFailed`], `OutboxEvent::LinkDown`), which does not say that.
+    fn request_failed(&self, error: &HttpError) {
+        let _ = error;
     }
     /// A run begins.
     fn run_began(&self, due: &Due) {
@@ -196,7 +202,7 @@ pub trait Observer: Send + Sync {
 /// Looks at nothing.
 impl Observer for () {}
 
-/// What is left at the end.
+/// Where values are and what happened to runs: at the end, or so far.
 #[derive(Clone, Debug)]
 pub struct Report {
     /// Where every value is.
@@ -220,6 +226,34 @@ impl fmt::Display for Report {
     }
 }
 
+/// Why requests failed.
+#[derive(Default)]
+struct HttpFaults {
+    /// What was said last; empty if requests have worked since.
+    said: String,
+    /// Of the last request for values; empty if it worked.
+    values: String,
+    /// Of the last other request.
+    other: String,
+}
+
+impl HttpFaults {
+    fn of(&mut self, resource: Resource) -> &mut String {
+        if matches!(resource, Resource::Values(_)) { &mut self.values } else { &mut self.other }
+    }
+
+    /// Why an event came that only says that there is no connection.
+    fn cause(&self, event: &Event) -> &str {
+        use RefreshError::{Lost, NotSent};
+        match event {
+            Event::RefreshFailed { error: NotSent | Lost, .. }
+            | Event::Fault(Fault { kind: FaultKind::AccountFailed(NotSent | Lost), .. }) => &self.other,
+            Event::Outbox(outbox::OutboxEvent::LinkDown { .. }) => &self.values,
+            _ => "",
+        }
+    }
+}
+
 /// What the loop, its requests and its runs share.
 struct Shared<B: Bot> {
     bot: B,
@@ -230,8 +264,9 @@ struct Shared<B: Bot> {
     changed: Notify,
     /// Counts what has happened to bots' own requests.
     own: watch::Sender<u32>,
-    last_http_error: Mutex<String>,
+    http_faults: Mutex<HttpFaults>,
     failed_runs: AtomicU64,
+    turns: AtomicU64,
     run_faults: Mutex<RunFaults>,
 }
 
@@ -295,19 +330,29 @@ impl<B: Bot> Shared<B> {
     }
 
     /// A fault of the connection: said when it is another than the last one.
-    fn report_http_error(&self, error: &HttpError) {
+    fn report_http_error(&self, resource: Resource, error: &HttpError) {
         let text = error.to_string();
-        let mut last = self.last_http_error.lock().unwrap_or_else(PoisonError::into_inner);
-        if *last == text {
-            tracing::debug!("{text}");
-        } else {
-            tracing::warn!("{text}");
-            *last = text;
+        {
+            let mut faults = self.http_faults();
+            faults.of(resource).clone_from(&text);
+            if faults.said == text {
+                tracing::debug!("{text}");
+            } else {
+                tracing::warn!("{text}");
+                faults.said = text;
+            }
         }
+        self.observer.request_failed(error);
     }
 
-    fn http_works(&self) {
-        self.last_http_error.lock().unwrap_or_else(PoisonError::into_inner).clear();
+    fn http_works(&self, resource: Resource) {
+        let mut faults = self.http_faults();
+        faults.said.clear();
+        faults.of(resource).clear();
+    }
+
+    fn http_faults(&self) -> MutexGuard<'_, HttpFaults> {
+        self.http_faults.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn tell_events(&self) {
@@ -323,12 +368,16 @@ impl<B: Bot> Shared<B> {
                 ""
             };
             let gap = if path.is_empty() { "" } else { ", path " };
+            let cause = match self.http_faults().cause(&event) {
+                "" => String::new(),
+                why => format!(" ({why})"),
+            };
             match event {
                 Event::RunCancelled(job) => {
                     self.tell_failed_run(job, "the run was cancelled at its deadline")
                 }
-                event if event.is_warning() => tracing::warn!("{event}{gap}{path}"),
-                event => tracing::info!("{event}{gap}{path}"),
+                event if event.is_warning() => tracing::warn!("{event}{cause}{gap}{path}"),
+                event => tracing::info!("{event}{cause}{gap}{path}"),
             }
             if matches!(event, Event::Refreshed(_) | Event::RefreshFailed { .. }) {
                 self.review_failed_runs();
@@ -416,16 +465,31 @@ impl<B: Bot> Runner<B> {
             observer: Box::new(observer),
             changed: Notify::new(),
             own: watch::Sender::new(0),
-            last_http_error: Mutex::new(String::new()),
+            http_faults: Mutex::default(),
             failed_runs: AtomicU64::new(0),
+            turns: AtomicU64::new(0),
             run_faults: Mutex::default(),
         };
         Ok(Runner { shared: Arc::new(shared), client, config })
     }
 
-    /// Looks at the collector between two steps.
+    /// Looks at the collector between two steps: from any thread, while it runs, too.
+    ///
+    /// Steps of the bot wait until `look` returns, so it should only copy what it needs. What a display needs several times
+    /// a second costs little: [`Collector::ledger`], [`Collector::counters`], [`Collector::load`] and
+    /// [`Collector::refresh_progress`] are O(1), a job's next instant ([`grafolean_core::jobs::JobTable::next_instant`])
+    /// takes a look-up. Going through all jobs is O(jobs): do that once after an [`Event::Refreshed`] that changed some.
     pub fn inspect<R>(&self, look: impl FnOnce(&mut Collector<B, Heap<B>>) -> R) -> R {
         self.shared.with(look)
+    }
+
+    /// Where values are and what happened to runs so far: from any thread, while it runs, too. O(1).
+    #[must_use]
+    pub fn report(&self) -> Report {
+        let (failed_runs, turns) =
+            (self.shared.failed_runs.load(Ordering::Relaxed), self.shared.turns.load(Ordering::Relaxed));
+        let mut collector = self.shared.lock();
+        Report { ledger: *collector.ledger(), runs: collector.counters(), failed_runs, turns }
     }
 
     /// A refresh is wanted now rather than at its time: something has told that the configuration has changed.
@@ -466,10 +530,9 @@ impl<B: Bot> Runner<B> {
         let mut stop = core::pin::pin!(stop.fuse());
         let mut stopped: Option<tokio::time::Instant> = None;
         let mut cut = false;
-        let mut turns = 0;
         let mut breather = Breather::new();
         loop {
-            turns += 1;
+            shared.turns.fetch_add(1, Ordering::Relaxed);
             breather.breathe().await;
             loop {
                 let action = shared.with(|c| c.poll(&shared.bot));
@@ -515,8 +578,7 @@ impl<B: Bot> Runner<B> {
             }
         }
         shared.tell_events();
-        let failed_runs = shared.failed_runs.load(Ordering::Relaxed);
-        shared.with(|c| Report { ledger: *c.ledger(), runs: c.counters(), failed_runs, turns })
+        self.report()
     }
 }
 

@@ -195,3 +195,13 @@ fn the_ping_bots_own_dry_run_names_what_it_refuses_and_what_it_can_not_keep() {
     assert!(skipped(13).any(|l| l["sensor_id"] == 2 && l["why"].as_str().unwrap().contains("-1")));
     assert!(skipped(14).any(|l| l["cannot_keep"] == "14" && l["takes_up_to_s"] == 30.0), "{lines:?}");
 }
+
+#[test]
+fn the_host_bots_help_names_its_own_settings_with_what_counts_without_them() {
+    let output = Command::new(env!("CARGO_BIN_EXE_grafolean-host-bot")).arg("--help").output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    assert!(output.status.success(), "{said}");
+    let line = |name: &str| said.lines().find(|l| l.trim_start().starts_with(name)).unwrap_or_default();
+    assert!(line("HOST_NAME").contains("(this machine's)"), "{said}");
+    assert!(line("HOST_INTERVAL").contains("(60)"), "{said}");
+}

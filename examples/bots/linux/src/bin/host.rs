@@ -6,15 +6,20 @@ use std::process::ExitCode;
 
 use grafolean_bot_host::linux::ProcReadings;
 use grafolean_bot_host::{DEFAULT_INTERVAL_S, HostBot};
+use grafolean_std::app::{Program, Start};
 use grafolean_std::core::interval::Interval;
-use grafolean_std::env::{Settings, SettingsError};
+use grafolean_std::env::SettingsError;
 
 fn main() -> ExitCode {
-    grafolean_std::app::main("grafolean-host-bot", env!("CARGO_PKG_VERSION"), make)
+    let interval = format!("seconds from one post to the next ({DEFAULT_INTERVAL_S})");
+    Program::new("grafolean-host-bot", env!("CARGO_PKG_VERSION"))
+        .setting("HOST_NAME", "name in the paths of the values, host.NAME.load1 (this machine's)")
+        .setting("HOST_INTERVAL", &interval)
+        .main(make)
 }
 
-fn make(settings: &Settings) -> Result<HostBot<ProcReadings>, Box<dyn Error>> {
-    let readings = ProcReadings::default();
+fn make(start: &Start<'_>) -> Result<HostBot<ProcReadings>, Box<dyn Error>> {
+    let (settings, readings) = (start.settings, ProcReadings::default());
     let interval = match settings.own("HOST_INTERVAL")? {
         Some(text) => interval(&text).map_err(|why| SettingsError::Unfit { name: "HOST_INTERVAL", why })?,
         None => Interval::new(DEFAULT_INTERVAL_S.into())?,

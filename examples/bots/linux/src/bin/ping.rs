@@ -5,10 +5,12 @@ use std::process::ExitCode;
 use grafolean_bot_ping::PingBot;
 use grafolean_bots::pinger::IcmpPinger;
 use grafolean_icmp::{Family, Icmp, IcmpConfig};
+use grafolean_std::app::Purpose;
 
 fn main() -> ExitCode {
-    grafolean_std::app::main("grafolean-ping-bot", env!("CARGO_PKG_VERSION"), |_settings| {
-        if std::env::args().any(|arg| arg == "--plan") {
+    grafolean_std::app::main("grafolean-ping-bot", env!("CARGO_PKG_VERSION"), |start| {
+        // A dry run needs no permission.
+        if start.purpose == Purpose::Plan {
             return Ok(PingBot::<IcmpPinger, 253>::new(IcmpPinger::none()));
         }
         let icmp = Icmp::open(IcmpConfig::default())?;

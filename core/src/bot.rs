@@ -90,7 +90,7 @@ pub trait Bot {
     /// A job's own parameters, besides what [`Context::entity`], [`Context::credential`] and [`Context::sensor`]
     /// give: often `()`. A job whose parameters are equal is left alone by a refresh.
     type Job: Clone + PartialEq;
-    /// Why a run failed. Logged; must not show secrets.
+    /// Why a run failed: [`RunError`], or the bot's own. Logged; must not show secrets.
     type Error: fmt::Display;
 
     /// The protocol whose entities this bot polls; `None` for a custom bot, which knows its own jobs.
@@ -499,6 +499,68 @@ impl fmt::Display for HandOverError {
 }
 
 impl core::error::Error for HandOverError {}
+
+/// Why a run failed, for bots that need no error of their own: takes all that a [`Context`] refuses by `?`, and a
+/// reason of the bot's own as text.
+///
+/// ```
+/// use grafolean_core::bot::{Context, RunError};
+///
+/// async fn report<C: Context>(cx: &mut C, celsius: Option<i32>) -> Result<(), RunError> {
+///     cx.value("room.celsius", celsius.ok_or("the thermometer does not answer")?)?;
+///     Ok(())
+/// }
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum RunError {
+    /// The bot's own reason.
+    Failed(&'static str),
+    /// A value was not taken; those before it were.
+    HandOver(HandOverError),
+    /// State was not stored.
+    State(StateError),
+    /// An operation on the backend's entities failed.
+    Backend(BackendError),
+}
+
+impl fmt::Display for RunError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            RunError::Failed(why) => f.write_str(why),
+            RunError::HandOver(e) => e.fmt(f),
+            RunError::State(e) => e.fmt(f),
+            RunError::Backend(e) => e.fmt(f),
+        }
+    }
+}
+
+impl core::error::Error for RunError {}
+
+impl From<&'static str> for RunError {
+    fn from(why: &'static str) -> Self {
+        RunError::Failed(why)
+    }
+}
+
+impl From<HandOverError> for RunError {
+    fn from(e: HandOverError) -> Self {
+        RunError::HandOver(e)
+    }
+}
+
+impl From<StateError> for RunError {
+    fn from(e: StateError) -> Self {
+        RunError::State(e)
+    }
+}
+
+impl From<BackendError> for RunError {
+    fn from(e: BackendError) -> Self {
+        RunError::Backend(e)
+    }
+}
 
 /// What an adapter lends to a running job. Nothing in it is borrowed across an await.
 ///

@@ -787,9 +787,9 @@ pub(crate) fn internal() -> Failure {
     Failure::Refused(Reply::internal_error())
 }
 
-/// Unix microseconds to whole seconds, as the database rounds.
-pub(crate) const fn rounded_s(now_us: i64) -> i64 {
-    now_us.saturating_add(500_000).div_euclid(1_000_000)
+/// Unix microseconds to whole seconds, as records show times.
+pub(crate) const fn whole_s(now_us: i64) -> i64 {
+    now_us.div_euclid(1_000_000)
 }
 
 /// The last value of a key in a query; none if the key is not there.

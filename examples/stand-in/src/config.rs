@@ -17,7 +17,7 @@
 use core::fmt;
 use std::path::Path;
 
-use crate::backend::{Backend, ChangeError};
+use crate::backend::{Backend, ChangeError, whole_s};
 use crate::json::{Json, JsonError};
 use crate::model::{
     Account, Bot, Credential, Entity, EntityProtocol, EntitySensor, Permission, Sensor, Token, short_name,
@@ -200,7 +200,7 @@ impl Config {
             }
             let mut bot = bot.clone();
             if bot.insert_time_s == 0 {
-                bot.insert_time_s = now_us.div_euclid(1_000_000);
+                bot.insert_time_s = whole_s(now_us);
             }
             backend.set_bot(bot).map_err(conflict(place))?;
         }

@@ -15,7 +15,7 @@
 
 use core::fmt;
 
-use crate::backend::{Backend, ChangeError, Failure, Reply, Request, internal, not_found, rounded_s};
+use crate::backend::{Backend, ChangeError, Failure, Reply, Request, internal, not_found, whole_s};
 use crate::entities::{has_no_number, interval};
 use crate::json::{Json, JsonError, write_json_str};
 use crate::model::{Account, Bot, Credential, Permission, Sensor, short_name};
@@ -292,7 +292,7 @@ impl Backend {
         let denied = || Failure::Refused(Reply::bare_text(401, "Access denied"));
         match self.log_in_person(request.authorization.as_deref().ok_or_else(denied)?)? {
             Caller::Admin(admin, _) => {
-                Ok(self.logged_in(&admin, Some(rounded_s(now_us).saturating_add(LOGIN_S))))
+                Ok(self.logged_in(&admin, Some(whole_s(now_us).saturating_add(LOGIN_S))))
             }
             Caller::Bot(_) => Err(denied()),
         }
@@ -462,7 +462,7 @@ impl Backend {
             tied_to_account: account,
             config: wanted.config,
             permissions: Some(Vec::new()),
-            insert_time_s: rounded_s(now_us),
+            insert_time_s: whole_s(now_us),
             last_login_s: None,
         };
         let id = self.set_bot(bot).map_err(change)?;

@@ -4,7 +4,7 @@
 
 use crate::backend::{
     Backend, Failure, ListKind, Reply, ReplyBody, Request, internal, not_found, percent_decode, query_value,
-    rounded_s,
+    whole_s,
 };
 use crate::json::{JsonError, write_json_str};
 use crate::model::{Bot, Permission, Token, is_uuid, write_optional};
@@ -216,7 +216,7 @@ impl Backend {
             return Err(could_not_validate());
         }
         let bot = self.bots.iter_mut().find(|b| b.token.as_ref() == Some(&token)).ok_or_else(denied)?;
-        let now_s = rounded_s(now_us);
+        let now_s = whole_s(now_us);
         if bot.last_login_s.is_none_or(|last| now_s - last >= 10) {
             bot.last_login_s = Some(now_s);
         }

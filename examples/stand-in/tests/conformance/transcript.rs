@@ -1,0 +1,195 @@
+//! The transcript of 498 exchanges, in the order in which they happened.
+
+use grafolean_stand_in::{Admin, Bot, Credential, Json, NewAccount, Permission, Readiness, Sensor, Token};
+
+use crate::Outcome;
+use crate::over::Over;
+use crate::recorded::{Exchange, Sent, differences, integer, lines, list, string};
+
+/// The token of the administrator; the recording has `JWT-001` and so on in its place.
+const ADMIN: &str = "token-of-the-administrator";
+
+pub(crate) struct Line {
+    pub(crate) name: String,
+    pub(crate) resource: String,
+    pub(crate) outcome: Outcome,
+}
+
+/// A difference that stays: the line, over what, which part of the answer, and why.
+struct Excuse {
+    line: &'static str,
+    over: &'static str,
+    part: &'static str,
+    why: &'static str,
+}
+
+const EXCUSES: &[Excuse] = &[];
+
+/// Why a line is not sent.
+fn skip(exchange: &Exchange, over: &str) -> Option<&'static str> {
+    let request = &exchange.request;
+    if exchange.via.is_some() {
+        // Of the product's front, the stand-in has the limit of bodies.
+        let of_the_limit = exchange.response.as_ref().is_some_and(|r| r.status == 413);
+        return match (of_the_limit, over) {
+            (true, "socket") => None,
+            (true, _) => Some("the limit of bodies is the server's, over a socket"),
+            (false, _) => Some("nginx in front of the backend, which the stand-in is not"),
+        };
+    }
+    if request.path().starts_with("/api/admin/mqtt-auth-plug/") {
+        return Some("the stand-in has no MQTT");
+    }
+    if request.resource() == "paths" {
+        return Some("only the web interface lists paths; the stand-in answers 501");
+    }
+    if over == "backend" {
+        if exchange.response.is_none() {
+            return Some("a connection that closes without an answer is the server's, over a socket");
+        }
+        if request.version == "HTTP/1.0" || request.header("connection").is_some() {
+            return Some("what becomes of the connection is the server's, over a socket");
+        }
+    }
+    None
+}
+
+pub(crate) fn replay<O: Over>(over: &mut O) -> Vec<Line> {
+    let recorded = lines("transcript.jsonl");
+    let (setup, recorded) = recorded.split_first().expect("a first line");
+    let setup = setup.get("setup").expect("the set-up in the first line");
+    let logins: Vec<String> = list(setup, "logins").iter().map(Json::python_str).collect();
+    over.change(&mut |backend| {
+        backend.set_readiness(Readiness::MigrationNeeded);
+        backend.set_admin(Admin::new(ADMIN));
+        backend.set_new_account(NewAccount {
+            credentials: setup
+                .get("new_account")
+                .map_or(&[][..], |a| list(a, "credentials"))
+                .iter()
+                .map(credential)
+                .collect(),
+            sensors: setup
+                .get("new_account")
+                .map_or(&[][..], |a| list(a, "sensors"))
+                .iter()
+                .map(sensor)
+                .collect(),
+        });
+        if let [Json::Str(hostname), Json::Str(port)] = list(setup, "mqtt") {
+            backend.announce_mqtt(hostname, port);
+        }
+        // Lists begin with the newest.
+        for record in list(setup, "bots").iter().rev() {
+            let mut made = bot(record);
+            made.permissions = Some(list(record, "permissions").iter().map(permission).collect());
+            backend.set_bot(made).unwrap();
+        }
+    });
+
+    let mut result = Vec::new();
+    for line in recorded {
+        let mut exchange = Exchange::read(line);
+        log_in(&mut exchange.request, &logins);
+        let outcome = match skip(&exchange, O::NAME) {
+            Some(why) => Outcome::Skipped(why),
+            None => {
+                over.change(&mut |backend| {
+                    backend.plan(
+                        exchange.ids.iter().copied(),
+                        exchange.tokens.iter().filter_map(|t| Token::new(t)),
+                    );
+                    backend.stop_database(exchange.note == "database stopped");
+                });
+                let same =
+                    exchange.note.ends_with(" on one connection") && !exchange.note.starts_with("request 1 ");
+                let (answer, interim) = over.ask(&exchange.request, exchange.at_us[0], same);
+                let mut different = differences(exchange.response.as_ref(), answer.as_ref());
+                if O::NAME == "socket" && interim != exchange.interim_statuses {
+                    different.push((
+                        "interim",
+                        format!("recorded {:?}, came {interim:?}", exchange.interim_statuses),
+                    ));
+                }
+                judge(&exchange.name, O::NAME, different)
+            }
+        };
+        result.push(Line { name: exchange.name, resource: exchange.request.resource().to_owned(), outcome });
+    }
+    result
+}
+
+/// An excuse covers one part of one answer, and fails the test once it is not needed any more.
+fn judge(name: &str, over: &str, mut different: Vec<(&'static str, String)>) -> Outcome {
+    let mut excused = None;
+    for excuse in EXCUSES.iter().filter(|e| e.line == name && e.over == over) {
+        let before = different.len();
+        different.retain(|(part, _)| *part != excuse.part);
+        if different.len() == before {
+            different.push(("excuse", format!("the {} does not differ any more", excuse.part)));
+        }
+        excused = Some(excuse.why);
+    }
+    match (different.is_empty(), excused) {
+        (true, None) => Outcome::Equal,
+        (true, Some(why)) => Outcome::Excused(why),
+        (false, _) => {
+            Outcome::Different(different.into_iter().map(|(part, how)| format!("{part}: {how}")).collect())
+        }
+    }
+}
+
+/// Tokens of persons are names in the recording; those that the real backend took become the administrator's.
+fn log_in(request: &mut Sent, logins: &[String]) {
+    for (name, value) in &mut request.headers {
+        if name.eq_ignore_ascii_case("authorization")
+            && let Some((before, login)) = value.split_once(":JWT-")
+            && logins.contains(&format!("JWT-{login}"))
+        {
+            *value = format!("{before}:{ADMIN}");
+        }
+    }
+}
+
+// What the API shows, read back
+
+pub(crate) fn credential(record: &Json) -> Credential {
+    Credential {
+        id: integer(record, "id").unwrap(),
+        name: string(record, "name").unwrap(),
+        protocol: string(record, "protocol").unwrap(),
+        details: record.get("details").unwrap().clone(),
+    }
+}
+
+pub(crate) fn sensor(record: &Json) -> Sensor {
+    Sensor {
+        id: integer(record, "id").unwrap(),
+        name: string(record, "name").unwrap(),
+        protocol: string(record, "protocol").unwrap(),
+        default_interval: integer(record, "default_interval"),
+        details: record.get("details").unwrap().clone(),
+    }
+}
+
+pub(crate) fn bot(record: &Json) -> Bot {
+    let mut bot = Bot::systemwide(integer(record, "id").unwrap(), &string(record, "name").unwrap(), "");
+    bot.protocol = string(record, "protocol");
+    bot.tied_to_account = integer(record, "tied_to_account");
+    bot.insert_time_s = integer(record, "insert_time").unwrap();
+    bot.config = record.get("config").cloned().unwrap_or(Json::Null);
+    bot.token = string(record, "token").map(|t| Token::new(&t).unwrap());
+    bot
+}
+
+fn permission(record: &Json) -> Permission {
+    let methods = match record.get("methods") {
+        Some(Json::List(methods)) => Some(methods.iter().map(Json::python_str).collect()),
+        _ => None,
+    };
+    Permission {
+        id: integer(record, "id").unwrap(),
+        resource_prefix: string(record, "resource_prefix"),
+        methods,
+    }
+}

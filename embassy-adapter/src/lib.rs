@@ -66,7 +66,8 @@
 //! a clock of its own.
 //!
 //! # Features
-//! None is on by default. `defmt` and `log` choose where messages go; `nal` adds the `embedded-nal-async` connector.
+//! None is on by default. `defmt` and `log` choose where messages go; `nal` adds the `embedded-nal-async` connector;
+//! `tls` adds HTTPS over any connector, `tls-p384` certificates with P-384 keys.
 #![no_std]
 #![forbid(unsafe_code)]
 #![allow(async_fn_in_trait)]
@@ -83,6 +84,8 @@ mod observer;
 mod requests;
 mod shared;
 mod sink;
+#[cfg(feature = "tls")]
+pub mod tls;
 mod transport;
 
 pub use driver::{DriverSettings, SetupError, run};

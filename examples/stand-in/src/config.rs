@@ -22,6 +22,7 @@ use crate::json::{Json, JsonError};
 use crate::model::{
     Account, Bot, Credential, Entity, EntityProtocol, EntitySensor, Permission, Sensor, Token, short_name,
 };
+use crate::persons::{Admin, NewAccount};
 
 /// What a stand-in knows when it starts.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -32,6 +33,10 @@ pub struct Config {
     pub accounts: Vec<AccountConfig>,
     /// The bots, of accounts and systemwide.
     pub bots: Vec<Bot>,
+    /// The person who may do everything; none: nobody can log in with an `Authorization` header.
+    pub admin: Option<Admin>,
+    /// What accounts hold from the start that are made while it runs.
+    pub new_account: NewAccount,
 }
 
 /// An account with what is in it.
@@ -151,7 +156,7 @@ impl Config {
 
     fn from_value(json: &Json) -> Result<Self, ConfigError> {
         let top = Place::top(json);
-        let object = top.object(&["seed", "accounts", "bots"])?;
+        let object = top.object(&["seed", "accounts", "bots", "admin", "new_account"])?;
         Ok(Self {
             seed: match object.get("seed") {
                 Some(seed) => seed.whole_number("a whole number from 0 to 2^64 - 1")?,
@@ -159,6 +164,17 @@ impl Config {
             },
             accounts: object.list("accounts", account)?,
             bots: object.list("bots", bot)?,
+            admin: object.get("admin").map(|place| admin(&place)).transpose()?,
+            new_account: match object.get("new_account") {
+                Some(place) => {
+                    let object = place.object(&["credentials", "sensors"])?;
+                    NewAccount {
+                        credentials: object.list("credentials", credential)?,
+                        sensors: object.list("sensors", sensor)?,
+                    }
+                }
+                None => NewAccount::default(),
+            },
         })
     }
 
@@ -204,6 +220,12 @@ impl Config {
             }
             backend.set_bot(bot).map_err(conflict(place))?;
         }
+        if let Some(admin) = &self.admin {
+            backend.set_admin(admin.clone());
+        }
+        if self.new_account != NewAccount::default() {
+            backend.set_new_account(self.new_account.clone());
+        }
         // Parents may come after their children, so they are set when all are there.
         let mut parents = Vec::new();
         for (i, (account, id)) in self.accounts.iter().zip(&accounts).enumerate() {
@@ -230,26 +252,52 @@ fn account(place: &Place<'_>) -> Result<AccountConfig, ConfigError> {
     let object = place.object(&["id", "name", "credentials", "sensors", "entities"])?;
     Ok(AccountConfig {
         account: Account { id: object.id()?, name: object.text("name")? },
-        credentials: object.list("credentials", |place| {
-            let object = place.object(&["id", "name", "protocol", "details"])?;
-            Ok(Credential {
-                id: object.id()?,
-                name: object.text("name")?,
-                protocol: object.text("protocol")?,
-                details: object.details()?,
-            })
-        })?,
-        sensors: object.list("sensors", |place| {
-            let object = place.object(&["id", "name", "protocol", "default_interval", "details"])?;
-            Ok(Sensor {
-                id: object.id()?,
-                name: object.text("name")?,
-                protocol: object.text("protocol")?,
-                default_interval: object.int4("default_interval")?,
-                details: object.details()?,
-            })
-        })?,
+        credentials: object.list("credentials", credential)?,
+        sensors: object.list("sensors", sensor)?,
         entities: object.list("entities", entity)?,
+    })
+}
+
+fn credential(place: &Place<'_>) -> Result<Credential, ConfigError> {
+    let object = place.object(&["id", "name", "protocol", "details"])?;
+    Ok(Credential {
+        id: object.id()?,
+        name: object.text("name")?,
+        protocol: object.text("protocol")?,
+        details: object.details()?,
+    })
+}
+
+fn sensor(place: &Place<'_>) -> Result<Sensor, ConfigError> {
+    let object = place.object(&["id", "name", "protocol", "default_interval", "details"])?;
+    Ok(Sensor {
+        id: object.id()?,
+        name: object.text("name")?,
+        protocol: object.text("protocol")?,
+        default_interval: object.int4("default_interval")?,
+        details: object.details()?,
+    })
+}
+
+fn admin(place: &Place<'_>) -> Result<Admin, ConfigError> {
+    let object = place.object(&["id", "name", "email", "username", "password", "token"])?;
+    let usual = Admin::new("");
+    Ok(Admin {
+        id: object.id()?,
+        name: object.optional_text("name")?.unwrap_or(usual.name),
+        email: object.optional_text("email")?.unwrap_or(usual.email),
+        username: object.optional_text("username")?.unwrap_or(usual.username),
+        password: object.optional_text("password")?.unwrap_or(usual.password),
+        token: match object.optional_text("token")? {
+            // It has to fit into a header.
+            Some(token) if token.is_empty() || !token.bytes().all(|b| b.is_ascii_graphic()) => {
+                return Err(object
+                    .child("token")
+                    .expected("a text of visible ASCII characters without spaces"));
+            }
+            token => token.unwrap_or_default(),
+        },
+        permission_id: 0,
     })
 }
 
@@ -449,6 +497,7 @@ impl<'a> Object<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::backend::Request;
 
     fn problem(text: &str) -> String {
         let started = Config::from_json(text)
@@ -473,7 +522,18 @@ mod tests {
         for (text, expected) in [
             ("{", "configuration: line 1, column 2: expected a key in double quotes"),
             ("[]", "configuration: must be an object"),
-            (r#"{"bot":[]}"#, "configuration: `bot` is not known here; known are seed, accounts, bots"),
+            (
+                r#"{"bot":[]}"#,
+                "configuration: `bot` is not known here; known are seed, accounts, bots, admin, new_account",
+            ),
+            (
+                r#"{"admin":{"token":"two words"}}"#,
+                "configuration, admin.token: must be a text of visible ASCII characters without spaces",
+            ),
+            (
+                r#"{"new_account":{"sensors":[{"name":"a"}]}}"#,
+                "configuration, new_account.sensors[0]: `protocol` is missing",
+            ),
             (r#"{"accounts":[{"id":1}]}"#, "configuration, accounts[0]: `name` is missing"),
             (r#"{"accounts":[{"name":5}]}"#, "configuration, accounts[0].name: must be a text"),
             (
@@ -509,6 +569,20 @@ mod tests {
         }
         let error = Config::read(Path::new("/nowhere/stand-in.json")).unwrap_err().to_string();
         assert!(error.starts_with("configuration, /nowhere/stand-in.json: cannot be read"), "{error}");
+    }
+
+    #[test]
+    fn an_administrator_and_what_new_accounts_hold_can_be_configured() {
+        let mut backend = Backend::in_memory(1).unwrap();
+        let text = r#"{"admin":{"token":"secret","name":"Ana"},
+            "new_account":{"credentials":[{"name":"c","protocol":"ping"}],"sensors":[{"name":"s","protocol":"ping"}]}}"#;
+        Config::from_json(text).unwrap().apply(&mut backend, 0).unwrap();
+        assert_eq!(backend.admin().map(|a| (a.name.as_str(), a.token.as_str())), Some(("Ana", "secret")));
+        let mut request = Request::json("POST", "/api/admin/accounts", r#"{"name":"Home"}"#);
+        request.authorization = Some(b"Bearer 7:secret".to_vec());
+        assert_eq!(backend.answer(&request, 0).status, 201);
+        let account = backend.accounts()[0].id;
+        assert_eq!((backend.credentials(account).len(), backend.sensors(account).len()), (1, 1));
     }
 
     #[test]

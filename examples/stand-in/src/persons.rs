@@ -605,3 +605,156 @@ fn permission(request: &Request) -> Result<Permission, Failure> {
     };
     Ok(Permission { id: 0, resource_prefix, methods })
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::Token;
+
+    const ADMIN: &str = "of-the-administrator";
+    const PING: &str = "3bfae491-8c49-42ca-8332-0ae431d59014";
+
+    fn backend() -> Backend {
+        let mut backend = Backend::in_memory(1).unwrap();
+        backend.set_admin(Admin::new(ADMIN));
+        backend.set_account(Account { id: 1, name: "Home".to_owned() }).unwrap();
+        backend.set_bot(Bot::systemwide(2, "Ping", "ping").token(Token::new(PING).unwrap())).unwrap();
+        backend
+    }
+
+    fn as_admin(backend: &mut Backend, method: &str, target: &str, body: &str) -> Reply {
+        let mut request = Request::json(method, target, body.to_owned());
+        request.authorization = Some(format!("Bearer 1:{ADMIN}").into_bytes());
+        backend.answer(&request, 1_000_000)
+    }
+
+    fn as_bot(backend: &mut Backend, method: &str, target: &str, body: &str) -> Reply {
+        backend.answer(&Request::json(method, &format!("{target}?b={PING}"), body.to_owned()), 1_000_000)
+    }
+
+    #[test]
+    fn an_authorization_header_without_an_administrator_lets_nobody_in() {
+        let mut backend = Backend::in_memory(1).unwrap();
+        for value in ["Bearer 1:", "Bearer 1:x", "Bearer 1", "Basic dTpw", ""] {
+            let mut request = Request::get("/api/profile");
+            request.authorization = Some(value.as_bytes().to_vec());
+            assert_eq!(backend.answer(&request, 0).status, 401, "{value}");
+        }
+    }
+
+    #[test]
+    fn a_wrong_token_and_one_without_key_id_let_nobody_in() {
+        let mut backend = backend();
+        for (value, status) in [
+            (format!("Bearer 1:{ADMIN}x"), 401),
+            (format!("Bearer {ADMIN}"), 401),
+            (format!("Token 1:{ADMIN}"), 401),
+            (format!("Bearer :{ADMIN}"), 500),
+            (format!("Bearer x:{ADMIN}"), 500),
+            (format!("Bearer 99:{ADMIN}"), 200),
+        ] {
+            let mut request = Request::get("/api/profile");
+            request.authorization = Some(value.into_bytes());
+            assert_eq!(backend.answer(&request, 0).status, status);
+        }
+    }
+
+    #[test]
+    fn nobody_can_log_in_with_an_empty_password() {
+        let login = r#"{"username":"admin","password":""}"#;
+        let reply = backend().answer(&Request::json("POST", "/api/auth/login", login), 0);
+        assert_eq!((reply.status, reply.text().as_str()), (401, "{\"detail\":\"Invalid credentials\"}"));
+    }
+
+    #[test]
+    fn debug_shows_no_secrets_of_the_administrator() {
+        let admin = Admin { password: "hidden-too".to_owned(), ..Admin::new(ADMIN) };
+        let shown = format!("{admin:?}");
+        assert!(!shown.contains(ADMIN) && !shown.contains("hidden-too"), "{shown}");
+    }
+
+    #[test]
+    fn a_systemwide_bot_makes_sensors_but_gives_no_permissions() {
+        let mut backend = backend();
+        let sensor = r#"{"name":"s","protocol":"ping","default_interval":2.5,"details":{}}"#;
+        assert_eq!(as_bot(&mut backend, "POST", "/api/accounts/1/sensors", sensor).status, 201);
+        assert_eq!(backend.sensors(1)[0].default_interval, Some(3));
+        let bot = as_bot(&mut backend, "POST", "/api/accounts/1/bots", r#"{"name":"n","protocol":null}"#);
+        assert_eq!(bot.status, 201);
+        let id = backend.bots().last().unwrap().id;
+        let permission = r#"{"resource_prefix":null,"methods":null}"#;
+        let target = format!("/api/accounts/1/bots/{id}/permissions");
+        assert_eq!(as_bot(&mut backend, "POST", &target, permission).status, 501);
+        assert_eq!(as_admin(&mut backend, "POST", &target, permission).status, 201);
+        assert_eq!(backend.bot(id).unwrap().permissions.as_ref().map(Vec::len), Some(1));
+    }
+
+    #[test]
+    fn what_is_made_can_be_changed_and_deleted_once() {
+        let mut backend = backend();
+        for (kind, body) in [
+            ("accounts/1/credentials", r#"{"name":"a","protocol":"ping","details":{}}"#),
+            ("accounts/1/sensors", r#"{"name":"a","protocol":"ping","default_interval":null,"details":{}}"#),
+            ("accounts/1/bots", r#"{"name":"a","protocol":"ping"}"#),
+            ("bots", r#"{"name":"a","protocol":"ping"}"#),
+        ] {
+            let target = format!("/api/{kind}");
+            let made = as_admin(&mut backend, "POST", &target, body);
+            assert_eq!(made.status, 201, "{kind}: {}", made.text());
+            let Some(Json::Int(id)) = made.text().parse::<Json>().unwrap().get("id").cloned() else {
+                panic!("{kind}: no id in {}", made.text());
+            };
+            let one = format!("{target}/{id}");
+            let renamed = body.replace("\"a\"", "\"b\"");
+            assert_eq!(as_admin(&mut backend, "PUT", &one, &renamed).status, 204, "{kind}");
+            let list = as_admin(&mut backend, "GET", &target, "");
+            assert!(list.text().contains("\"name\":\"b\""), "{kind}: {}", list.text());
+            assert_eq!(as_admin(&mut backend, "DELETE", &one, "").status, 204, "{kind}");
+            for method in ["PUT", "DELETE"] {
+                assert_eq!(as_admin(&mut backend, method, &one, body).status, 404, "{kind}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_permission_can_be_taken_back() {
+        let mut backend = backend();
+        let permission = backend.bot(2).unwrap().permissions.as_ref().unwrap()[0].id;
+        let one = format!("/api/bots/2/permissions/{permission}");
+        assert_eq!(as_bot(&mut backend, "GET", "/api/accounts/1", "").status, 200);
+        assert_eq!(as_admin(&mut backend, "DELETE", &one, "").status, 204);
+        assert_eq!(as_bot(&mut backend, "GET", "/api/accounts/1", "").status, 403);
+        assert_eq!(as_admin(&mut backend, "DELETE", &one, "").status, 404);
+    }
+
+    #[test]
+    fn a_bot_belongs_to_its_account_only() {
+        let mut backend = backend();
+        assert_eq!(as_admin(&mut backend, "GET", "/api/accounts/1/bots/2/token", "").status, 404);
+        assert_eq!(
+            as_admin(&mut backend, "GET", "/api/bots/2/token", "").text(),
+            format!("{{\"token\":\"{PING}\"}}")
+        );
+    }
+
+    #[test]
+    fn nothing_but_the_status_page_works_before_the_migration() {
+        let mut backend = backend();
+        backend.set_readiness(Readiness::MigrationNeeded);
+        assert_eq!(as_bot(&mut backend, "GET", "/api/accounts/1/entities", "").status, 500);
+        assert_eq!(as_admin(&mut backend, "GET", "/api/profile", "").status, 500);
+        let first = r#"{"username":"a","password":"p","name":"n","email":"e"}"#;
+        assert_eq!(backend.answer(&Request::json("POST", "/api/admin/first", first), 0).status, 500);
+        assert!(backend.answer(&Request::get("/api/status/info"), 0).text().contains("\"user_exists\":null"));
+    }
+
+    #[test]
+    fn planned_ids_that_are_taken_are_passed_over() {
+        let mut backend = backend();
+        backend.plan([1, 2, -3, 0, 77], [Token::new(PING).unwrap()]);
+        let made = as_admin(&mut backend, "POST", "/api/bots", r#"{"name":"a","protocol":null}"#);
+        assert!(made.text().starts_with("{\"id\":77,"), "{}", made.text());
+        let token = as_admin(&mut backend, "GET", "/api/bots/77/token", "").text();
+        assert!(!token.contains(PING), "{token}");
+    }
+}

@@ -2,7 +2,7 @@
 // Helpers of tests may fail as tests do.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use grafolean_stand_in::{Backend, Config, Json, Request};
+use grafolean_stand_in::{Admin, Backend, Config, Json, Request};
 use proptest::prelude::*;
 
 const PING: &str = "11111111-1111-4111-8111-111111111111";
@@ -28,6 +28,28 @@ fn any_json() -> impl Strategy<Value = Json> {
                 .prop_map(|entries| Json::Object(entries.into_iter().collect())),
         ]
     })
+}
+
+/// Objects with the keys that the resources of an administrator know, some of them with values that fit.
+fn admin_body() -> impl Strategy<Value = Json> {
+    let key = prop_oneof![
+        4 => prop::sample::select(vec![
+            "name", "protocol", "details", "default_interval", "config", "resource_prefix", "methods", "p", "t0",
+            "t1", "username", "password", "email",
+        ])
+        .prop_map(str::to_owned),
+        1 => any::<String>(),
+    ];
+    let value = prop_oneof![
+        3 => prop::sample::select(vec!["ping", "a", "{\"a\":1}", "[NaN]", "\0", "a,b", "2.5"]).prop_map(Json::from),
+        1 => Just(Json::object()),
+        1 => Just(Json::List(vec![Json::from("GET")])),
+        3 => any_json(),
+    ];
+    prop_oneof![
+        6 => prop::collection::btree_map(key, value, 0..8).prop_map(|e| Json::Object(e.into_iter().collect())),
+        1 => any_json(),
+    ]
 }
 
 proptest! {
@@ -65,6 +87,46 @@ proptest! {
         let token = if known { PING } else { "x" };
         let reply = backend().answer(&Request::json(&method, &format!("{path}?{query}b={token}"), body), 5);
         prop_assert!([200, 201, 204, 307, 400, 401, 403, 404, 405, 422, 500, 501].contains(&reply.status));
+    }
+
+    #[test]
+    fn anything_an_administrator_sends_gets_an_answer_and_leaves_lists_that_can_be_read(
+        requests in prop::collection::vec(
+            (
+                prop_oneof![Just("POST"), Just("PUT"), Just("DELETE"), Just("GET"), Just("get")],
+                r"/(admin/(accounts|first|migratedb|[a-z]{0,3})|auth/(login|refresh)|(accounts/(1|x|))?(/(credentials|sensors|bots|getvalues|values))?(/(11|21|41|42|x|-1))?(/(permissions|token)(/1)?)?)/?",
+                admin_body(),
+            ),
+            1..12,
+        ),
+    ) {
+        let mut backend = backend();
+        backend.set_admin(Admin::new("secret"));
+        for (method, path, body) in requests {
+            let body = body.to_compact().unwrap_or_else(|_| "NaN".to_owned());
+            let mut request = Request::json(method, &format!("/api{path}"), body);
+            request.authorization = Some(b"Bearer 1:secret".to_vec());
+            let reply = backend.answer(&request, 5);
+            prop_assert!([200, 201, 204, 307, 400, 401, 403, 404, 405, 422, 500, 501].contains(&reply.status));
+        }
+        for list in ["accounts", "bots", "accounts/1/credentials", "accounts/1/sensors", "accounts/1/bots"] {
+            let mut request = Request::get(&format!("/api/{list}"));
+            request.authorization = Some(b"Bearer 1:secret".to_vec());
+            let reply = backend.answer(&request, 5);
+            prop_assert_eq!(reply.status, 200, "{}", list);
+            prop_assert!(reply.text().parse::<Json>().is_ok());
+        }
+    }
+
+    #[test]
+    fn any_authorization_header_gets_an_answer(header in prop::collection::vec(any::<u8>(), 0..40), bearer in any::<bool>()) {
+        let mut request = Request::get("/api/profile");
+        let start: &[u8] = if bearer { b"Bearer 1:" } else { b"" };
+        request.authorization = Some([start, &header[..]].concat());
+        let mut backend = backend();
+        backend.set_admin(Admin::new("secret"));
+        let status = backend.answer(&request, 5).status;
+        prop_assert!(status == 401 || status == 500 || header.ends_with(b"secret"), "{}", status);
     }
 
     #[test]

@@ -28,11 +28,18 @@ const ANSWERED: u8 = 2;
 const ANSWERED_THEN_HANG_UP: u8 = 3;
 const ANSWERED_THEN_LINGER: u8 = 4;
 const CLOSED: u8 = 5;
+/// An answer without a foreseeable end is under way.
+const STREAMING: u8 = 6;
 
 impl Phase {
     /// Whether nothing is being answered.
     pub(crate) fn is_quiet(&self) -> bool {
         self.0.load(Ordering::Acquire) == QUIET
+    }
+
+    /// Whether the answer under way has no foreseeable end.
+    pub(crate) fn is_streaming(&self) -> bool {
+        self.0.load(Ordering::Acquire) == STREAMING
     }
 
     pub(crate) fn request_began(&self) {
@@ -41,6 +48,11 @@ impl Phase {
 
     pub(crate) fn answered(&self) {
         self.0.store(ANSWERED, Ordering::Release);
+    }
+
+    /// The answer comes in pieces, and its end is the connection's.
+    pub(crate) fn streams(&self) {
+        self.0.store(STREAMING, Ordering::Release);
     }
 
     /// The connection closes once the answer is written.

@@ -32,14 +32,20 @@
 #![forbid(unsafe_code)]
 
 mod backend;
+#[cfg(feature = "server")]
+mod body;
 mod config;
 #[cfg(feature = "server")]
 mod connection;
 mod entities;
+#[cfg(feature = "server")]
+mod exchange;
 mod json;
 #[cfg(feature = "server")]
 mod log;
 mod model;
+#[cfg(feature = "server")]
+mod page;
 mod persons;
 mod routes;
 mod schema;

@@ -114,6 +114,7 @@ fn run(options: &Options) -> Result<(), Box<dyn core::error::Error>> {
 fn print_start(stand_in: &StandInThread, tokens: bool) -> std::io::Result<()> {
     let mut out = std::io::stdout().lock();
     writeln!(out, "backend {}", stand_in.base_url())?;
+    writeln!(out, "live page: {}", stand_in.page_url())?;
     let bots = stand_in.read(|b| b.bots().to_vec());
     for bot in bots {
         let kind = match bot.tied_to_account {

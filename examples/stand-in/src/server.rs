@@ -13,21 +13,14 @@
 
 use core::convert::Infallible;
 use core::fmt;
-use core::pin::Pin;
-use core::task::{Context, Poll};
 use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use bytes::Bytes;
-use http_body_util::{BodyExt, LengthLimitError, Limited};
-use hyper::body::{Body, Frame, Incoming, SizeHint};
-use hyper::header::{self, HeaderName, HeaderValue};
 use hyper::service::service_fn;
-use hyper::{Response, StatusCode, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpListener;
@@ -35,9 +28,10 @@ use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
-use crate::backend::{Backend, Reply, ReplyBody, Request};
+use crate::backend::{Backend, Reply, Request};
 use crate::config::{Config, ConfigError};
 use crate::connection::{Connection, Phase};
+use crate::exchange::{End, exchange};
 use crate::log::{Counters, Event, Log, RequestRecord};
 use crate::store::{StoreError, StoredValue};
 
@@ -260,32 +254,34 @@ impl Builder {
     }
 }
 
-struct Job {
-    request: Request,
-    time_us: i64,
-    reply: oneshot::Sender<Answer>,
+pub(crate) struct Job {
+    pub(crate) request: Request,
+    pub(crate) time_us: i64,
+    pub(crate) reply: oneshot::Sender<Answer>,
 }
 
-struct Answer {
-    reply: Reply,
-    path: String,
-    bot: Option<String>,
+pub(crate) struct Answer {
+    pub(crate) reply: Reply,
+    pub(crate) path: String,
+    pub(crate) bot: Option<String>,
 }
 
 /// What outlives the sockets.
-struct Core {
+pub(crate) struct Core {
     backend: Mutex<Backend>,
     log: Mutex<Log>,
-    events: broadcast::Sender<Event>,
+    pub(crate) events: broadcast::Sender<Event>,
     changed: watch::Sender<u64>,
 }
 
 impl Core {
-    fn backend(&self) -> MutexGuard<'_, Backend> {
+    /// Must not be held over an await, nor for long: all requests wait for it.
+    pub(crate) fn backend(&self) -> MutexGuard<'_, Backend> {
         self.backend.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn log(&self) -> MutexGuard<'_, Log> {
+    /// As [`Self::backend`].
+    pub(crate) fn log(&self) -> MutexGuard<'_, Log> {
         self.log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -296,7 +292,7 @@ impl Core {
         Answer { reply, path, bot }
     }
 
-    fn note(&self, record: RequestRecord, values: Vec<StoredValue>) {
+    pub(crate) fn note(&self, record: RequestRecord, values: Vec<StoredValue>) {
         tracing::debug!(
             connection = record.connection,
             nth = record.nth_on_connection,
@@ -316,20 +312,20 @@ impl Core {
         self.changed();
     }
 
-    fn changed(&self) {
+    pub(crate) fn changed(&self) {
         self.changed.send_modify(|n| *n = n.wrapping_add(1));
     }
 }
 
-struct Shared {
-    core: Arc<Core>,
-    jobs: mpsc::Sender<Job>,
+pub(crate) struct Shared {
+    pub(crate) core: Arc<Core>,
+    pub(crate) jobs: mpsc::Sender<Job>,
     connections: AtomicU64,
     keep_alive: Option<Duration>,
-    body_limit: Option<usize>,
-    keep_bodies: bool,
+    pub(crate) body_limit: Option<usize>,
+    pub(crate) keep_bodies: bool,
     tls: Option<Arc<rustls::ServerConfig>>,
-    clock: Clock,
+    pub(crate) clock: Clock,
 }
 
 struct Running {
@@ -385,6 +381,12 @@ impl StandIn {
         let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         format!("{scheme}://{host}:{}/api", self.address().port())
+    }
+
+    /// Where a browser sees what happens here.
+    pub fn page_url(&self) -> String {
+        let base = self.base_url();
+        format!("{}/", base.strip_suffix("/api").unwrap_or(&base))
     }
 
     /// The seed that the ids and tokens it chooses follow from.
@@ -593,12 +595,11 @@ async fn accept(
         let (shared, stop, mut cut) = (Arc::clone(&shared), stop.clone(), cut.clone());
         cut.borrow_and_update();
         tasks.spawn(async move {
-            let _open = open;
             let serve = async {
                 match &shared.tls {
-                    None => serve(&shared, socket, number, stop).await,
+                    None => serve(&shared, &open, socket, number, stop).await,
                     Some(tls) => match TlsAcceptor::from(Arc::clone(tls)).accept(socket).await {
-                        Ok(socket) => serve(&shared, socket, number, stop).await,
+                        Ok(socket) => serve(&shared, &open, socket, number, stop).await,
                         Err(error) => tracing::debug!(number, %error, "no TLS connection"),
                     },
                 }
@@ -619,8 +620,11 @@ async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
-/// Counts a connection as open while it lives.
-struct OpenConnection(Arc<Core>);
+/// Counts a connection as open while it lives, unless it is for the stand-in's own pages.
+pub(crate) struct OpenConnection {
+    core: Arc<Core>,
+    counts: AtomicBool,
+}
 
 impl OpenConnection {
     fn new(core: Arc<Core>) -> Self {
@@ -630,19 +634,37 @@ impl OpenConnection {
             log.counters.open_connections += 1;
         }
         core.changed();
-        Self(core)
+        Self { core, counts: AtomicBool::new(true) }
+    }
+
+    /// No client of the backend is at the other end.
+    pub(crate) fn is_own(&self) {
+        if self.counts.swap(false, Ordering::Relaxed) {
+            let mut log = self.core.log();
+            log.counters.connections -= 1;
+            log.counters.open_connections -= 1;
+            drop(log);
+            self.core.changed();
+        }
     }
 }
 
 impl Drop for OpenConnection {
     fn drop(&mut self) {
-        self.0.log().counters.open_connections -= 1;
-        self.0.changed();
+        if *self.counts.get_mut() {
+            self.core.log().counters.open_connections -= 1;
+            self.core.changed();
+        }
     }
 }
 
-async fn serve<S>(shared: &Arc<Shared>, socket: S, number: u64, mut stop: watch::Receiver<bool>)
-where
+async fn serve<S>(
+    shared: &Arc<Shared>,
+    open: &OpenConnection,
+    socket: S,
+    number: u64,
+    mut stop: watch::Receiver<bool>,
+) where
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let phase = Arc::new(Phase::default());
@@ -653,13 +675,14 @@ where
         let nth = nth.fetch_add(1, Ordering::Relaxed) + 1;
         let phase = &phase;
         async move {
-            let exchange = exchange(shared, request, number, nth).await;
+            let exchange = exchange(shared, request, open, number, nth).await;
             match exchange {
                 Ok((response, end)) => {
                     match end {
                         End::KeepAlive => phase.answered(),
                         End::HangUp => phase.answered_then_hang_up(),
                         End::Linger => phase.answered_then_linger(),
+                        End::Stream => phase.streams(),
                     }
                     Ok(response)
                 }
@@ -676,7 +699,7 @@ where
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = stopped(&mut stop) => {
-            if phase.is_quiet() {
+            if phase.is_quiet() || phase.is_streaming() {
                 return;
             }
             connection.as_mut().graceful_shutdown();
@@ -685,232 +708,5 @@ where
     };
     if let Err(error) = result {
         tracing::trace!(number, %error, "connection ended");
-    }
-}
-
-/// Ends a connection without an answer.
-#[derive(Debug)]
-struct NoAnswer;
-
-impl fmt::Display for NoAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("closed without an answer")
-    }
-}
-
-impl core::error::Error for NoAnswer {}
-
-/// What becomes of the connection after an answer, besides what the answer says.
-enum End {
-    KeepAlive,
-    HangUp,
-    Linger,
-}
-
-async fn exchange(
-    shared: &Shared,
-    request: hyper::Request<Incoming>,
-    connection: u64,
-    nth_on_connection: u64,
-) -> Result<(Response<Answered>, End), NoAnswer> {
-    let begun = Instant::now();
-    let (head, body) = request.into_parts();
-    let text =
-        |name: HeaderName| head.headers.get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
-    let old_client = head.version == Version::HTTP_10;
-    let host = text(header::HOST);
-    let refused = host.is_none() && !old_client;
-
-    let limit = shared.body_limit.unwrap_or(usize::MAX);
-    let announced = body.size_hint().lower();
-    let body = if refused || announced > limit as u64 {
-        Err(announced > limit as u64)
-    } else {
-        match Limited::new(body, limit).collect().await {
-            Ok(body) => Ok(body.to_bytes()),
-            Err(error) => Err(error.is::<LengthLimitError>()),
-        }
-    };
-    let time_us = (shared.clock)();
-    let mut record = RequestRecord {
-        time_us,
-        connection,
-        nth_on_connection,
-        method: head.method.as_str().to_owned(),
-        path: String::new(),
-        bot: None,
-        user_agent: text(header::USER_AGENT),
-        body_len: body.as_ref().map_or(0, Bytes::len),
-        body: body.as_ref().ok().filter(|_| shared.keep_bodies).cloned(),
-        status: None,
-        values_stored: 0,
-        took: Duration::ZERO,
-    };
-    let target = head.uri.path_and_query().map_or_else(|| head.uri.path().to_owned(), ToString::to_string);
-    let (mut reply, end) = match body {
-        Ok(body) if !refused => {
-            let request = Request {
-                method: record.method.clone(),
-                target,
-                absolute_form: head.uri.scheme().is_some() || !head.uri.path().starts_with('/'),
-                host,
-                authorization: head.headers.get(header::AUTHORIZATION).map(|v| v.as_bytes().to_vec()),
-                content_type: text(header::CONTENT_TYPE),
-                origin: text(header::ORIGIN),
-                access_control_request_method: text(header::ACCESS_CONTROL_REQUEST_METHOD),
-                body,
-            };
-            let (answer, answered) = oneshot::channel();
-            shared.jobs.send(Job { request, time_us, reply: answer }).map_err(|_| NoAnswer)?;
-            let answer = answered.await.map_err(|_| NoAnswer)?;
-            record.path = answer.path;
-            record.bot = answer.bot;
-            let end = if answer.reply.hang_up { End::HangUp } else { End::KeepAlive };
-            (answer.reply, end)
-        }
-        too_large => {
-            (record.path, record.bot) = shared.core.backend().mask(&target);
-            if too_large != Err(true) {
-                // No host, or the body ended in the middle.
-                record.took = begun.elapsed();
-                shared.core.note(record, Vec::new());
-                return Err(NoAnswer);
-            }
-            (too_large_reply(), End::Linger)
-        }
-    };
-    record.status = Some(reply.status);
-    record.values_stored = reply.stored.len();
-    record.took = begun.elapsed();
-    shared.core.note(record, core::mem::take(&mut reply.stored));
-    Ok((response(reply, time_us, old_client), end))
-}
-
-/// The product's front refuses a body by its length before it looks at anything else.
-fn too_large_reply() -> Reply {
-    Reply {
-        status: 413,
-        headers: vec![
-            ("server", "nginx/1.22.1".to_owned()),
-            ("content-type", "text/html".to_owned()),
-            ("connection", "close".to_owned()),
-        ],
-        body: ReplyBody::Bytes(Bytes::from_static(
-            b"<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<body>\r\n\
-              <center><h1>413 Request Entity Too Large</h1></center>\r\n<hr><center>nginx/1.22.1</center>\r\n\
-              </body>\r\n</html>\r\n",
-        )),
-        hang_up: false,
-        stored: Vec::new(),
-    }
-}
-
-/// Headers in the order of uvicorn: date, server, length, then the application's.
-fn response(reply: Reply, now_us: i64, old_client: bool) -> Response<Answered> {
-    let length = match &reply.body {
-        ReplyBody::Bytes(bytes) => Some(bytes.len()),
-        ReplyBody::None | ReplyBody::EmptyChunked => None,
-    };
-    let mut response = Response::new(Answered(reply.body));
-    *response.status_mut() = StatusCode::from_u16(reply.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    let headers = response.headers_mut();
-    if let Ok(date) = HeaderValue::from_str(&http_date(now_us.div_euclid(1_000_000))) {
-        headers.insert(header::DATE, date);
-    }
-    headers.insert(header::SERVER, HeaderValue::from_static("uvicorn"));
-    if let Some(length) = length {
-        headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-    }
-    for (name, value) in reply.headers {
-        match HeaderValue::from_str(&value) {
-            Ok(value) => {
-                headers.insert(HeaderName::from_static(name), value);
-            }
-            Err(_) => tracing::warn!(name, "a header that cannot be sent was left out"),
-        }
-    }
-    if old_client {
-        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
-    }
-    response
-}
-
-/// The body of a response, in one piece.
-struct Answered(ReplyBody);
-
-impl Body for Answered {
-    type Data = Bytes;
-    type Error = Infallible;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        _: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
-        match core::mem::replace(&mut self.0, ReplyBody::None) {
-            ReplyBody::Bytes(bytes) if !bytes.is_empty() => Poll::Ready(Some(Ok(Frame::data(bytes)))),
-            _ => Poll::Ready(None),
-        }
-    }
-
-    fn is_end_stream(&self) -> bool {
-        match &self.0 {
-            ReplyBody::None => true,
-            ReplyBody::Bytes(bytes) => bytes.is_empty(),
-            // Were it at its end at once, it would be sent with a length.
-            ReplyBody::EmptyChunked => false,
-        }
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        match &self.0 {
-            ReplyBody::None => SizeHint::with_exact(0),
-            ReplyBody::Bytes(bytes) => SizeHint::with_exact(bytes.len() as u64),
-            ReplyBody::EmptyChunked => SizeHint::new(),
-        }
-    }
-}
-
-/// A date as HTTP writes it (RFC 9110, section 5.6.7).
-fn http_date(unix_s: i64) -> String {
-    const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
-    const MONTHS: [&str; 12] =
-        ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"];
-    let name = |names: &[&'static str], i: i64| {
-        usize::try_from(i).ok().and_then(|i| names.get(i)).copied().unwrap_or("")
-    };
-    let (day, second) = (unix_s.div_euclid(86_400), unix_s.rem_euclid(86_400));
-    // Years begin in March here, so that the leap day is the last one; an era of 400 years has 146097 days.
-    let shifted = day + 719_468;
-    let (era, of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
-    let year_of_era = (of_era - of_era / 1460 + of_era / 36_524 - of_era / 146_096) / 365;
-    let of_year = of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
-    let month = (5 * of_year + 2) / 153;
-    let of_month = of_year - (153 * month + 2) / 5 + 1;
-    let year = era * 400 + year_of_era + i64::from(month >= 10);
-    format!(
-        "{}, {of_month:02} {} {year:04} {:02}:{:02}:{:02} GMT",
-        name(&DAYS, day.rem_euclid(7)),
-        name(&MONTHS, month),
-        second / 3600,
-        second / 60 % 60,
-        second % 60
-    )
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn dates_are_written_as_http_wants_them() {
-        for (unix_s, date) in [
-            (0, "Thu, 01 Jan 1970 00:00:00 GMT"),
-            (784_111_777, "Sun, 06 Nov 1994 08:49:37 GMT"),
-            (951_782_400, "Tue, 29 Feb 2000 00:00:00 GMT"),
-            (1_795_370_372, "Sun, 22 Nov 2026 17:59:32 GMT"),
-            (4_107_542_399, "Sun, 28 Feb 2100 23:59:59 GMT"),
-        ] {
-            assert_eq!(http_date(unix_s), date);
-        }
     }
 }

@@ -354,6 +354,29 @@ async fn listeners_hear_of_values_before_their_request() {
 }
 
 #[tokio::test]
+async fn its_own_pages_are_in_no_log_and_no_counter() {
+    let stand_in = demo().start().await.unwrap();
+    assert_eq!(stand_in.page_url(), format!("http://{}/", stand_in.address()));
+    let mut page = connect(&stand_in).await;
+    let own = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    assert_eq!(exchange(&mut page, own).await.unwrap().status(), 200);
+    assert_eq!(exchange(&mut page, &get("/stand-in/nothing")).await.unwrap().status(), 404);
+    let mut socket = connect(&stand_in).await;
+    assert_eq!(exchange(&mut socket, &get("/api/profile/")).await.unwrap().status(), 200);
+    // What is outside of both is the backend's.
+    for path in ["/", "/stand-in"] {
+        assert_eq!(exchange(&mut socket, &get(path)).await.unwrap().status(), 403, "{path}");
+    }
+    let counters = stand_in.counters();
+    assert_eq!((counters.requests, counters.connections, counters.open_connections), (3, 1, 1));
+    assert_eq!(stand_in.requests().len(), 3);
+    drop(page);
+    let long = post(&" ".repeat(100_000)).replace("/api/accounts/1/values/", "/stand-in/x");
+    let mut socket = connect(&stand_in).await;
+    assert_eq!(exchange(&mut socket, &long).await.unwrap().status(), 413);
+}
+
+#[tokio::test]
 async fn a_restart_keeps_the_port_and_what_was_known() {
     let stand_in = demo().start().await.unwrap();
     let mut socket = connect(&stand_in).await;

@@ -75,6 +75,7 @@ fn it_serves_the_demo_prints_what_it_gets_and_stops_when_told() {
     let mut program = start(&["--print-values", "--print-requests"]);
     let mut lines = lines(&mut program);
     let address = address(&lines.next().unwrap());
+    assert_eq!(lines.next().unwrap(), format!("live page: http://{address}/"));
     assert_eq!(lines.next().unwrap(), "bot ping (Systemwide ping bot, ping, systemwide, user id 41)");
     assert_eq!(lines.next().unwrap(), "bot custom (Custom bot, custom, account 1, user id 42)");
     post_value(&address);
@@ -88,8 +89,8 @@ fn it_serves_the_demo_prints_what_it_gets_and_stops_when_told() {
 #[test]
 fn tokens_are_printed_only_on_demand() {
     let mut program = start(&["--print-tokens"]);
-    let second = lines(&mut program).nth(1).unwrap();
-    assert!(second.ends_with(&format!(" token {PING}")), "{second}");
+    let third = lines(&mut program).nth(2).unwrap();
+    assert!(third.ends_with(&format!(" token {PING}")), "{third}");
 }
 
 #[test]

@@ -218,7 +218,7 @@ pub struct Lab<B: Bot + 'static, S: Storage<B> + 'static = Memory<B>> {
 
 /// A run under way.
 struct Task {
-    run: RunId,
+    due: Due,
     future: Pin<Box<dyn Future<Output = Result<(), String>>>>,
     woken: Arc<Woken>,
 }
@@ -830,7 +830,7 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
                 Action::Send(id) => self.send(id),
                 Action::Run(due) => self.begin(due),
                 Action::Cancel(run) => {
-                    self.tasks.retain(|task| task.run != run);
+                    self.tasks.retain(|task| task.due.run != run);
                     self.held.retain(|(due, _)| due.run != run);
                     self.ended(run, Outcome::Cancelled);
                 }
@@ -845,10 +845,9 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
             self.shared.lend(|c| c.handle_completed(due.run));
             return;
         };
-        if let Some(other) =
-            self.runs.iter().rev().find(|r| r.outcome == Outcome::Running && r.key() == due.key)
-        {
-            panic!("the job {} runs twice at once: since {} ms, and now", due.key, other.began_ms)
+        let here = self.tasks.iter().map(|task| &task.due).chain(self.held.iter().map(|(due, _)| due));
+        if here.into_iter().any(|other| other.key == due.key) {
+            panic!("the job {} runs twice at once\n{}", due.key, self.report())
         }
         self.runs.push(Run {
             due,
@@ -871,7 +870,7 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
             let mut cx = RunContext::new(&*shared, &due);
             bot.perform(&job, &due, &mut cx).await.map_err(|error| error.to_string())
         });
-        self.tasks.push(Task { run: due.run, future, woken: Arc::new(Woken(AtomicBool::new(true))) });
+        self.tasks.push(Task { due, future, woken: Arc::new(Woken(AtomicBool::new(true))) });
     }
 
     /// Polls the runs that were woken, in the order of their begin.
@@ -892,7 +891,7 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
                 Poll::Pending => i += 1,
                 Poll::Ready(result) => {
                     let task = self.tasks.remove(i);
-                    self.ended(task.run, result.map_or_else(Outcome::Failed, |()| Outcome::Done));
+                    self.ended(task.due.run, result.map_or_else(Outcome::Failed, |()| Outcome::Done));
                 }
             }
         }

@@ -2,9 +2,6 @@
 //! and needs room for one entity only, however many there are.
 #![allow(clippy::unwrap_used)]
 
-#[path = "../../ping/tests/rig/mod.rs"]
-mod rig;
-
 use std::cell::RefCell;
 use std::fmt::Write as _;
 
@@ -14,8 +11,8 @@ use grafolean_core::interval::{Interval, Intervals};
 use grafolean_core::jobs::Due;
 use grafolean_core::json::from_slice;
 use grafolean_core::model::ListedEntity;
-use rig::{Clock, Rig};
-use serde_json::{Value, json};
+use grafolean_test::backend::{self, Entity, EntityProtocol, Permission};
+use grafolean_test::{Device, Lab, Outcome};
 
 /// An interface as a device tells of it.
 #[derive(Clone, PartialEq, Debug)]
@@ -132,45 +129,46 @@ grafolean_core::inline_storage! {
     struct Memory for Upkeep {
         accounts: 1, entities: 2, links: 2, credentials: 1, sensors: 1, jobs: 2, spare: 1,
         intervals: 4, distinct_intervals: 2, runs: 1, cells: 16, element: 2048, scratch: 64,
-        listing: 64, states: 0, faults: 8, events: 32,
+        listing: 1024, states: 0, faults: 8, events: 32,
     }
 }
 
 const DEVICE: u64 = 5;
 
-fn interface(id: u64, parent: u64, name: &str, index: &str, speed: &str) -> Value {
-    json!({
-        "id": id, "name": name, "entity_type": "interface", "parent": parent,
-        "details": {"snmp_index": index, "speed_bps": speed}, "protocols": {"snmp": {"credential": id}},
-    })
+/// An interface that is pinged, too.
+fn interface(id: i32, parent: u64, name: &str, index: &str, speed_bps: &str) -> Entity {
+    let mut interface = Entity::device(id, name).detail("snmp_index", index).detail("speed_bps", speed_bps);
+    interface.entity_type = "interface".to_string();
+    interface.parent = i32::try_from(parent).ok();
+    interface.protocol("ping", PING_CREDENTIAL, PING_BOT, [])
 }
 
-fn rig(found: Vec<Found>, interfaces: Vec<Value>) -> Rig<Upkeep, Memory> {
-    let mut rig = Rig::new(Upkeep { found: RefCell::new(found) }, Memory::new(), Clock::default());
-    {
-        let mut world = rig.world.borrow_mut();
-        world.entities.push(json!({
-            "id": DEVICE, "name": "d", "entity_type": "device", "parent": null, "details": {},
-            "protocols": {"snmp": {"credential": 1, "bot": null, "sensors": [{"sensor": 1, "interval": 60}]}},
-        }));
-        world.entities.extend(interfaces);
-        world.credentials.push(json!({"id": 1, "details": {}}));
-        world.sensors.push(json!({"id": 1, "details": {}, "default_interval": null}));
+const PING_CREDENTIAL: i32 = 11;
+const PING_BOT: i32 = 12;
+
+fn lab(found: Vec<Found>, interfaces: Vec<Entity>) -> Lab<Upkeep, Memory> {
+    let mut lab = Lab::with_storage(Memory::new(), Upkeep { found: RefCell::new(found) });
+    lab.add(Device::new(DEVICE).every(60));
+    let backend = lab.backend();
+    backend.set_bot(backend::Bot::systemwide(PING_BOT, "Ping", "ping")).unwrap();
+    backend.set_credential(1, backend::Credential::new(PING_CREDENTIAL, "Ping", "ping")).unwrap();
+    backend.set_entity(1, Entity::device(6, "another device")).unwrap();
+    for interface in interfaces {
+        backend.set_entity(1, interface).unwrap();
     }
-    rig.refresh();
-    rig
+    lab
 }
 
-fn run(rig: &mut Rig<Upkeep, Memory>) -> Result<(), String> {
-    let due = rig.next_due(700_000);
-    let result = rig.perform(&due);
-    rig.collector.handle_completed(due.run);
-    result
-}
-
-fn changes(rig: &Rig<Upkeep, Memory>) -> Vec<String> {
-    let requests = std::mem::take(&mut rig.world.borrow_mut().requests);
-    requests.into_iter().filter(|request| request != "GET").collect()
+/// Performs the next run: how it ended, and what it changed.
+fn run(lab: &mut Lab<Upkeep, Memory>) -> (Outcome, Vec<String>) {
+    let before = lab.requests().len();
+    let outcome = lab.next_run().outcome;
+    let own = lab.requests().iter().skip(before).filter(|sent| sent.method != "GET");
+    (
+        outcome,
+        own.map(|sent| format!("{} {}", sent.method, sent.path.replace("/accounts/1/entities/", "")))
+            .collect(),
+    )
 }
 
 #[test]
@@ -186,41 +184,34 @@ fn interfaces_are_created_changed_and_deleted_until_they_equal_the_devices() {
         interface(23, DEVICE, "eth1", "3", "0"),
         interface(24, 6, "another device's", "3", "0"),
     ];
-    let mut rig = rig(found, there);
-    assert_eq!(run(&mut rig), Ok(()));
-    assert_eq!(changes(&rig), ["PUT 22 eth0", "DELETE 23", "POST wlan0"]);
-    {
-        let world = rig.world.borrow();
-        let eth0 = world.entities.iter().find(|e| e["id"] == 22).unwrap();
-        assert_eq!(eth0["details"], json!({"snmp_index": "2", "speed_bps": "1000000000"}));
-        assert_eq!(
-            (&eth0["protocols"], &eth0["parent"]),
-            (&json!({"snmp": {"credential": 22}}), &json!(DEVICE))
-        );
-        assert!(world.entities.iter().any(|e| e["id"] == 24));
-        let wlan0 = world.entities.last().unwrap();
-        assert_eq!(wlan0["details"], json!({"snmp_index": "4", "speed_bps": "0"}));
-    }
-    assert_eq!(run(&mut rig), Ok(()));
-    assert!(changes(&rig).is_empty(), "nothing is left to do");
+    let mut lab = lab(found, there);
+    let changes = ["PUT 22", "DELETE 23", "POST "].map(String::from).to_vec();
+    assert_eq!(run(&mut lab), (Outcome::Done, changes));
+    let eth0 = lab.entity(22);
+    assert_eq!(eth0.details.to_compact().unwrap(), r#"{"snmp_index":"2","speed_bps":"1000000000"}"#);
+    let kept = EntityProtocol { credential: PING_CREDENTIAL, sensors: Vec::new(), bot: Some(PING_BOT) };
+    assert_eq!((eth0.protocols, eth0.parent), (vec![("ping".to_string(), kept)], Some(5)));
+    assert_eq!(lab.entity(24).name, "another device's");
+    let wlan0 = lab.entities().into_iter().find(|entity| entity.name == "wlan0").unwrap();
+    assert_eq!(wlan0.details.to_compact().unwrap(), r#"{"snmp_index":"4","speed_bps":"0"}"#);
+    assert_eq!((wlan0.entity_type.as_str(), wlan0.parent), ("interface", Some(5)));
+    assert_eq!(run(&mut lab), (Outcome::Done, Vec::new()), "nothing is left to do");
 }
 
 #[test]
 fn a_run_makes_a_bounded_number_of_changes_and_the_next_one_goes_on() {
     let there = (0..11).map(|i| interface(30 + i, DEVICE, "gone", "9", "0")).collect();
-    let mut rig = rig(Vec::new(), there);
-    run(&mut rig).unwrap();
-    assert_eq!(changes(&rig).len(), CHANGES);
-    run(&mut rig).unwrap();
-    assert_eq!(changes(&rig), ["DELETE 38", "DELETE 39", "DELETE 40"]);
+    let mut lab = lab(Vec::new(), there);
+    let (outcome, changes) = run(&mut lab);
+    assert_eq!((outcome, changes.len()), (Outcome::Done, CHANGES));
+    let changes = ["DELETE 38", "DELETE 39", "DELETE 40"].map(String::from).to_vec();
+    assert_eq!(run(&mut lab), (Outcome::Done, changes));
 }
 
 #[test]
 fn a_backend_that_denies_it_ends_the_run_with_its_status() {
-    let mut rig = rig(Vec::new(), vec![interface(30, DEVICE, "gone", "9", "0")]);
-    rig.world.borrow_mut().status = Some(403);
-    assert_eq!(
-        run(&mut rig),
-        Err("the backend answered 403: the bot has no permission for this".to_string())
-    );
+    let mut lab = lab(Vec::new(), vec![interface(30, DEVICE, "gone", "9", "0")]);
+    lab.permissions([Permission::new("accounts", Some(&["GET"]))]);
+    let why = "the backend answered 403: the bot has no permission for this".to_string();
+    assert_eq!(run(&mut lab).0, Outcome::Failed(why));
 }

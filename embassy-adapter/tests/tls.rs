@@ -4,6 +4,8 @@
 
 #[path = "support/ca.rs"]
 mod ca;
+#[path = "support/ca_forger.rs"]
+mod ca_forger;
 #[path = "support/requests.rs"]
 mod requests;
 mod support;
@@ -37,6 +39,7 @@ use grafolean_stand_in::{Config as Backend, StandIn};
 use rcgen::{BasicConstraints, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd};
 
 use ca::{Authority, Identity, NAME, PATIENCE, Seen, Server, greet, hello, request as next_request, write};
+use ca_forger::{CERTIFICATE_REQUEST, ENCRYPTED_EXTENSIONS, Forger, HANDSHAKE, message, record};
 use requests::{List, Outcome, Request, TOKEN, get, request};
 use tcp::Host;
 
@@ -329,7 +332,6 @@ fn what_is_no_handshake_is_told() {
     let authority = Authority::new();
     let authorities = [authority.der()];
     let mut client = Client::new(Trust::Authorities(&authorities));
-    client.settings.handshake_ms = 300;
     let plain = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 0\r\n\r\n";
     for (bytes, waits, fault) in [
         (&plain[..], true, TlsFault::NotTls),
@@ -347,6 +349,7 @@ fn what_is_no_handshake_is_told() {
         (b"\x17\x03\x03\x00\x20", true, TlsFault::Record),
         (b"\x14\x03\x03\x00\x01\x01", true, TlsFault::Record),
     ] {
+        client.settings.handshake_ms = if fault == TlsFault::Timeout { 200 } else { 20_000 };
         let server = talker(bytes.to_vec(), waits);
         let outcomes = client.perform(&server.url(NAME), &[get()]);
         let expected = format!("no TLS connection: {}", fault.as_str());
@@ -731,8 +734,7 @@ const SEEDS: u64 = 80;
 fn garbage_by_seed_is_refused() {
     let authority = Authority::new();
     let authorities = [authority.der()];
-    let mut client = Client::new(Trust::Authorities(&authorities));
-    client.settings.handshake_ms = 300;
+    let client = Client::new(Trust::Authorities(&authorities));
     let seed = std::env::var("GRAFOLEAN_TEST_SEED").map_or(11, |seed| seed.parse().unwrap());
     println!("GRAFOLEAN_TEST_SEED={seed}");
     let mut dice = Dice(seed);
@@ -757,6 +759,274 @@ fn garbage_by_seed_is_refused() {
         let (error, why) = outcomes[0].failure();
         assert!(error == NotSent && why.starts_with("no "), "{why} after {bytes:x?}");
     }
+}
+
+/// Serves each connection with what `act` makes of its beginning.
+fn forge(act: impl Fn(&mut Forger) + Send + 'static) -> Server {
+    Server::raw(move |number, tcp| {
+        let mut forger = Forger::accept(tcp, &mut Dice(number as u64));
+        act(&mut forger);
+        let _ = forger.tcp.shutdown(std::net::Shutdown::Write);
+        let rest = forger.until_closed();
+        Seen { hello: Vec::new(), heard: Ok(vec![rest.to_string()]) }
+    })
+}
+
+/// A good server's identity for a thread.
+fn shared_identity(authority: &Authority) -> Arc<Identity> {
+    Arc::new(authority.sign(|_| {}))
+}
+
+#[test]
+fn a_server_that_leaves_out_or_forges_its_proof_is_refused() {
+    let authority = Authority::new();
+    let authorities = [authority.der()];
+    let client = Client::new(Trust::Authorities(&authorities));
+    let identity = shared_identity(&authority);
+    let keys = [{
+        use sha2::Digest as _;
+        sha2::Sha256::digest(rcgen::PublicKeyData::subject_public_key_info(&identity.key)).into()
+    }];
+    let pinned = Client::new(Trust::Keys(&keys));
+    type Act = fn(&mut Forger, &Identity) -> Vec<Vec<u8>>;
+    let refused: [(&str, Act, TlsFault); 10] = [
+        ("no certificate", |f, _| vec![f.extensions(), f.finished()], TlsFault::NoCertificate),
+        ("nothing but Finished", |f, _| vec![f.finished()], TlsFault::NoCertificate),
+        (
+            "no proof",
+            |f, id| vec![f.extensions(), f.certificate(&id.chain), f.finished()],
+            TlsFault::NoCertificate,
+        ),
+        (
+            "an empty list of certificates",
+            |f, id| vec![f.extensions(), f.certificate(&[]), f.verify(&id.key), f.finished()],
+            TlsFault::NoCertificate,
+        ),
+        (
+            "a proof before the certificate",
+            |f, id| vec![f.extensions(), f.verify(&id.key), f.certificate(&id.chain), f.finished()],
+            TlsFault::Handshake,
+        ),
+        (
+            "the proof of another key",
+            |f, id| {
+                let key = KeyPair::generate().unwrap();
+                vec![f.extensions(), f.certificate(&id.chain), f.verify(&key), f.finished()]
+            },
+            TlsFault::Proof,
+        ),
+        (
+            "the proof of another handshake",
+            |f, id| {
+                let mut messages = vec![f.extensions(), f.certificate(&id.chain)];
+                f.told(vec![1]);
+                messages.extend([f.verify(&id.key), f.finished()]);
+                messages
+            },
+            TlsFault::Proof,
+        ),
+        (
+            "another certificate after the proof",
+            |f, id| {
+                let mut messages = vec![f.extensions(), f.certificate(&id.chain), f.verify(&id.key)];
+                messages.extend([f.certificate(&id.chain), f.finished()]);
+                messages
+            },
+            TlsFault::Handshake,
+        ),
+        (
+            "two proofs",
+            |f, id| {
+                let mut messages = vec![f.extensions(), f.certificate(&id.chain), f.verify(&id.key)];
+                messages.extend([f.verify(&id.key), f.finished()]);
+                messages
+            },
+            TlsFault::Handshake,
+        ),
+        (
+            "a wrong end",
+            |f, id| {
+                let mut messages = f.honest(id);
+                messages[3][10] ^= 1;
+                messages
+            },
+            TlsFault::Finished,
+        ),
+    ];
+    for (what, act, fault) in refused {
+        for client in [client, pinned] {
+            // In one record, and each message in its own.
+            for together in [true, false] {
+                let identity = Arc::clone(&identity);
+                let server = forge(move |forger| {
+                    let messages = act(forger, &identity);
+                    let each: Vec<_> =
+                        if together { vec![&messages[..]] } else { messages.chunks(1).collect() };
+                    for messages in each {
+                        forger.say(messages);
+                    }
+                    forger.open();
+                    forger.tell(&hello("forged"));
+                });
+                let outcomes = client.perform(&server.url(NAME), &[get()]);
+                let expected = format!("no TLS connection: {}", fault.as_str());
+                assert_eq!(outcomes[0].failure(), (NotSent, expected.as_str()), "{what}");
+                // At most its own Finished: nothing of the request.
+                let heard: usize = server.seen().heard.unwrap()[0].parse().unwrap();
+                assert!(heard <= 5 + 4 + 32 + 1 + 16, "{heard} bytes after {what}");
+            }
+        }
+    }
+}
+
+#[test]
+fn what_a_server_may_do_in_a_handshake_is_accepted() {
+    let authority = Authority::new();
+    let authorities = [authority.der()];
+    let client = Client::new(Trust::Authorities(&authorities));
+    let identity = shared_identity(&authority);
+    for kind in 0..4 {
+        let identity = Arc::clone(&identity);
+        let server = forge(move |forger| {
+            match kind {
+                // All in one record, each message in its own with padding, and with the record for old middleboxes.
+                0 => {
+                    let messages = forger.honest(&identity);
+                    forger.say(&messages);
+                }
+                1 => {
+                    let _ = forger.tcp.write_all(&record(20, &[1]));
+                    for mut inner in forger.honest(&identity) {
+                        inner.push(HANDSHAKE);
+                        inner.extend([0; 100]);
+                        forger.send(&inner);
+                    }
+                }
+                // It asks for a certificate, and gets an empty list.
+                _ => {
+                    let extensions = forger.extensions();
+                    let body = [0, 0, 8, 0, 13, 0, 4, 0, 2, 4, 3];
+                    let request = forger.told(message(CERTIFICATE_REQUEST, &body));
+                    let certificate = forger.certificate(&identity.chain);
+                    let verify = forger.verify(&identity.key);
+                    let finished = forger.finished();
+                    forger.say(&[extensions, request, certificate, verify, finished]);
+                    forger.hear(1);
+                }
+            }
+            forger.open();
+            // Its Finished and the request.
+            forger.hear(2);
+            if kind == 3 {
+                // Empty records, tickets.
+                for _ in 0..50 {
+                    forger.send(&[23, 0, 0]);
+                    forger.say(&[message(4, &[1; 200]), message(4, &[])]);
+                }
+            }
+            forger.tell("HTTP/1.1 200 OK\r\ncontent-");
+            forger.tell("length: 5\r\n\r\nhe");
+            forger.tell("llo");
+        });
+        let outcomes = client.perform(&server.url(NAME), &[get()]);
+        assert_eq!(outcomes[0].answer(), (200, "hello"), "{kind}");
+    }
+}
+
+#[test]
+fn what_has_no_place_in_an_open_connection_ends_it() {
+    let authority = Authority::new();
+    let authorities = [authority.der()];
+    let client = Client::new(Trust::Authorities(&authorities));
+    let identity = shared_identity(&authority);
+    let mut cases: Vec<(String, bool, Vec<u8>)> = Vec::new();
+    // Within encryption: no type at all, types that there are not, every other handshake message.
+    for inner in [&[][..], &[0; 50], &[1, 2, 0], &[1, 20], &[1, 2, 99], &[HANDSHAKE], &[1, 21], &[9, 9, 21]] {
+        cases.push((format!("inner {inner:?}"), true, inner.to_vec()));
+    }
+    for kind in (0..=255).filter(|kind| *kind != 4) {
+        let mut inner = message(kind, &[0, 0]);
+        inner.push(HANDSHAKE);
+        cases.push((format!("message {kind}"), true, inner));
+    }
+    let mut hidden = message(4, &[0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+    hidden.extend(message(ENCRYPTED_EXTENSIONS, &[0, 0]));
+    hidden.push(HANDSHAKE);
+    cases.push(("a message behind a ticket".into(), true, hidden));
+    // In clear.
+    for kind in [20, 21, HANDSHAKE, 24] {
+        cases.push((format!("clear {kind}"), false, record(kind, &[1, 0])));
+    }
+    cases.push(("a short record".into(), false, record(23, &[7; 16])));
+    cases.push(("a longest record".into(), false, record(23, &[7; 16_641])));
+    cases.push(("an undecryptable record".into(), false, record(23, &[7; 100])));
+    for (what, encrypted, bytes) in cases {
+        let identity = Arc::clone(&identity);
+        let server = forge(move |forger| {
+            let messages = forger.honest(&identity);
+            forger.say(&messages);
+            forger.open();
+            forger.hear(2);
+            if encrypted {
+                forger.send(&bytes);
+            } else {
+                let _ = forger.tcp.write_all(&bytes);
+            }
+            forger.tell(&hello("hello"));
+        });
+        let outcomes = client.perform(&server.url(NAME), &[get()]);
+        let (error, why) = outcomes[0].failure();
+        assert!(error == Lost && why.starts_with("connection "), "{why} after {what}");
+    }
+}
+
+#[test]
+fn a_handshake_of_any_bytes_makes_no_panic() {
+    let authority = Authority::new();
+    let authorities = [authority.der()];
+    let client = Client::new(Trust::Authorities(&authorities));
+    let identity = shared_identity(&authority);
+    let first = std::env::var("GRAFOLEAN_TEST_SEED").ok().map(|seed| seed.parse().unwrap());
+    let seeds = first.map_or(0..400, |seed| seed..seed + 1);
+    let mut reasons = HashSet::new();
+    for seed in seeds {
+        println!("GRAFOLEAN_TEST_SEED={seed}");
+        let identity = Arc::clone(&identity);
+        // What is encrypted is right in every way but in its contents.
+        let server = forge(move |forger| {
+            let mut dice = Dice(seed);
+            let messages = forger.honest(&identity);
+            for mut message in messages {
+                for _ in 0..dice.below(3) {
+                    let at = dice.below(message.len());
+                    let end = (at + dice.below(8)).min(message.len());
+                    match dice.below(5) {
+                        0 => message[at] = dice.below(256) as u8,
+                        1 => message[at] = [0, 1, 0x7f, 0x80, 0xff][dice.below(5)],
+                        2 => drop(message.drain(at..end)),
+                        3 => message.truncate(at.max(1)),
+                        _ => {
+                            let part = message[at..end].to_vec();
+                            message.splice(at..at, part);
+                        }
+                    }
+                    if message.is_empty() {
+                        message.push(8);
+                    }
+                }
+                if dice.below(20) == 0 {
+                    message.clear();
+                }
+                message.push([HANDSHAKE, 21, 23][dice.below(20).saturating_sub(17)]);
+                forger.send(&message);
+            }
+        });
+        let outcomes = client.perform(&server.url(NAME), &[get()]);
+        let (_, why) = outcomes[0].failure();
+        reasons.insert(why.to_owned());
+    }
+    println!("{reasons:#?}");
+    assert!(first.is_some() || reasons.len() >= 8, "{reasons:#?}");
 }
 
 /// Posts a number every second.

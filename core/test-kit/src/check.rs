@@ -113,7 +113,7 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
         }
     }
 
-    /// Every value that was handed over is in the backend, none waits or was dropped.
+    /// Every value that was handed over is in the backend (one of its path and number), none waits or was dropped.
     ///
     /// # Panics
     /// If not; names the first that is missing.

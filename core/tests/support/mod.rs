@@ -9,18 +9,12 @@ use grafolean_core::bot::{AccountView, Bot, Context, EntityView, JobSink, NewJob
 use grafolean_core::collector::{
     Action, BodyStatus, Collector, RequestError, RequestId, ResponseHead, Settings,
 };
-use grafolean_core::config::{AccountKey, AccountRecord, ConfigMem, Made};
 use grafolean_core::heapless;
 use grafolean_core::interval::{Interval, Intervals};
-use grafolean_core::jobs::{Due, JobKey, JobSlot, JobsMem, Progress, Running};
-use grafolean_core::journal::{Event, Fault, FaultKind, FaultSlot, Kind, RefreshError, RefreshSummary};
-use grafolean_core::model::{DetailRecord, EntityRecord, ItemKey, Link, LinkList, LinksFull};
-use grafolean_core::outbox::{AccountQueue, Cell, OutboxMem};
+use grafolean_core::jobs::{Due, JobKey};
+use grafolean_core::journal::{Event, Fault, FaultKind, Kind, RefreshError, RefreshSummary};
 use grafolean_core::random::SplitMix64;
-use grafolean_core::schedule::{Class, Entry, Extra};
-use grafolean_core::state::StateSlot;
-use grafolean_core::storage::{Parts, Storage};
-use grafolean_core::table::{NONE, Slot, TableMem};
+use grafolean_core::storage::Storage;
 use grafolean_core::time::{Millis, UnixMillis};
 
 pub const TOKEN: &str = "3bfae491-8c49-42ca-8332-0ae431d59014";
@@ -159,194 +153,9 @@ pub fn minute() -> Intervals {
     Intervals::one(Interval::new(60).unwrap())
 }
 
-// ---- growable memory ----
-
-#[derive(Clone, Default, Debug)]
-pub struct VecLinks(Vec<Link>);
-
-impl LinkList for VecLinks {
-    fn new() -> Self {
-        VecLinks(Vec::new())
-    }
-    fn insert(&mut self, at: usize, link: Link) -> Result<(), LinksFull> {
-        if at > self.0.len() {
-            return Err(LinksFull { capacity: usize::MAX });
-        }
-        self.0.insert(at, link);
-        Ok(())
-    }
-    fn pop(&mut self) -> Option<Link> {
-        self.0.pop()
-    }
-    fn as_slice(&self) -> &[Link] {
-        &self.0
-    }
-    fn as_mut_slice(&mut self) -> &mut [Link] {
-        &mut self.0
-    }
-}
-
-struct Room<K, V>(Vec<Slot<K, V>>, Vec<u32>);
-
-impl<K, V> Room<K, V> {
-    fn new() -> Self {
-        Room(vec![Slot::EMPTY, Slot::EMPTY], vec![NONE])
-    }
-    fn mem(&mut self) -> TableMem<'_, K, V> {
-        TableMem { slots: &mut self.0, heads: &mut self.1, spare: 1 }
-    }
-    fn capacity(&self) -> usize {
-        self.0.len() - 1
-    }
-    fn grow(&mut self, limit: usize) -> bool {
-        let more = (self.capacity() * 2).min(limit);
-        let grows = more > self.capacity();
-        if grows {
-            self.0.resize_with(more + 1, || Slot::EMPTY);
-            self.1.resize(more, NONE);
-        }
-        grows
-    }
-}
-
-/// Memory that begins with room for one of each kind and one spare, and doubles up to `limit` of each.
-pub struct VecStorage<B: Bot = TestBot> {
-    pub limit: usize,
-    /// How often something has grown.
-    pub grown: usize,
-    accounts: Room<AccountKey, AccountRecord>,
-    entities: Room<ItemKey, EntityRecord<B::Name, B::Entity, VecLinks>>,
-    credentials: Room<ItemKey, DetailRecord<B::Credential>>,
-    sensors: Room<ItemKey, DetailRecord<B::Sensor>>,
-    jobs: Vec<JobSlot<Made<B::Job>>>,
-    job_heads: Vec<u32>,
-    progress: Vec<Progress>,
-    ready: Vec<u32>,
-    extras: Vec<Extra>,
-    entries: Vec<Entry>,
-    classes: Vec<Class>,
-    running: Vec<Running>,
-    element: Vec<u8>,
-    scratch: Vec<u8>,
-    cells: Vec<Cell>,
-    index: Vec<u32>,
-    queues: Vec<AccountQueue>,
-    faults: Vec<FaultSlot>,
-    events: Vec<Option<Event>>,
-    states: Vec<StateSlot>,
-    listing: Vec<u8>,
-}
-
-impl<B: Bot> VecStorage<B> {
-    pub fn new() -> Self {
-        VecStorage {
-            limit: 1 << 20,
-            grown: 0,
-            accounts: Room::new(),
-            entities: Room::new(),
-            credentials: Room::new(),
-            sensors: Room::new(),
-            jobs: vec![Slot::EMPTY, Slot::EMPTY],
-            job_heads: vec![NONE],
-            progress: vec![Progress::EMPTY; 2],
-            ready: vec![0; 2],
-            extras: vec![Extra::EMPTY; 2],
-            entries: vec![Entry::EMPTY; 1],
-            classes: vec![Class::EMPTY; 1],
-            running: vec![Running::EMPTY; 64],
-            element: vec![0; 2048],
-            scratch: vec![0; 256],
-            cells: vec![Cell::EMPTY; 4096],
-            index: vec![0; 4096],
-            queues: vec![AccountQueue::EMPTY; 1],
-            faults: vec![FaultSlot::EMPTY; 1024],
-            events: vec![None; 2],
-            states: vec![StateSlot::EMPTY; 65],
-            listing: vec![0; 512],
-        }
-    }
-
-    pub fn with_limit(limit: usize) -> Self {
-        VecStorage { limit, ..Self::new() }
-    }
-}
-
-fn double<T: Clone>(vec: &mut Vec<T>, empty: T, limit: usize) -> bool {
-    let more = (vec.len() * 2).min(limit);
-    let grows = more > vec.len();
-    if grows {
-        vec.resize(more, empty);
-    }
-    grows
-}
-
-impl<B: Bot> Storage<B> for VecStorage<B> {
-    type Links = VecLinks;
-
-    fn parts(&mut self) -> Parts<'_, B, VecLinks> {
-        Parts {
-            config: ConfigMem {
-                accounts: self.accounts.mem(),
-                entities: self.entities.mem(),
-                credentials: self.credentials.mem(),
-                sensors: self.sensors.mem(),
-                jobs: JobsMem {
-                    slots: &mut self.jobs,
-                    heads: &mut self.job_heads,
-                    spare: 1,
-                    progress: &mut self.progress,
-                    ready: &mut self.ready,
-                    extras: &mut self.extras,
-                    entries: &mut self.entries,
-                    classes: &mut self.classes,
-                    running: &mut self.running,
-                },
-                element: &mut self.element,
-                scratch: &mut self.scratch,
-            },
-            outbox: OutboxMem { cells: &mut self.cells, index: &mut self.index, accounts: &mut self.queues },
-            faults: &mut self.faults,
-            events: &mut self.events,
-            states: &mut self.states,
-            listing: &mut self.listing,
-        }
-    }
-
-    fn grow(&mut self, kind: Kind) -> bool {
-        let limit = self.limit;
-        let grows = match kind {
-            Kind::Account => self.accounts.grow(limit),
-            Kind::Entity => self.entities.grow(limit),
-            Kind::Credential => self.credentials.grow(limit),
-            Kind::Sensor => self.sensors.grow(limit),
-            Kind::Job => {
-                let capacity = self.jobs.len() - 1;
-                let more = (capacity * 2).min(limit);
-                let grows = more > capacity;
-                if grows {
-                    self.jobs.resize_with(more + 1, || Slot::EMPTY);
-                    self.job_heads.resize(more, NONE);
-                    self.progress.resize(more + 1, Progress::EMPTY);
-                    self.ready.resize(more + 1, 0);
-                    self.extras.resize(more + 1, Extra::EMPTY);
-                }
-                grows
-            }
-            Kind::IntervalEntry => double(&mut self.entries, Entry::EMPTY, limit),
-            Kind::DistinctInterval => double(&mut self.classes, Class::EMPTY, limit),
-        };
-        self.grown += usize::from(grows);
-        grows
-    }
-
-    fn grow_queues(&mut self) -> bool {
-        double(&mut self.queues, AccountQueue::EMPTY, self.limit)
-    }
-
-    fn grow_events(&mut self) -> bool {
-        double(&mut self.events, None, 4096)
-    }
-}
+/// Growable memory, with few of each kind at first.
+pub type VecStorage<B = TestBot> = grafolean_test::Memory<B>;
+pub type VecLinks = grafolean_test::Links;
 
 // ---- the backend ----
 

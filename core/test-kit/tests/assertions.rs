@@ -1,0 +1,270 @@
+//! Assertions fail when they should, and say what was there instead; so do misuses of the kit.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod support;
+
+use grafolean_core::bot::{Anything, Bot, Context, JobSink, NewJob};
+use grafolean_core::interval::{Interval, Intervals};
+use grafolean_core::jobs::Due;
+use grafolean_test::{Answer, Device, Lab, Script};
+use support::{Bus, Meter, Wire, lab};
+
+/// What `call` panics with.
+fn message_of(call: impl FnOnce()) -> String {
+    let panic = std::panic::catch_unwind(std::panic::AssertUnwindSafe(call)).unwrap_err();
+    match panic.downcast::<String>() {
+        Ok(text) => *text,
+        Err(other) => (*other.downcast::<&str>().unwrap()).to_string(),
+    }
+}
+
+/// One device whose register gives 7, and two values of it in the backend.
+fn two_values() -> Lab<Meter<Wire>> {
+    let (mut lab, _) = lab();
+    lab.add(Device::new(17).sensor(r#"{"register": 4}"#, 60).sensor(r#"{"register": 40}"#, 60));
+    lab.next_run();
+    lab.next_run();
+    lab.run_for_s(1);
+    lab
+}
+
+#[test]
+#[should_panic(
+    expected = "there is no value of entity.17.r5; the nearest of 2 paths: entity.17.r4, entity.17.r40"
+)]
+fn a_missing_value_names_the_paths_that_are_near() {
+    two_values().assert_value("entity.17.r5", 7.0);
+}
+
+#[test]
+#[should_panic(expected = "nor of any other path of account 1; 1 values were handed over, 1 wait to be sent")]
+fn a_missing_value_tells_how_far_values_have_come() {
+    let (mut lab, _) = lab();
+    lab.add(Device::new(17).every(60));
+    lab.next_run();
+    lab.assert_value("entity.17.r0", 7.0);
+}
+
+#[test]
+#[should_panic(expected = "entity.17.r4 is 7, not 8; all of it: [(")]
+fn another_value_is_shown() {
+    two_values().assert_value("entity.17.r4", 8.0);
+}
+
+#[test]
+fn a_series_must_have_all_numbers_in_order_and_no_others() {
+    let lab = two_values();
+    lab.assert_series("entity.17.r4", &[7.0, 7.0]);
+    lab.assert_series("entity.17.r99", &[]);
+    for numbers in [&[7.0][..], &[7.0, 7.0, 7.0], &[7.0, 8.0], &[]] {
+        let message = message_of(|| lab.assert_series("entity.17.r4", numbers));
+        assert!(message.contains("entity.17.r4 has [(") && message.contains("7.0)]"), "{message}");
+    }
+    assert!(message_of(|| lab.assert_series("entity.17.r99", &[1.0])).contains("the nearest of 2 paths"));
+}
+
+#[test]
+#[should_panic(expected = "entity.17.r4 has values: [(")]
+fn a_value_that_should_not_be_there_is_shown() {
+    two_values().assert_no_value("entity.17.r4");
+}
+
+#[test]
+fn runs_that_did_not_end_well_are_shown_by_job_and_reason() {
+    let wire = Wire::new();
+    wire.then(20, Ok(1)).then(5, Err("checksum")).then_hang().then_hang();
+    let mut lab = Lab::new(Meter(wire));
+    lab.add(Device::new(17).every(60));
+    assert!(message_of(|| lab.assert_all_done()).starts_with("no run has ended\nAfter 0 ms: 0 jobs"));
+    assert!(message_of(|| lab.assert_last_run_failed("checksum")).starts_with("no run has ended"));
+    lab.next_run();
+    lab.assert_all_done();
+    let message = message_of(|| lab.assert_last_run_failed("checksum"));
+    assert!(
+        message.starts_with("the last run has not failed by \"checksum\": ") && message.ends_with("done")
+    );
+    lab.next_run();
+    lab.assert_last_run_failed("check");
+    assert!(message_of(|| lab.assert_last_run_failed("timeout")).ends_with("failed: checksum"));
+    lab.next_run();
+    let message = message_of(|| lab.assert_all_done());
+    assert!(message.starts_with("2 of "), "{message}");
+    assert!(message.contains("account 1, entity 17, 0 values, 5 ms, failed: checksum"), "{message}");
+    assert!(message.contains("60000 ms, cancelled at its deadline"), "{message}");
+    assert!(message_of(|| lab.assert_no_warnings()).starts_with("there were 1 warnings:\n"));
+}
+
+#[test]
+fn what_was_told_is_shown_where_something_else_was_expected() {
+    let (mut lab, _) = lab();
+    lab.add(Device::new(17).details(r#"{"broken": true}"#).every(60));
+    lab.refresh();
+    lab.assert_told("it is broken");
+    let message = message_of(|| lab.assert_told("it is stolen"));
+    assert!(
+        message.contains("nobody has told \"it is stolen\"") && message.contains("entity 17: it is broken")
+    );
+    let message = message_of(|| lab.assert_no_warnings());
+    assert!(message.contains("0 ms: account 1, entity 17: it is broken"), "{message}");
+}
+
+#[test]
+fn values_that_wait_or_were_refused_are_not_delivered() {
+    let (mut lab, _) = lab();
+    lab.add(Device::new(17).every(60));
+    lab.next_run();
+    let message = message_of(|| lab.assert_delivered());
+    assert!(message.starts_with("entity.17.r0=7 of ") && message.contains("queued: 1"), "{message}");
+    lab.run_for_s(1);
+    lab.assert_delivered();
+    lab.outage_s(0..1000);
+    lab.next_run();
+    let message = message_of(|| lab.assert_delivered());
+    assert!(
+        message.starts_with("not all values are delivered: ") && message.contains("queued: 1"),
+        "{message}"
+    );
+    // The backend says that it has taken a value, and has not.
+    let (mut lab, wire) = support::lab();
+    wire.then(0, Ok(8));
+    lab.add(Device::new(17).every(60));
+    lab.answer_next("PUT values", Answer::body(204, ""));
+    lab.next_run();
+    lab.run_for_s(1);
+    assert_eq!((lab.ledger().delivered, lab.values().len()), (1, 0));
+    let message = message_of(|| lab.assert_delivered());
+    assert!(message.starts_with("entity.17.r0=8 of ") && message.contains("delivered: 1"), "{message}");
+}
+
+#[test]
+#[should_panic(expected = "what was waited for has not come within 100 s\nAfter 100000 ms: 1 jobs; runs: ")]
+fn a_wait_for_what_does_not_come_ends_with_a_report() {
+    let (mut lab, _) = lab();
+    lab.add(Device::new(17).every(60));
+    lab.run_until(100, |lab| lab.value("entity.17.r1").is_some());
+}
+
+#[test]
+#[should_panic(expected = "no run has ended within two days\nAfter 172800000 ms: 0 jobs")]
+fn a_run_of_a_bot_without_jobs_does_not_come() {
+    lab().0.next_run();
+}
+
+#[test]
+#[should_panic(expected = "the refresh failed: the backend answered 401")]
+fn a_refresh_that_must_not_fail_says_why_it_did() {
+    let (mut lab, _) = lab();
+    lab.answer_always("profile", Answer::status(401));
+    lab.refresh();
+}
+
+#[test]
+fn a_script_that_has_no_answer_says_how_often_it_was_asked() {
+    let wire = Wire::new();
+    wire.then(0, Ok(1)).then(0, Ok(2));
+    let mut lab = Lab::new(Meter(wire));
+    lab.add(Device::new(17).every(10));
+    let message = message_of(|| lab.run_for_s(100));
+    assert_eq!(message, "the device was asked 3 times, its script has 2 answers");
+}
+
+#[test]
+fn a_script_answers_in_order_then_by_its_rule_and_remembers_its_questions() {
+    let script: Script<u32, u32> = Script::new();
+    script.then(5, 100).otherwise(|question| (0, question + 1));
+    assert_eq!([script.ask_now(1), script.ask_now(2), script.ask_now(3)], [100, 3, 4]);
+    assert_eq!(script.asked(), [(0, 1), (0, 2), (0, 3)]);
+    script.then_hang();
+    assert!(message_of(|| _ = script.ask_now(4)).contains("a call that cannot wait"));
+    let mut outside = Box::pin(script.ask(5));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    let message = message_of(|| _ = outside.as_mut().poll(&mut cx));
+    assert!(message.contains("outside of a lab's run"), "{message}");
+}
+
+/// Goes on without ever waiting for something.
+struct Restless;
+
+impl Bot for Restless {
+    type Name = ();
+    type Entity = Anything;
+    type Credential = Anything;
+    type Sensor = Anything;
+    type Job = ();
+    type Error = &'static str;
+
+    fn protocol(&self) -> Option<&str> {
+        None
+    }
+
+    fn own_jobs(&self, _: u64, jobs: &mut dyn JobSink<()>) {
+        jobs.add(NewJob::new(Intervals::one(Interval::new(60).unwrap()), ()));
+    }
+
+    async fn perform<C: Context<Bot = Self>>(&self, _: &(), _: &Due, cx: &mut C) -> Result<(), &'static str> {
+        loop {
+            std::future::poll_fn(|cx| {
+                cx.waker().wake_by_ref();
+                std::task::Poll::<()>::Pending
+            })
+            .await;
+            let _ = cx.now();
+        }
+    }
+}
+
+#[test]
+#[should_panic(expected = "it never comes to rest: a run that goes on without waiting?")]
+fn a_run_that_never_waits_is_noticed() {
+    Lab::new(Restless).next_run();
+}
+
+/// Waits for a thing that nobody ever wakes.
+struct Deaf;
+
+impl Bus for Deaf {
+    async fn read(&self, _: u64, _: u16) -> Result<i64, &'static str> {
+        std::future::pending().await
+    }
+}
+
+#[test]
+fn a_run_that_nobody_wakes_does_not_hold_up_the_lab() {
+    let mut lab = Lab::new(Meter(Deaf));
+    lab.add(Device::new(17).every(60));
+    lab.run_for_s(3600);
+    assert!(lab.runs().len() > 50);
+    lab.assert_told("cancelled");
+}
+
+#[test]
+fn configuration_that_no_backend_has_is_refused_with_the_reason() {
+    let (mut lab, _) = lab();
+    let cases: [(Device, &str); 5] = [
+        (Device::new(1).details("{"), "details of a device are no JSON"),
+        (Device::new(1).details("[1]"), "`details` must be an object"),
+        (Device::new(1).credential("x"), "details of a credential are no JSON"),
+        (Device::new(1).sensor_id(99, 60), "there is no sensor 99"),
+        (Device::new(1 << 31), "id 2147483648 is over the backend's limit of 2147483647"),
+    ];
+    for (device, why) in cases {
+        let message = message_of(|| _ = lab.add(device));
+        assert!(message.contains(why), "{message}");
+    }
+    lab.add(Device::new(5));
+    assert!(message_of(|| drop(lab.entity(6))).contains("the backend has no entity 6; it has [5]"));
+    assert!(message_of(|| lab.remove(6)).contains("the backend has no entity 6"));
+    assert!(message_of(|| lab.set_details(5, "{}}")).contains("no JSON"));
+}
+
+#[test]
+fn debug_output_shows_no_credentials() {
+    let (mut lab, _) = lab();
+    let device = Device::new(17).credential(r#"{"community": "hush"}"#).every(60);
+    let mut shown = format!("{device:?}");
+    lab.add(device);
+    lab.refresh();
+    shown.push_str(&format!("{lab:?} {:?} {:?}", lab.requests(), lab.events()));
+    shown.push_str(&lab.report());
+    assert!(!shown.contains("hush") && !shown.contains("3bfae491"), "{shown}");
+}

@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 
 use crate::backend::{Reply, ReplyBody, Request};
 use crate::body::Payload;
+use crate::first_line::FirstLine;
 use crate::log::RequestRecord;
 use crate::page;
 use crate::server::{Core, Job, OpenConnection, Shared};
@@ -112,6 +113,7 @@ pub(crate) enum End {
 pub(crate) async fn exchange(
     shared: &Shared,
     request: hyper::Request<Incoming>,
+    first_line: FirstLine,
     open: &OpenConnection,
     connection: u64,
     nth_on_connection: u64,
@@ -126,9 +128,10 @@ pub(crate) async fn exchange(
     }
     let text =
         |name: HeaderName| head.headers.get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
-    let old_client = head.version == Version::HTTP_10;
+    let old_client =
+        head.version == Version::HTTP_10 || first_line.version.as_deref() == Some("HTTP/1.0");
     let host = text(header::HOST);
-    let refused = host.is_none() && !old_client;
+    let refused = host.is_none() && !old_client && first_line.version.is_none();
 
     let limit = shared.body_limit.unwrap_or(usize::MAX);
     let announced = body.size_hint().lower();
@@ -155,7 +158,9 @@ pub(crate) async fn exchange(
         values_stored: 0,
         took: Duration::ZERO,
     };
-    let target = head.uri.path_and_query().map_or_else(|| head.uri.path().to_owned(), ToString::to_string);
+    let target = first_line.target.unwrap_or_else(|| {
+        head.uri.path_and_query().map_or_else(|| head.uri.path().to_owned(), ToString::to_string)
+    });
     let (mut reply, end) = match body {
         Ok(body) if !refused => {
             let request = Request {

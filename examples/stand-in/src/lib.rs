@@ -40,6 +40,8 @@ mod connection;
 mod entities;
 #[cfg(feature = "server")]
 mod exchange;
+#[cfg(feature = "server")]
+mod first_line;
 mod json;
 #[cfg(feature = "server")]
 mod log;

@@ -32,6 +32,7 @@ use crate::backend::{Backend, Reply, Request};
 use crate::config::{Config, ConfigError};
 use crate::connection::{Connection, Phase};
 use crate::exchange::{End, exchange};
+use crate::first_line::{FirstLines, PutAside};
 use crate::log::{Counters, Event, Log, RequestRecord};
 use crate::store::{StoreError, StoredValue};
 
@@ -668,14 +669,17 @@ async fn serve<S>(
     S: AsyncRead + AsyncWrite + Unpin,
 {
     let phase = Arc::new(Phase::default());
+    let aside = Arc::new(PutAside::default());
+    let socket = FirstLines::new(socket, Arc::clone(&phase), Arc::clone(&aside));
     let io = TokioIo::new(Connection::new(socket, Arc::clone(&phase), shared.keep_alive));
     let nth = AtomicU64::new(0);
     let service = service_fn(|request| {
         phase.request_began();
         let nth = nth.fetch_add(1, Ordering::Relaxed) + 1;
         let phase = &phase;
+        let first_line = aside.take();
         async move {
-            let exchange = exchange(shared, request, open, number, nth).await;
+            let exchange = exchange(shared, request, first_line, open, number, nth).await;
             match exchange {
                 Ok((response, end)) => {
                     match end {

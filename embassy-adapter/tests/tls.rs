@@ -1089,7 +1089,7 @@ fn collect(authority: &Authority, trusted: &Authority, values: u64, seconds: u64
     let (mut read, mut write, mut buf) = (vec![0; READ], [0; LEAST_WRITE], [0; 1024]);
     let names = Names;
     let tcp = NalConnector::new(Host, &names);
-    let clock = || shared.with(|c| c.wall()).map(|unix| unix.0 as u64 / 1000);
+    let clock = || shared.with(|c| c.wall()).map(|unix| unix.0 / 1000);
     let tls = Tls::new(tcp, Dice(6), clock, settings, &mut read, &mut write).unwrap();
     let mut http = Http::new(tls, url, &mut buf, Limits { connect_ms: 20_000, ..Limits::DEFAULT }).unwrap();
     let (bot, driver) = (Counter(Cell::new(0)), DriverSettings::default());

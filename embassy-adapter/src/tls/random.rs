@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn each_seed_gives_other_bytes_and_no_block_comes_twice() {
         let mut random =
-            Random::new(Source(0, |n| Some((n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)));
+            Random::new(Source(0, |n: u64| Some((n.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 56) as u8)));
         let mut blocks = HashSet::new();
         for _ in 0..100 {
             let mut seeded = random.seed().unwrap();

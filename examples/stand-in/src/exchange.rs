@@ -128,8 +128,7 @@ pub(crate) async fn exchange(
     }
     let text =
         |name: HeaderName| head.headers.get(name).map(|v| String::from_utf8_lossy(v.as_bytes()).into_owned());
-    let old_client =
-        head.version == Version::HTTP_10 || first_line.version.as_deref() == Some("HTTP/1.0");
+    let old_client = head.version == Version::HTTP_10 || first_line.version.as_deref() == Some("HTTP/1.0");
     let host = text(header::HOST);
     let refused = host.is_none() && !old_client && first_line.version.is_none();
 

@@ -1,9 +1,9 @@
 //! The first line of a request, before the HTTP library reads it: what the library would refuse, cut or answer in its own way is
 //! put aside for the backend, which takes it as uvicorn does.
 //!
-//! These are targets that are longer than the library's limit or have a `#`, which uvicorn hands to the application as they are,
-//! and other versions than HTTP/1.1, all of which uvicorn answers in HTTP/1.1. A request that is sent before the answer to the one before has
-//! come (pipelined) reaches the library unseen.
+//! These are targets that are longer than the library's limit or have a `#`, which uvicorn hands to the application as they
+//! are, and other versions than HTTP/1.1, all of which uvicorn answers in HTTP/1.1. A request that is sent before the answer to
+//! the one before has come (pipelined) reaches the library unseen.
 
 use core::pin::Pin;
 use core::task::{Context, Poll, ready};

@@ -23,8 +23,8 @@
 //! A release build on two shared cores, which also ran the clients, stored at least 5000 requests of 10 values a second in memory, or 2000
 //! of 100. Memory grows with the values unless they go to a file, and with the last [`LOG_CAPACITY`] requests.
 //!
-//! Not spoken: logins of persons, MQTT, aggregated readings, and everything else that only the web interface uses; where the real
-//! backend has something there, the answer is 501.
+//! Not spoken: MQTT, aggregated readings, persons besides one administrator, and everything else that only the web interface uses; where
+//! the real backend has something there, the answer is 501.
 //!
 //! # Features
 //! `server`, on by default, is everything that waits: [`StandIn`], the program, and values in a file. Without it the crate is
@@ -62,11 +62,11 @@ pub use json::{Json, JsonError, MAX_DEPTH, python_float};
 #[cfg(feature = "server")]
 pub use log::{Counters, Event, LOG_CAPACITY, RequestRecord};
 pub use model::{Account, Bot, Credential, Entity, EntityProtocol, EntitySensor, Permission, Sensor, Token};
+pub use persons::{Admin, NewAccount, Readiness};
 #[cfg(feature = "server")]
 pub use server::{
     Builder, EVENT_CAPACITY, FRONT_BODY_LIMIT, StandIn, StandInThread, StartError, TimedOut,
     UVICORN_KEEP_ALIVE,
 };
-pub use persons::{Admin, NewAccount, Readiness};
 pub use store::{StoreError, StoredValue};
 pub use values::PAGE;

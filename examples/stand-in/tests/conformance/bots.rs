@@ -34,14 +34,11 @@ pub(crate) fn replay(file: &str) -> Vec<(&'static str, Outcomes)> {
         exchanges.iter().flat_map(|e| e.at_us.iter().map(move |at_us| (*at_us, e))).collect();
     order.sort_by_key(|(at_us, _)| *at_us);
     let config = config(&order);
-    let mut result =
-        vec![(Alone::NAME, send(&mut Alone(Backend::in_memory(1).unwrap()), &config, &order, &changes))];
-    #[cfg(feature = "server")]
-    result.push((
-        crate::over::Socket::NAME,
-        send(&mut crate::over::Socket::start(), &config, &order, &changes),
-    ));
-    result
+    vec![
+        (Alone::NAME, send(&mut Alone(Backend::in_memory(1).unwrap()), &config, &order, &changes)),
+        #[cfg(feature = "server")]
+        (crate::over::Socket::NAME, send(&mut crate::over::Socket::start(), &config, &order, &changes)),
+    ]
 }
 
 fn send<O: Over>(over: &mut O, config: &Config, order: &[(i64, &Exchange)], changes: &[Change]) -> Outcomes {
@@ -58,11 +55,7 @@ fn send<O: Over>(over: &mut O, config: &Config, order: &[(i64, &Exchange)], chan
         over.change(&mut |backend| backend.plan(body_of(exchange).and_then(|b| created(exchange, &b)), []));
         let (answer, _) = over.ask(&exchange.request, *at_us, false);
         let different = differences(exchange.response.as_ref(), answer.as_ref());
-        let outcome = if different.is_empty() {
-            Outcome::Equal
-        } else {
-            Outcome::Different(different.into_iter().map(|(part, how)| format!("{part}: {how}")).collect())
-        };
+        let outcome = if different.is_empty() { Outcome::Equal } else { Outcome::different(different) };
         outcomes
             .push((format!("request {i}, {} {}", exchange.request.method, exchange.request.path()), outcome));
     }

@@ -1,13 +1,16 @@
-//! Starts a stand-in backend, a ping bot that pings loopback addresses and a custom bot, and shows runs and values as
-//! they happen.
+//! Starts a stand-in backend, a ping bot that pings loopback addresses and a custom bot, and shows what they do: in a
+//! terminal as a view that is drawn anew a few times a second, else as plain lines.
 //!
-//! `grafolean-demo [--for 30s]`: without `--for` it runs until Ctrl-C.
+//! `grafolean-demo [--for 30s] [--plain]`: without `--for` it runs until Ctrl-C.
 
 #![forbid(unsafe_code)]
 
+mod plain;
+mod view;
+
 use std::error::Error;
-use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use grafolean_bot_host::HostBot;
@@ -15,21 +18,43 @@ use grafolean_bot_host::linux::ProcReadings;
 use grafolean_bot_ping::PingBot;
 use grafolean_bots::pinger::IcmpPinger;
 use grafolean_icmp::{Icmp, IcmpConfig};
-use grafolean_stand_in::{Config as BackendConfig, Event as BackendEvent, StandIn};
+use grafolean_stand_in::{Config as BackendConfig, StandIn};
 use grafolean_std::core::interval::Interval;
-use grafolean_std::core::jobs::Due;
-use grafolean_std::core::journal::Event;
-use grafolean_std::driver::{Config, Observer, Report, RunEnd, Runner, stop_signal};
+use grafolean_std::core::jobs::JobKey;
+use grafolean_std::driver::{Config, Observer, Report, Runner, stop_signal};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
 
-const USAGE: &str = "Usage: grafolean-demo [--for 30s]\n\nWithout --for it runs until Ctrl-C.\n";
+use plain::{Lines, show_arrivals};
+use view::{Seen, Source, View, terminal};
+
+const USAGE: &str = "\
+Usage: grafolean-demo [--for 30s] [--plain]
+
+  --for TIME  ends after this time: 30s, 2m, 500ms; else it runs until Ctrl-C
+  --plain     prints lines; else it shows a view where standard input and output are a terminal
+
+In the view: q, Esc or Ctrl-C ends it, arrow keys, PgUp, PgDn, Home and End move in the table of jobs.
+Environment: TERM (dumb: lines), NO_COLOR (not empty: no colours).
+";
+
+/// The bots by their numbers.
+const BOTS: [&str; 2] = ["ping", "host"];
 
 /// How often the custom bot posts, in seconds.
 const HOST_INTERVAL_S: i64 = 2;
 
+/// What was asked for.
+#[derive(Debug, PartialEq, Eq)]
+enum Command {
+    Usage,
+    Run { limit: Option<Duration>, plain: bool },
+}
+
 fn main() -> ExitCode {
-    let limit = match arguments(std::env::args().skip(1)) {
-        Ok(Some(limit)) => limit,
-        Ok(None) => {
+    let (limit, plain) = match arguments(std::env::args().skip(1)) {
+        Ok(Command::Run { limit, plain }) => (limit, plain),
+        Ok(Command::Usage) => {
             print!("{USAGE}");
             return ExitCode::SUCCESS;
         }
@@ -42,7 +67,8 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return fault(&error),
     };
-    let code = match runtime.block_on(demo(limit)) {
+    let with_view = !plain && terminal::is_able();
+    let code = match runtime.block_on(demo(limit, with_view)) {
         Ok(code) => code,
         Err(error) => fault(&*error),
     };
@@ -55,21 +81,23 @@ fn fault(error: &dyn Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-/// How long to run (`None` within: for ever); `None`: only print the usage.
-fn arguments(mut args: impl Iterator<Item = String>) -> Result<Option<Option<Duration>>, String> {
-    let limit = match args.next().as_deref() {
-        None => return Ok(Some(None)),
-        Some("--help" | "-h") => return Ok(None),
-        Some("--for") => args.next().ok_or("--for needs a time, such as 30s")?,
-        Some(arg) => match arg.strip_prefix("--for=") {
-            Some(text) => text.to_owned(),
-            None => return Err(format!("unknown argument {arg:?}")),
-        },
-    };
-    match args.next() {
-        Some(more) => Err(format!("unexpected argument {more:?}")),
-        None => duration(&limit).map(|d| Some(Some(d))),
+fn arguments(mut args: impl Iterator<Item = String>) -> Result<Command, String> {
+    let (mut limit, mut plain) = (None, false);
+    while let Some(arg) = args.next() {
+        let time = match arg.as_str() {
+            "--help" | "-h" => return Ok(Command::Usage),
+            "--plain" => {
+                plain = true;
+                continue;
+            }
+            "--for" => args.next().ok_or("--for needs a time, such as 30s")?,
+            _ => arg.strip_prefix("--for=").ok_or_else(|| format!("unexpected argument {arg:?}"))?.to_owned(),
+        };
+        if limit.replace(duration(&time)?).is_some() {
+            return Err(format!("unexpected argument {arg:?}: the time was given before"));
+        }
     }
+    Ok(Command::Run { limit, plain })
 }
 
 /// `30s`, `2m`, `500ms`, or plain seconds.
@@ -86,83 +114,101 @@ fn duration(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// Prints what one bot does.
-struct Lines {
-    bot: &'static str,
-    began: Instant,
-}
-
-impl Lines {
-    fn say(&self, what: &str, text: &str) {
-        // A reader that has gone (head, less) is no reason to panic within a run.
-        let at = self.began.elapsed().as_secs_f64();
-        let _ = writeln!(std::io::stdout(), "{at:>7.2}  {:<8} {what:<6} {text}", self.bot);
-    }
-}
-
-impl Observer for Lines {
-    fn event(&self, event: &Event, path: &str) {
-        let what = if event.is_warning() { "warn" } else { "info" };
-        self.say(what, &format!("{event}{}{path}", if path.is_empty() { "" } else { ", path " }));
-    }
-
-    fn run_began(&self, due: &Due) {
-        let intervals: Vec<String> = due.affecting_seconds().map(|s| format!("{s} s")).collect();
-        self.say("run", &format!("{}, due by {}, {} ms late", due.key, intervals.join(", "), due.late_ms));
-    }
-
-    fn run_ended(&self, due: &Due, end: &RunEnd, took: Duration, values: u32) {
-        let end = match end {
-            RunEnd::Done => "done".to_owned(),
-            RunEnd::Failed(why) => format!("failed: {why}"),
-            other => format!("{other:?}"),
-        };
-        self.say("end", &format!("{}: {end}, {values} values in {} ms", due.key, took.as_millis()));
-    }
-}
-
-async fn demo(limit: Option<Duration>) -> Result<ExitCode, Box<dyn Error>> {
+async fn demo(limit: Option<Duration>, with_view: bool) -> Result<ExitCode, Box<dyn Error>> {
     let began = Instant::now();
     // First of all what this machine may not allow: the error says what is missing.
     let icmp = Icmp::open(IcmpConfig::default())?;
     let backend = BackendConfig::from_json(include_str!("../backend.json"))?;
-    let stand_in = StandIn::builder().config(backend).start().await?;
+    let stand_in = Arc::new(StandIn::builder().config(backend).start().await?);
+    let page = format!("http://{}/", stand_in.address());
     println!("stand-in backend at {}: one account, five devices, two bots", stand_in.base_url());
-    println!("seconds  who      what");
+    println!("its live page: {page}");
 
-    let ping = Runner::observed(
+    let seen = Seen::new(&BOTS, began);
+    let observer = |bot: usize| -> Box<dyn Observer> {
+        if with_view { Box::new(seen.observer(bot)) } else { Box::new(Lines { bot: BOTS[bot], began }) }
+    };
+    let ping = Arc::new(Runner::observed(
         PingBot::<IcmpPinger, 253>::new(IcmpPinger::new(icmp.clone())),
         config(&stand_in, "ping")?,
-        Lines { bot: "ping", began },
-    )?;
+        observer(0),
+    )?);
     let readings = ProcReadings::default();
     let name = readings.host_name().unwrap_or_else(|_| "localhost".to_owned());
-    let host = Runner::observed(
+    let host = Arc::new(Runner::observed(
         HostBot::new(readings, &name)?.every(Interval::new(HOST_INTERVAL_S)?),
         config(&stand_in, "custom")?,
-        Lines { bot: "host", began },
-    )?;
+        observer(1),
+    )?);
 
-    let (stop, stopped) = tokio::sync::watch::channel(false);
-    let signal = stop_signal()?;
-    let end = async {
-        match limit {
-            Some(limit) => tokio::select! { () = tokio::time::sleep(limit) => {} () = signal => {} },
-            None => signal.await,
-        }
-        let _ = stop.send(true);
-    };
+    let (stop, stopped) = watch::channel(false);
+    let stop = Arc::new(stop);
     let wait = || {
         let mut stopped = stopped.clone();
         async move {
             let _ = stopped.wait_for(|stop| *stop).await;
         }
     };
+    let shown = if with_view {
+        stop_by_signals(stop.clone())?;
+        let names = stand_in.clone();
+        let sources: Vec<Arc<dyn Source>> = vec![ping.clone(), host.clone()];
+        let name = Box::new(move |job: &JobKey| entity_name(&names, job));
+        Some(View { seen, sources, name, page, limit, stop: stop.clone() }.show()?)
+    } else {
+        println!("seconds  who      what");
+        let (signal, stop) = (stop_signal()?, stop.clone());
+        tokio::spawn(async move {
+            signal.await;
+            let _ = stop.send(true);
+        });
+        None
+    };
+    let end = async {
+        match limit {
+            Some(limit) => tokio::select! { () = tokio::time::sleep(limit) => {} () = wait() => {} },
+            None => wait().await,
+        }
+        let _ = stop.send(true);
+    };
     let arrivals = async {
-        tokio::select! { () = show_arrivals(&stand_in, began) => {} () = wait() => {} }
+        if !with_view {
+            tokio::select! { () = show_arrivals(&stand_in, began) => {} () = wait() => {} }
+        }
     };
     let (ping_report, host_report, (), ()) = tokio::join!(ping.run(wait()), host.run(wait()), end, arrivals);
-    Ok(summary(&stand_in, &icmp, [("ping", ping_report), ("host", host_report)], began.elapsed()))
+    let viewed = shown.map_or(Ok(()), view::Shown::end);
+    let code = summary(&stand_in, &icmp, [(BOTS[0], ping_report), (BOTS[1], host_report)], began.elapsed());
+    viewed.map_err(|error| format!("the view: {error}"))?;
+    Ok(code)
+}
+
+/// Has it end at SIGTERM, SIGINT or SIGHUP: at once, with exit code 130, at the second one. The terminal is given back
+/// first.
+fn stop_by_signals(stop: Arc<watch::Sender<bool>>) -> std::io::Result<()> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut hang_up = signal(SignalKind::hangup())?;
+    tokio::spawn(async move {
+        for _ in 0..2 {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+                _ = hang_up.recv() => {}
+            }
+            if stop.send_replace(true) {
+                terminal::give_back();
+                std::process::exit(130);
+            }
+        }
+    });
+    Ok(())
+}
+
+/// The name that the stand-in has for a job's entity.
+fn entity_name(stand_in: &StandIn, job: &JobKey) -> Option<String> {
+    let (account, entity) = (i32::try_from(job.account).ok()?, i32::try_from(job.entity).ok()?);
+    stand_in.read(|backend| backend.entity(account, entity).map(|e| e.name.clone()))
 }
 
 fn config(stand_in: &StandIn, bot: &str) -> Result<Config, Box<dyn Error>> {
@@ -170,24 +216,6 @@ fn config(stand_in: &StandIn, bot: &str) -> Result<Config, Box<dyn Error>> {
     let mut config = Config::new(&stand_in.base_url(), &token)?;
     config.collector.refresh_interval_s = 10;
     Ok(config)
-}
-
-/// Prints the values that the backend stores.
-async fn show_arrivals(stand_in: &StandIn, began: Instant) {
-    let lines = Lines { bot: "backend", began };
-    let mut events = stand_in.subscribe();
-    loop {
-        match events.recv().await {
-            Ok(BackendEvent::Value(value)) => {
-                lines.say("stored", &format!("{} = {}", value.path, value.value))
-            }
-            Ok(_) => {}
-            Err(tokio::sync::broadcast::error::RecvError::Lagged(n)) => {
-                lines.say("stored", &format!("... {n} more values and requests"));
-            }
-            Err(tokio::sync::broadcast::error::RecvError::Closed) => return,
-        }
-    }
 }
 
 fn summary(stand_in: &StandIn, icmp: &Icmp, reports: [(&str, Report); 2], took: Duration) -> ExitCode {
@@ -236,14 +264,15 @@ mod tests {
     #[test]
     fn arguments_are_checked() {
         let parse = |args: &[&str]| arguments(args.iter().map(|a| (*a).to_owned()));
-        assert_eq!(parse(&[]), Ok(Some(None)));
-        assert_eq!(parse(&["--for", "3s"]), Ok(Some(Some(Duration::from_secs(3)))));
-        assert_eq!(parse(&["--for=3s"]), Ok(Some(Some(Duration::from_secs(3)))));
-        assert_eq!(parse(&["--help"]), Ok(None));
-        assert!(
-            parse(&["--for"]).is_err()
-                && parse(&["--nope"]).is_err()
-                && parse(&["--for", "3s", "x"]).is_err()
-        );
+        let run =
+            |limit: Option<u64>, plain| Ok(Command::Run { limit: limit.map(Duration::from_secs), plain });
+        assert_eq!(parse(&[]), run(None, false));
+        assert_eq!(parse(&["--for", "3s"]), run(Some(3), false));
+        assert_eq!(parse(&["--for=3s", "--plain"]), run(Some(3), true));
+        assert_eq!(parse(&["--plain", "--for", "3s"]), run(Some(3), true));
+        assert_eq!(parse(&["--help"]), Ok(Command::Usage));
+        for bad in [&["--for"][..], &["--nope"], &["--for", "3s", "x"], &["--for", "3s", "--for=4s"]] {
+            assert!(parse(bad).is_err(), "{bad:?}");
+        }
     }
 }

@@ -202,6 +202,25 @@ pub trait Observer: Send + Sync {
 /// Looks at nothing.
 impl Observer for () {}
 
+/// For an observer that is chosen at run time.
+impl<O: Observer + ?Sized> Observer for Box<O> {
+    fn event(&self, event: &Event, path: &str) {
+        (**self).event(event, path);
+    }
+    fn request_failed(&self, error: &HttpError) {
+        (**self).request_failed(error);
+    }
+    fn run_began(&self, due: &Due) {
+        (**self).run_began(due);
+    }
+    fn value(&self, due: &Due, path: &str, number: &str) {
+        (**self).value(due, path, number);
+    }
+    fn run_ended(&self, due: &Due, end: &RunEnd, took: Duration, values: u32) {
+        (**self).run_ended(due, end, took, values);
+    }
+}
+
 /// Where values are and what happened to runs: at the end, or so far.
 #[derive(Clone, Debug)]
 pub struct Report {

@@ -160,7 +160,7 @@ async fn demo(limit: Option<Duration>, with_view: bool) -> Result<ExitCode, Box<
         let (signal, stop) = (stop_signal()?, stop.clone());
         tokio::spawn(async move {
             signal.await;
-            let _ = stop.send(true);
+            stop.send_replace(true);
         });
         None
     };
@@ -169,7 +169,7 @@ async fn demo(limit: Option<Duration>, with_view: bool) -> Result<ExitCode, Box<
             Some(limit) => tokio::select! { () = tokio::time::sleep(limit) => {} () = wait() => {} },
             None => wait().await,
         }
-        let _ = stop.send(true);
+        stop.send_replace(true);
     };
     let arrivals = async {
         if !with_view {

@@ -69,8 +69,8 @@ fn bad_arguments_are_named_and_end_it_with_code_2() {
 
 #[test]
 fn a_terminal_that_is_dumb_and_one_that_is_to_get_lines_get_lines_without_escape_sequences() {
-    let cases: [(&[&str], &[(&str, &str)]); 3] = [
-        (&["--for", "2s"], &[("TERM", "dumb")]),
+    let cases = [
+        (&["--for", "2s"][..], &[("TERM", "dumb")][..]),
         (&["--for", "2s"], &[]),
         (&["--for", "2s", "--plain"], &[XTERM]),
     ];

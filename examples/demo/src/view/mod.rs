@@ -134,13 +134,16 @@ where
     }
 }
 
+/// Names of jobs' entities.
+pub(crate) type Names = Box<dyn Fn(&JobKey) -> Option<String> + Send>;
+
 /// What is shown.
 pub(crate) struct View {
     pub(crate) seen: Seen,
     /// The bots by their numbers.
     pub(crate) sources: Vec<Arc<dyn Source>>,
     /// The name of a job's entity.
-    pub(crate) name: Box<dyn Fn(&JobKey) -> Option<String> + Send>,
+    pub(crate) name: Names,
     /// The address of the stand-in's page.
     pub(crate) page: String,
     /// When it ends by itself.
@@ -185,6 +188,15 @@ impl View {
     }
 }
 
+/// Has the demo end when the view ends, however it does: nobody could end it by a key any more.
+struct StopWithTheView(Arc<watch::Sender<bool>>);
+
+impl Drop for StopWithTheView {
+    fn drop(&mut self) {
+        self.0.send_replace(true);
+    }
+}
+
 /// The view with its place in the table.
 struct Rows {
     view: View,
@@ -201,22 +213,11 @@ struct Rows {
 impl Rows {
     fn run(mut self, mut screen: Screen, over: &AtomicBool) -> io::Result<()> {
         let colours = terminal::wants_colours();
-        let result = loop {
-            match self.frame(&mut screen, colours) {
-                Ok(true) if !over.load(Ordering::Relaxed) => {}
-                Ok(_) => break Ok(()),
-                Err(error) => break Err(error),
-            }
-            if let Err(error) = self.input() {
-                break Err(error);
-            }
-        };
-        drop(screen);
-        // Without a view nobody could end it by a key.
-        if !over.load(Ordering::Relaxed) {
-            let _ = self.view.stop.send(true);
+        let _stop = StopWithTheView(self.view.stop.clone());
+        while self.frame(&mut screen, colours)? && !over.load(Ordering::Relaxed) {
+            self.input()?;
         }
-        result
+        Ok(())
     }
 
     fn frame(&mut self, screen: &mut Screen, colours: bool) -> io::Result<bool> {
@@ -261,7 +262,7 @@ impl Rows {
             terminal::give_back();
             std::process::exit(130);
         }
-        let _ = self.view.stop.send(true);
+        self.view.stop.send_replace(true);
     }
 
     fn picture(&mut self, area: Rect) -> Picture {
@@ -274,7 +275,7 @@ impl Rows {
             self.jobs.sort_unstable();
             seen.model().keep_only(&self.jobs);
         }
-        let room = draw::rows(area, sources.len());
+        let room = draw::rows(area, sources.len(), self.jobs.len());
         self.room = room;
         self.top = self.top.min(self.jobs.len().saturating_sub(room));
         let shown = self.jobs.get(self.top..).unwrap_or_default();
@@ -319,7 +320,8 @@ impl Rows {
             });
         }
         self.due = due;
-        let events = seen.model().latest(draw::events(area, sources.len())).cloned().collect();
+        let events =
+            seen.model().latest(draw::events(area, sources.len(), self.jobs.len())).cloned().collect();
         Picture {
             elapsed: seen.began.elapsed(),
             limit: *limit,
@@ -351,4 +353,166 @@ fn job_name(key: &JobKey, entity: Option<String>) -> String {
         parts.push(format!("account {}", key.account));
     }
     parts.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use grafolean_std::core::jobs::JobCounters;
+    use grafolean_std::core::journal::RefreshSummary;
+    use grafolean_std::core::outbox::Ledger;
+    use grafolean_std::core::table::Committed;
+    use ratatui::buffer::Buffer;
+
+    /// A bot of so many jobs; it notes which of them it was asked for.
+    #[derive(Default)]
+    struct Many {
+        jobs: u64,
+        asked: Mutex<Vec<Vec<JobKey>>>,
+        listed: Mutex<u32>,
+        /// Of the second job.
+        waits: AtomicBool,
+        now: Mutex<u64>,
+    }
+
+    impl Source for Many {
+        fn jobs(&self) -> Vec<JobKey> {
+            *self.listed.lock().unwrap() += 1;
+            (1..=self.jobs).rev().map(|entity| JobKey::new(1, entity)).collect()
+        }
+
+        fn look(&self, jobs: &[JobKey]) -> Look {
+            self.asked.lock().unwrap().push(jobs.to_vec());
+            let waits = |job: &JobKey| job.entity == 2 && self.waits.load(Ordering::Relaxed);
+            Look {
+                now: Millis(*self.now.lock().unwrap()),
+                progress: RefreshProgress::default(),
+                report: Report {
+                    ledger: Ledger::EMPTY,
+                    runs: JobCounters::default(),
+                    failed_runs: 0,
+                    turns: 0,
+                },
+                load: (0, 0),
+                due: jobs.iter().map(|job| (true, (!waits(job)).then_some(Tick(10)))).collect(),
+            }
+        }
+    }
+
+    fn rows(source: &Arc<Many>) -> Rows {
+        let view = View {
+            seen: Seen::new(&["ping"], Instant::now()),
+            sources: vec![source.clone()],
+            name: Box::new(|job| Some(format!("Router {}", job.entity))),
+            page: "http://127.0.0.1:1/".to_owned(),
+            limit: None,
+            stop: Arc::new(watch::Sender::new(false)),
+        };
+        Rows { view, jobs: Vec::new(), top: 0, room: 0, due: HashMap::new() }
+    }
+
+    fn press(rows: &mut Rows, code: KeyCode) {
+        rows.key(KeyEvent::new(code, KeyModifiers::NONE));
+    }
+
+    const AREA: Rect = Rect::new(0, 0, 60, 15);
+
+    fn shown(rows: &mut Rows) -> (usize, Vec<String>) {
+        let picture = rows.picture(AREA);
+        (picture.top, picture.rows.iter().map(|row| row.name.clone()).collect())
+    }
+
+    #[test]
+    fn of_ten_thousand_jobs_a_frame_asks_only_for_those_it_shows() {
+        let source = Arc::new(Many { jobs: 10_000, ..Many::default() });
+        let mut rows = rows(&source);
+        let (_, names) = shown(&mut rows);
+        assert!(names.len() >= 5 && names.len() < 15);
+        assert_eq!(names[0], "1 Router 1");
+        let n = names.len();
+        press(&mut rows, KeyCode::PageDown);
+        press(&mut rows, KeyCode::Down);
+        let (top, names) = shown(&mut rows);
+        assert_eq!((top, names[0].as_str()), (n + 1, format!("{} Router {}", n + 2, n + 2).as_str()));
+        press(&mut rows, KeyCode::End);
+        let (top, names) = shown(&mut rows);
+        assert_eq!((top, names.last().unwrap().as_str()), (10_000 - n, "10000 Router 10000"));
+        press(&mut rows, KeyCode::Down);
+        assert_eq!(shown(&mut rows).0, 10_000 - n);
+        press(&mut rows, KeyCode::PageUp);
+        press(&mut rows, KeyCode::Up);
+        assert_eq!(shown(&mut rows).0, 10_000 - 2 * n - 1);
+        press(&mut rows, KeyCode::Home);
+        assert_eq!(shown(&mut rows).0, 0);
+        assert!(source.asked.lock().unwrap().iter().all(|asked| asked.len() == n));
+        assert_eq!(*source.listed.lock().unwrap(), 1, "all jobs are listed for each frame");
+    }
+
+    #[test]
+    fn jobs_are_listed_again_only_when_a_refresh_has_changed_some() {
+        let source = Arc::new(Many { jobs: 3, ..Many::default() });
+        let mut rows = rows(&source);
+        let feed = rows.view.seen.observer(0);
+        let listed = |rows: &mut Rows| {
+            rows.picture(AREA);
+            *source.listed.lock().unwrap()
+        };
+        assert_eq!(listed(&mut rows), 1);
+        feed.event(&Event::Refreshed(RefreshSummary::default()), "");
+        assert_eq!(listed(&mut rows), 1);
+        let committed = Committed { removed: 1, ..Committed::default() };
+        feed.event(&Event::Refreshed(RefreshSummary { committed, ..RefreshSummary::default() }), "");
+        assert_eq!(listed(&mut rows), 2);
+    }
+
+    #[test]
+    fn a_job_that_waits_is_shown_with_how_long_it_has_been_due() {
+        let source = Arc::new(Many { jobs: 2, ..Many::default() });
+        let mut rows = rows(&source);
+        let second = |rows: &mut Rows, now_ms: u64| {
+            *source.now.lock().unwrap() = now_ms;
+            rows.picture(AREA).rows[1].next
+        };
+        assert_eq!(second(&mut rows, 4_000), Next::In(6_000));
+        source.waits.store(true, Ordering::Relaxed);
+        assert_eq!(second(&mut rows, 12_000), Next::Overdue(2_000));
+        assert_eq!(second(&mut rows, 13_000), Next::Overdue(3_000));
+    }
+
+    #[test]
+    fn a_frame_of_a_view_without_jobs_says_so() {
+        let source = Arc::new(Many::default());
+        let picture = rows(&source).picture(AREA);
+        let mut buf = Buffer::empty(AREA);
+        draw::draw(&picture, true, AREA, &mut buf);
+        let text: String = buf.content().iter().map(|cell| cell.symbol()).collect();
+        assert!(text.contains("No jobs"), "{text}");
+    }
+
+    #[test]
+    fn q_esc_and_ctrl_c_ask_for_the_end_and_other_keys_do_not() {
+        let keys = [
+            (KeyCode::Char('q'), KeyModifiers::NONE, true),
+            (KeyCode::Esc, KeyModifiers::NONE, true),
+            (KeyCode::Char('c'), KeyModifiers::CONTROL, true),
+            (KeyCode::Char('c'), KeyModifiers::NONE, false),
+            (KeyCode::Enter, KeyModifiers::NONE, false),
+        ];
+        for (code, modifiers, ends) in keys {
+            let mut rows = rows(&Arc::new(Many::default()));
+            rows.key(KeyEvent::new(code, modifiers));
+            assert_eq!(*rows.view.stop.borrow(), ends, "{code:?}");
+        }
+    }
+
+    #[test]
+    fn a_job_is_named_by_its_entity_or_by_its_key() {
+        let key = |entity, item, name| JobKey { account: 7, entity, item, name };
+        let named = |key: JobKey, entity: Option<&str>| job_name(&key, entity.map(str::to_owned));
+        assert_eq!(named(key(31, 0, ""), Some("Router")), "31 Router");
+        assert_eq!(named(key(31, 5, "if"), None), "31/5 if");
+        assert_eq!(named(key(0, 0, "host"), None), "host");
+        assert_eq!(named(key(0, 5, ""), None), "item 5");
+        assert_eq!(named(key(0, 0, ""), None), "account 7");
+    }
 }

@@ -27,6 +27,9 @@ const EXPANSION: usize = 256;
 /// The least length of an encrypted record: a tag and the byte of the type.
 const SHORTEST_ENCRYPTED: usize = 16 + 1;
 
+/// A record with an alert: its header, the alert, its type and tag.
+const GOODBYE: usize = 5 + 2 + 1 + 16;
+
 /// In a record's header of an open connection this replaces the version's second byte, which is always 3. So the cipher,
 /// which sees nothing else, knows that the handshake is over.
 const OPEN: u8 = 0xff;
@@ -42,6 +45,8 @@ pub(super) enum Phase {
     Open,
     /// The server is refused: nothing more is sent.
     Refused,
+    /// It is closed in order: what is still written is kept, for [`Guard::say_goodbye`].
+    Closing,
 }
 
 /// What the owner of a connection and its parts tell each other.
@@ -82,6 +87,9 @@ pub(super) struct Guard<'a, S> {
     given: usize,
     /// How many bytes of the record are still to come.
     left: usize,
+    /// The record with `close_notify`.
+    goodbye: [u8; GOODBYE],
+    goodbye_len: usize,
 }
 
 /// The connection has a fault; [`Link::fault`] says which.
@@ -104,7 +112,23 @@ impl embedded_io_async::Error for GuardError {
 
 impl<'a, S: Read + Write> Guard<'a, S> {
     pub(super) const fn new(stream: S, link: &'a Link, limit: usize) -> Self {
-        Guard { stream, link, limit, header: [0; 5], arrived: 0, given: 0, left: 0 }
+        Guard {
+            stream,
+            link,
+            limit,
+            header: [0; 5],
+            arrived: 0,
+            given: 0,
+            left: 0,
+            goodbye: [0; GOODBYE],
+            goodbye_len: 0,
+        }
+    }
+
+    /// Sends what was written while closing.
+    pub(super) async fn say_goodbye(&mut self) -> Result<(), S::Error> {
+        let goodbye = self.goodbye.get(..self.goodbye_len).unwrap_or_default();
+        self.stream.write_all(goodbye).await
     }
 
     fn fail(&self, fault: TlsFault) -> GuardError {
@@ -198,8 +222,16 @@ impl<S: Read + Write> Read for Guard<'_, S> {
 
 impl<S: Read + Write> Write for Guard<'_, S> {
     async fn write(&mut self, buf: &[u8]) -> Result<usize, GuardError> {
-        if self.link.phase.get() == Phase::Refused {
-            return Ok(buf.len());
+        match self.link.phase.get() {
+            Phase::Refused => return Ok(buf.len()),
+            Phase::Closing => {
+                let room = self.goodbye.get_mut(self.goodbye_len..self.goodbye_len + buf.len());
+                let Some(room) = room else { return Err(self.fail(TlsFault::Record)) };
+                room.copy_from_slice(buf);
+                self.goodbye_len += buf.len();
+                return Ok(buf.len());
+            }
+            _ => {}
         }
         match self.stream.write(buf).await {
             // Never for a non-empty buffer, says the trait; the stack would try for ever.
@@ -211,7 +243,7 @@ impl<S: Read + Write> Write for Guard<'_, S> {
 
     async fn flush(&mut self) -> Result<(), GuardError> {
         match self.link.phase.get() {
-            Phase::Refused => return Ok(()),
+            Phase::Refused | Phase::Closing => return Ok(()),
             Phase::Open if !self.link.flush.get() => return Ok(()),
             _ => {}
         }

@@ -22,8 +22,8 @@ use super::{Dates, TlsFault, TlsSettings, Trust};
 /// ECDSA with SHA-256 over P-256.
 pub const P256: &[&dyn SignatureVerificationAlgorithm] = &[&EcdsaP256Sha256];
 
-/// ECDSA over P-256 and P-384, each with SHA-256 or SHA-384: what public authorities sign with. Costs about 35 kB of flash
-/// more than [`P256`].
+/// ECDSA over P-256 and P-384, each with SHA-256 or SHA-384: what public authorities sign with. Takes 165 kB of flash more
+/// than [`P256`].
 #[cfg(feature = "tls-p384")]
 pub const P256_P384: &[&dyn SignatureVerificationAlgorithm] =
     &[&EcdsaP256Sha256, &p384_too::EcdsaP384Sha384, &p384_too::EcdsaP256Sha384, &p384_too::EcdsaP384Sha256];

@@ -9,14 +9,20 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode, Uri, Version};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use crate::backend::{Reply, ReplyBody, Request};
 use crate::body::Payload;
+use crate::canned;
+use crate::connection::Wire;
 use crate::first_line::FirstLine;
+use crate::json::Json;
 use crate::log::RequestRecord;
+use crate::misbehave::{Asked, Misbehaviour, RuleId, Status, random_bytes};
 use crate::page;
-use crate::server::{Core, Job, OpenConnection, Shared};
+use crate::server::{Answer, Core, Job, OpenConnection, Shared, stopped};
+use crate::store::StoredValue;
+use crate::values::PAGE;
 
 /// Longest body of a request for something of the stand-in's own, bytes.
 const OWN_BODY_LIMIT: usize = 64 * 1024;
@@ -68,7 +74,7 @@ async fn own(
             response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
             return Ok((response, End::Linger));
         }
-        Err(_) => return Err(NoAnswer),
+        Err(_) => return Err(NoAnswer::Close),
     };
     let request = OwnRequest {
         core: &shared.core,
@@ -90,12 +96,20 @@ async fn own(
 }
 
 /// Ends a connection without an answer.
-#[derive(Debug)]
-pub(crate) struct NoAnswer;
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NoAnswer {
+    /// Closed without a word.
+    Close,
+    /// Reset.
+    Reset,
+}
 
 impl fmt::Display for NoAnswer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("closed without an answer")
+        f.write_str(match self {
+            Self::Close => "closed without an answer",
+            Self::Reset => "reset without an answer",
+        })
     }
 }
 
@@ -108,6 +122,8 @@ pub(crate) enum End {
     Linger,
     /// Pieces follow as they come about; whoever waits for the end of the connection need not wait for these.
     Stream,
+    /// The bytes are not written as they are, and whether the connection is closed after them.
+    Wire(Wire, bool),
 }
 
 pub(crate) async fn exchange(
@@ -117,6 +133,7 @@ pub(crate) async fn exchange(
     open: &OpenConnection,
     connection: u64,
     nth_on_connection: u64,
+    stop: watch::Receiver<bool>,
 ) -> Result<(Response<Payload>, End), NoAnswer> {
     let begun = Instant::now();
     let (head, body) = request.into_parts();
@@ -132,7 +149,23 @@ pub(crate) async fn exchange(
     let host = text(header::HOST);
     let refused = host.is_none() && !old_client && first_line.version.is_none();
 
-    let limit = shared.body_limit.unwrap_or(usize::MAX);
+    let target = first_line.target.unwrap_or_else(|| {
+        head.uri.path_and_query().map_or_else(|| head.uri.path().to_owned(), ToString::to_string)
+    });
+    let treated = shared.core.rules.of_request(&Asked {
+        method: head.method.as_str(),
+        path: target.split('?').next().unwrap_or(""),
+        body_bytes: body.size_hint().exact(),
+        bot: || shared.core.backend().mask(&target).1,
+    });
+    if treated.is_some() {
+        shared.core.changed();
+    }
+
+    let limit = match treated {
+        Some((_, Misbehaviour::BodyLimit(limit))) => limit,
+        _ => shared.body_limit.unwrap_or(usize::MAX),
+    };
     let announced = body.size_hint().lower();
     let body = if refused || announced > limit as u64 {
         Err(announced > limit as u64)
@@ -154,14 +187,14 @@ pub(crate) async fn exchange(
         body_len: body.as_ref().map_or(0, Bytes::len),
         body: body.as_ref().ok().filter(|_| shared.keep_bodies).cloned(),
         status: None,
+        misbehaved: treated.as_ref().map(|(id, _)| *id),
         values_stored: 0,
         took: Duration::ZERO,
     };
-    let target = first_line.target.unwrap_or_else(|| {
-        head.uri.path_and_query().map_or_else(|| head.uri.path().to_owned(), ToString::to_string)
-    });
-    let (mut reply, end) = match body {
+    let mut work = Work { shared, time_us, old_client, stop, masked: None, stored: Vec::new() };
+    let result = match body {
         Ok(body) if !refused => {
+            let target = target.clone();
             let request = Request {
                 method: record.method.clone(),
                 target,
@@ -173,49 +206,165 @@ pub(crate) async fn exchange(
                 access_control_request_method: text(header::ACCESS_CONTROL_REQUEST_METHOD),
                 body,
             };
-            let (answer, answered) = oneshot::channel();
-            shared.jobs.send(Job { request, time_us, reply: answer }).map_err(|_| NoAnswer)?;
-            let answer = answered.await.map_err(|_| NoAnswer)?;
-            record.path = answer.path;
-            record.bot = answer.bot;
-            let end = if answer.reply.hang_up { End::HangUp } else { End::KeepAlive };
-            (answer.reply, end)
-        }
-        too_large => {
-            (record.path, record.bot) = shared.core.backend().mask(&target);
-            if too_large != Err(true) {
-                // No host, or the body ended in the middle.
-                record.took = begun.elapsed();
-                shared.core.note(record, Vec::new());
-                return Err(NoAnswer);
+            match treated {
+                Some((id, misbehaviour)) => work.misbehave(request, id, misbehaviour).await,
+                None => work.do_it(request).await,
             }
-            (too_large_reply(), End::Linger)
         }
+        // The product's front refuses a body by its length before it looks at anything else.
+        Err(true) => Ok(canned::answer(&Status::new(413), &work.date(), old_client)),
+        // No host, or the body ended in the middle.
+        _ => Err(NoAnswer::Close),
     };
-    record.status = Some(reply.status);
-    record.values_stored = reply.stored.len();
+    record.status = match &result {
+        Ok((_, End::Wire(Wire::Replaced(_), _))) | Err(_) => None,
+        Ok((response, _)) => Some(response.status().as_u16()),
+    };
+    (record.path, record.bot) = work.masked.unwrap_or_else(|| shared.core.backend().mask(&target));
+    record.values_stored = work.stored.len();
     record.took = begun.elapsed();
-    shared.core.note(record, core::mem::take(&mut reply.stored));
-    Ok((response(reply, time_us, old_client), end))
+    shared.core.note(record, work.stored);
+    result
 }
 
-/// The product's front refuses a body by its length before it looks at anything else.
-fn too_large_reply() -> Reply {
-    Reply {
-        status: 413,
-        headers: vec![
-            ("server", "nginx/1.22.1".to_owned()),
-            ("content-type", "text/html".to_owned()),
-            ("connection", "close".to_owned()),
-        ],
-        body: ReplyBody::Bytes(Bytes::from_static(
-            b"<html>\r\n<head><title>413 Request Entity Too Large</title></head>\r\n<body>\r\n\
-              <center><h1>413 Request Entity Too Large</h1></center>\r\n<hr><center>nginx/1.22.1</center>\r\n\
-              </body>\r\n</html>\r\n",
-        )),
-        hang_up: false,
-        stored: Vec::new(),
+/// One request to the backend.
+struct Work<'a> {
+    shared: &'a Shared,
+    time_us: i64,
+    old_client: bool,
+    stop: watch::Receiver<bool>,
+    /// Path and bot for the log, once the backend was asked.
+    masked: Option<(String, Option<String>)>,
+    /// What it has stored so far, even if nobody is told.
+    stored: Vec<StoredValue>,
+}
+
+type Answered = Result<(Response<Payload>, End), NoAnswer>;
+
+impl Work<'_> {
+    fn date(&self) -> String {
+        http_date(self.time_us.div_euclid(1_000_000))
     }
+
+    async fn ask(&mut self, request: Request) -> Result<Reply, NoAnswer> {
+        let (answer, answered) = oneshot::channel();
+        let job = Job { request, time_us: self.time_us, reply: answer };
+        self.shared.jobs.send(job).map_err(|_| NoAnswer::Close)?;
+        let Answer { mut reply, masked } = answered.await.map_err(|_| NoAnswer::Close)?;
+        self.masked = Some(masked);
+        self.stored = core::mem::take(&mut reply.stored);
+        Ok(reply)
+    }
+
+    fn answer(&self, reply: Reply) -> (Response<Payload>, End) {
+        let end = if reply.hang_up { End::HangUp } else { End::KeepAlive };
+        (response(reply, self.time_us, self.old_client), end)
+    }
+
+    async fn do_it(&mut self, request: Request) -> Answered {
+        let reply = self.ask(request).await?;
+        Ok(self.answer(reply))
+    }
+
+    /// Waits, but not longer than the stand-in lives.
+    async fn wait(&mut self, until: impl Future<Output = ()>) -> Result<(), NoAnswer> {
+        tokio::select! {
+            () = until => Ok(()),
+            () = stopped(&mut self.stop) => Err(NoAnswer::Close),
+        }
+    }
+
+    async fn misbehave(&mut self, request: Request, id: RuleId, misbehaviour: Misbehaviour) -> Answered {
+        use Misbehaviour as M;
+        let rules = &self.shared.core.rules;
+        match misbehaviour {
+            // These are about connections, and their rules about no request.
+            M::Refuse | M::ResetOnConnect => self.do_it(request).await,
+            // The limit was looked at before the body was read.
+            M::BodyLimit(_) => self.do_it(request).await,
+
+            M::Close => Err(NoAnswer::Close),
+            M::Reset => Err(NoAnswer::Reset),
+            M::Hang => {
+                self.wait(rules.gone(id)).await?;
+                self.do_it(request).await
+            }
+            M::Delay(time) => {
+                self.wait(tokio::time::sleep(time)).await?;
+                self.do_it(request).await
+            }
+            M::Status(status) => Ok(canned::answer(&status, &self.date(), self.old_client)),
+            M::PlainHttp if request.host.as_deref() == Some("grafolean") => self.do_it(request).await,
+            M::PlainHttp => Ok(canned::answer(&canned::please_use_https(), &self.date(), self.old_client)),
+            M::Redirect { status, to } => {
+                let location = to.unwrap_or_else(|| {
+                    let scheme = if self.shared.speaks_tls() { "https" } else { "http" };
+                    let host = request.host.as_deref().unwrap_or("");
+                    format!("{scheme}://{host}{}", canned::other_slash(&request.target))
+                });
+                Ok((canned::redirection(status, &location, &self.date(), self.old_client), End::KeepAlive))
+            }
+            M::Garbage { seed, bytes } => {
+                let (response, _) = canned::answer(&Status::new(200), &self.date(), self.old_client);
+                Ok((response, End::Wire(Wire::Replaced(random_bytes(seed, bytes)), true)))
+            }
+
+            M::CloseAfterDoing => {
+                self.ask(request).await?;
+                Err(NoAnswer::Close)
+            }
+            M::HangAfterDoing => {
+                let reply = self.ask(request).await?;
+                self.wait(rules.gone(id)).await?;
+                Ok(self.answer(reply))
+            }
+            M::StatusAfterDoing(status) => {
+                self.ask(request).await?;
+                Ok(canned::answer(&status, &self.date(), self.old_client))
+            }
+            M::Pages(pages) => {
+                let Some(body) = first_pages(&request.body, pages) else {
+                    return self.do_it(request).await;
+                };
+                if pages > 0 {
+                    let reply = self.ask(Request { body, ..request }).await?;
+                    if reply.status != 204 {
+                        return Ok(self.answer(reply));
+                    }
+                }
+                Ok(self.answer(Reply::internal_error()))
+            }
+            M::Date(date) => {
+                let (mut response, end) = self.do_it(request).await?;
+                canned::redate(&mut response, &date, self.time_us);
+                Ok((response, end))
+            }
+            M::IdleClose(limit) => self.do_on_wire(request, Wire::IdleClose(limit)).await,
+            M::CutHead { after_bytes } => self.do_on_wire(request, Wire::CutHead(after_bytes)).await,
+            M::CutBody { after_bytes } => self.do_on_wire(request, Wire::CutBody(after_bytes)).await,
+            M::Drip { bytes, pause } => self.do_on_wire(request, Wire::DripBody(bytes, pause)).await,
+            M::DripHead { bytes, pause } => self.do_on_wire(request, Wire::DripHead(bytes, pause)).await,
+            M::WrongBody(wrong) => {
+                let (mut response, end) = self.do_it(request).await?;
+                match canned::spoil(&mut response, &wrong) {
+                    0 => Ok((response, end)),
+                    by => Ok((response, End::Wire(Wire::Announced(by), matches!(end, End::HangUp)))),
+                }
+            }
+        }
+    }
+
+    async fn do_on_wire(&mut self, request: Request, wire: Wire) -> Answered {
+        let (response, end) = self.do_it(request).await?;
+        Ok((response, End::Wire(wire, matches!(end, End::HangUp))))
+    }
+}
+
+/// The values of the first pages of a body; none if it is no list of values.
+fn first_pages(body: &[u8], pages: usize) -> Option<Bytes> {
+    let Ok(Json::List(mut values)) = Json::from_bytes(body) else { return None };
+    values.truncate(pages.saturating_mul(PAGE));
+    Json::List(values).to_compact().ok().map(Bytes::from)
 }
 
 /// Headers in the order of uvicorn: date, server, length, then the application's.
@@ -249,7 +398,7 @@ fn response(reply: Reply, now_us: i64, old_client: bool) -> Response<Payload> {
 }
 
 /// A date as HTTP writes it (RFC 9110, section 5.6.7).
-fn http_date(unix_s: i64) -> String {
+pub(crate) fn http_date(unix_s: i64) -> String {
     const DAYS: [&str; 7] = ["Thu", "Fri", "Sat", "Sun", "Mon", "Tue", "Wed"];
     const MONTHS: [&str; 12] =
         ["Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec", "Jan", "Feb"];

@@ -34,9 +34,13 @@
 mod backend;
 #[cfg(feature = "server")]
 mod body;
+#[cfg(feature = "server")]
+mod canned;
 mod config;
 #[cfg(feature = "server")]
 mod connection;
+#[cfg(feature = "server")]
+mod door;
 mod entities;
 #[cfg(feature = "server")]
 mod exchange;
@@ -45,6 +49,8 @@ mod first_line;
 mod json;
 #[cfg(feature = "server")]
 mod log;
+#[cfg(feature = "server")]
+mod misbehave;
 mod model;
 #[cfg(feature = "server")]
 mod page;
@@ -61,6 +67,10 @@ pub use config::{AccountConfig, Config, ConfigError, ConfigProblem};
 pub use json::{Json, JsonError, MAX_DEPTH, python_float};
 #[cfg(feature = "server")]
 pub use log::{Counters, Event, LOG_CAPACITY, RequestRecord};
+#[cfg(feature = "server")]
+pub use misbehave::{
+    DateHeader, MAX_RULE_BYTES, MAX_RULES, MAX_WAIT, Misbehaviour, Rule, RuleError, RuleId, Status, WrongBody,
+};
 pub use model::{Account, Bot, Credential, Entity, EntityProtocol, EntitySensor, Permission, Sensor, Token};
 pub use persons::{Admin, NewAccount, Readiness};
 #[cfg(feature = "server")]

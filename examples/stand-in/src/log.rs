@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::misbehave::RuleId;
 use crate::store::StoredValue;
 
 /// How many requests the log keeps; older ones are dropped.
@@ -33,6 +34,8 @@ pub struct RequestRecord {
     pub body: Option<Bytes>,
     /// The status it was answered with; none if the connection was closed without an answer.
     pub status: Option<u16>,
+    /// The rule by which it was treated, if one was; see [`StandIn::misbehave`](crate::StandIn::misbehave).
+    pub misbehaved: Option<RuleId>,
     /// How many values it stored.
     pub values_stored: usize,
     /// From reading it to having the answer.
@@ -43,6 +46,11 @@ impl RequestRecord {
     /// The path without the query.
     pub fn path_only(&self) -> &str {
         self.path.split('?').next().unwrap_or("")
+    }
+
+    /// Whether it got no answer, or a status from 400.
+    pub fn failed(&self) -> bool {
+        self.status.is_none_or(|status| status >= 400)
     }
 }
 
@@ -73,10 +81,22 @@ pub enum Event {
     Request(RequestRecord),
 }
 
+/// What came with one bot's token.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct Heard {
+    pub(crate) last_us: i64,
+    pub(crate) requests: u64,
+    /// Those without an answer, or with a status from 400.
+    pub(crate) failed: u64,
+    pub(crate) values: u64,
+}
+
 #[derive(Default)]
 pub(crate) struct Log {
     pub(crate) requests: VecDeque<RequestRecord>,
     pub(crate) counters: Counters,
+    /// By short name; none: without a token.
+    pub(crate) heard: BTreeMap<Option<String>, Heard>,
 }
 
 impl Log {
@@ -86,6 +106,16 @@ impl Log {
         self.counters.body_bytes += record.body_len as u64;
         if let Some(status) = record.status {
             *self.counters.by_status.entry(status).or_default() += 1;
+        }
+        // Names are those of bots, so there are few; only a new one is copied.
+        if !self.heard.contains_key(&record.bot) {
+            self.heard.insert(record.bot.clone(), Heard::default());
+        }
+        if let Some(heard) = self.heard.get_mut(&record.bot) {
+            heard.last_us = record.time_us;
+            heard.requests += 1;
+            heard.failed += u64::from(record.failed());
+            heard.values += record.values_stored as u64;
         }
         if self.requests.len() == LOG_CAPACITY {
             self.requests.pop_front();

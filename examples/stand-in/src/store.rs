@@ -135,6 +135,12 @@ impl Store {
         paths
     }
 
+    /// How many paths an account has.
+    #[cfg(feature = "server")]
+    pub(crate) fn path_count(&self, account: i32) -> usize {
+        self.paths.get(&account).map_or(0, HashMap::len)
+    }
+
     /// The ids of paths, which are made if there are none.
     pub(crate) fn ensure_paths(&mut self, account: i32, paths: &[&str]) -> Result<Vec<PathId>, StoreError> {
         let known = self.paths.entry(account).or_default();
@@ -197,6 +203,20 @@ impl Store {
             #[cfg(feature = "server")]
             Place::File(database) => Ok(database.newest(path)?),
         }
+    }
+
+    /// The newest values of a path in order of time, at most so many.
+    #[cfg(feature = "server")]
+    pub(crate) fn latest(&self, path: PathId, limit: usize) -> Result<Vec<(i64, f64)>, StoreError> {
+        let mut latest: Vec<(i64, f64)> = match &self.place {
+            Place::Memory(values, _) => {
+                let newest = values.get(&path).into_iter().flat_map(|series| series.iter().rev().take(limit));
+                newest.map(|(time_us, value)| (*time_us, *value)).collect()
+            }
+            Place::File(database) => database.latest(path, limit)?,
+        };
+        latest.reverse();
+        Ok(latest)
     }
 
     /// All values of an account in order of path and time.
@@ -349,6 +369,18 @@ mod file {
             .optional()
         }
 
+        /// The newest first.
+        pub(super) fn latest(&self, path: PathId, limit: usize) -> Result<Vec<(i64, f64)>, Error> {
+            let mut rows = self.0.prepare(
+                "SELECT time_us, value FROM measurements WHERE path = ?1 ORDER BY time_us DESC LIMIT ?2",
+            )?;
+            let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+            let rows = rows.query_map(params![path.0, limit], |row| {
+                Ok((row.get(0)?, row.get::<_, Option<f64>>(1)?.unwrap_or(f64::NAN)))
+            })?;
+            rows.collect()
+        }
+
         /// How many values have gone.
         pub(super) fn forget(&self, account: i32) -> Result<u64, Error> {
             let transaction = self.0.unchecked_transaction()?;
@@ -441,6 +473,8 @@ mod tests {
             store.upsert(&[(ids[0], 3, 3.0), (ids[0], -1, 1.0), (ids[0], 2, 2.0), (ids[1], 9, 9.0)]).unwrap();
             assert_eq!(store.read(ids[0], -1, 2).unwrap(), [(-1, 1.0), (2, 2.0)]);
             assert_eq!(store.read(ids[0], 4, 3).unwrap(), []);
+            #[cfg(feature = "server")]
+            assert_eq!(store.latest(ids[0], 2).unwrap(), [(2, 2.0), (3, 3.0)]);
             let all: Vec<_> = store.all(1).unwrap().into_iter().map(|v| (v.path, v.time_us)).collect();
             assert_eq!(all, [("a".into(), 9), ("b".into(), -1), ("b".into(), 2), ("b".into(), 3)]);
         });

@@ -944,7 +944,7 @@ fn what_has_no_place_in_an_open_connection_ends_it() {
     for inner in [&[][..], &[0; 50], &[1, 2, 0], &[1, 20], &[1, 2, 99], &[HANDSHAKE], &[1, 21], &[9, 9, 21]] {
         cases.push((format!("inner {inner:?}"), true, inner.to_vec()));
     }
-    for kind in (0..=255).filter(|kind| *kind != 4) {
+    for kind in (0..=30).chain([67, 254, 255]).filter(|kind| *kind != 4) {
         let mut inner = message(kind, &[0, 0]);
         inner.push(HANDSHAKE);
         cases.push((format!("message {kind}"), true, inner));

@@ -151,7 +151,7 @@ pub struct TlsSettings<'b> {
     /// How long the handshake may take after the TCP connection is there, in milliseconds (20,000). It also ends with
     /// [`Limits::connect_ms`](crate::http::Limits::connect_ms), which counts from the beginning.
     pub handshake_ms: u32,
-    /// The signatures that can be checked ([`P256`]).
+    /// The signatures that can be checked ([`P256`]; with the feature `tls-p384` P-384 too).
     pub algorithms: &'b [&'b dyn SignatureVerificationAlgorithm],
 }
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::misbehave::RuleId;
 use crate::store::StoredValue;
 
 /// How many requests the log keeps; older ones are dropped.
@@ -33,6 +34,8 @@ pub struct RequestRecord {
     pub body: Option<Bytes>,
     /// The status it was answered with; none if the connection was closed without an answer.
     pub status: Option<u16>,
+    /// The rule by which it was treated, if one was; see [`StandIn::misbehave`](crate::StandIn::misbehave).
+    pub misbehaved: Option<RuleId>,
     /// How many values it stored.
     pub values_stored: usize,
     /// From reading it to having the answer.

@@ -13,8 +13,9 @@
 
 use core::convert::Infallible;
 use core::fmt;
-use std::io;
+use core::future::poll_fn;
 use std::hash::{BuildHasher, RandomState};
+use std::io;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -24,17 +25,18 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use hyper::service::service_fn;
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpListener;
 use tokio::sync::{broadcast, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_rustls::TlsAcceptor;
 
 use crate::backend::{Backend, Reply, Request};
 use crate::config::{Config, ConfigError};
-use crate::connection::{Connection, Phase};
-use crate::exchange::{End, exchange};
+use crate::connection::{Connection, Phase, Tcp};
+use crate::door::Door;
+use crate::exchange::{End, NoAnswer, exchange};
 use crate::first_line::{FirstLines, PutAside};
 use crate::log::{Counters, Event, Log, RequestRecord};
+use crate::misbehave::{Rule, RuleError, RuleId, Rules};
 use crate::store::{StoreError, StoredValue};
 
 /// Body size that the product's front lets through, bytes.
@@ -182,7 +184,7 @@ impl Builder {
     /// [`StartError`].
     pub async fn start(self) -> Result<StandIn, StartError> {
         let stand_in = self.prepare()?;
-        stand_in.listen().await?;
+        stand_in.listen()?;
         Ok(stand_in)
     }
 
@@ -204,7 +206,10 @@ impl Builder {
             })
             .map_err(StartError::Thread)?;
         let thread = StandInThread { stand_in, runtime: handle, stop: Some(stop), thread: Some(thread) };
-        thread.runtime.block_on(thread.stand_in.listen())?;
+        {
+            let _runtime = thread.runtime.enter();
+            thread.stand_in.listen()?;
+        }
         Ok(thread)
     }
 
@@ -222,11 +227,14 @@ impl Builder {
             log: Mutex::default(),
             events: broadcast::channel(EVENT_CAPACITY).0,
             changed: watch::Sender::new(0),
+            instance: RandomState::new().hash_one(now_us),
+            clock: Arc::clone(&self.clock),
+            rules: Rules::default(),
+            door: Door::default(),
+            refused: watch::Sender::new(0),
         });
         let (jobs, queue) = mpsc::channel::<Job>();
         let worker = Arc::clone(&core);
-            instance: RandomState::new().hash_one(now_us),
-            clock: Arc::clone(&self.clock),
         std::thread::Builder::new()
             .name("stand-in-backend".to_owned())
             .stack_size(BACKEND_STACK)
@@ -266,8 +274,8 @@ pub(crate) struct Job {
 
 pub(crate) struct Answer {
     pub(crate) reply: Reply,
-    pub(crate) path: String,
-    pub(crate) bot: Option<String>,
+    /// The target as logs may show it, and the bot.
+    pub(crate) masked: (String, Option<String>),
 }
 
 /// What outlives the sockets.
@@ -279,6 +287,10 @@ pub(crate) struct Core {
     /// Tells this stand-in from one that was started before it on the same port.
     pub(crate) instance: u64,
     pub(crate) clock: Clock,
+    pub(crate) rules: Rules,
+    door: Door,
+    /// Counts how often the connections of the backend were closed because nobody is to be let in.
+    refused: watch::Sender<u64>,
 }
 
 impl Core {
@@ -294,9 +306,8 @@ impl Core {
 
     fn answer(&self, request: &Request, time_us: i64) -> Answer {
         let mut backend = self.backend();
-        let (path, bot) = backend.mask(&request.target);
-        let reply = backend.answer(request, time_us);
-        Answer { reply, path, bot }
+        let masked = backend.mask(&request.target);
+        Answer { reply: backend.answer(request, time_us), masked }
     }
 
     pub(crate) fn note(&self, record: RequestRecord, values: Vec<StoredValue>) {
@@ -319,6 +330,37 @@ impl Core {
         self.changed();
     }
 
+    pub(crate) fn misbehave(&self, rule: Rule) -> Result<RuleId, RuleError> {
+        let id = self.rules.add(rule)?;
+        self.keep_door();
+        self.changed();
+        Ok(id)
+    }
+
+    pub(crate) fn behave(&self, rule: RuleId) -> bool {
+        let stood = self.rules.remove(rule);
+        self.keep_door();
+        self.changed();
+        stood
+    }
+
+    pub(crate) fn behave_all(&self) {
+        self.rules.remove_all();
+        self.keep_door();
+        self.changed();
+    }
+
+    /// Shuts or opens the door as the rules want it.
+    fn keep_door(&self) {
+        if self.rules.refuses() {
+            if self.door.shut() {
+                self.refused.send_modify(|n| *n += 1);
+            }
+        } else if let Err(error) = self.door.reopen() {
+            tracing::error!(%error, "cannot listen again");
+        }
+    }
+
     pub(crate) fn changed(&self) {
         self.changed.send_modify(|n| *n = n.wrapping_add(1));
     }
@@ -333,6 +375,12 @@ pub(crate) struct Shared {
     pub(crate) keep_bodies: bool,
     tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) clock: Clock,
+}
+
+impl Shared {
+    pub(crate) const fn speaks_tls(&self) -> bool {
+        self.tls.is_some()
+    }
 }
 
 struct Running {
@@ -385,7 +433,7 @@ impl StandIn {
 
     /// The same with another name of this host, such as one that stands in a certificate.
     pub fn base_url_at(&self, host: &str) -> String {
-        let scheme = if self.shared.tls.is_some() { "https" } else { "http" };
+        let scheme = if self.shared.speaks_tls() { "https" } else { "http" };
         let host = if host.contains(':') { format!("[{host}]") } else { host.to_owned() };
         format!("{scheme}://{host}:{}/api", self.address().port())
     }
@@ -486,6 +534,30 @@ impl StandIn {
         tokio::time::timeout(limit, wait).await.map_err(|_| TimedOut(limit))
     }
 
+    /// Treats requests by a rule from now on; see [`Misbehaviour`](crate::Misbehaviour). It has taken effect when this returns.
+    ///
+    /// # Errors
+    /// [`RuleError`] if the rule cannot be, or [`MAX_RULES`](crate::MAX_RULES) stand already.
+    pub fn misbehave(&self, rule: Rule) -> Result<RuleId, RuleError> {
+        self.shared.core.misbehave(rule)
+    }
+
+    /// How often a rule was applied, even if it has gone since (the last 10000 of those are remembered). To be waited for by
+    /// [`wait_for`](Self::wait_for): a request that hangs is applied to and stands in no log yet.
+    pub fn misbehaved(&self, rule: RuleId) -> u64 {
+        self.shared.core.rules.applied(rule)
+    }
+
+    /// Takes a rule away, and what hangs by it goes on. Returns whether it stood.
+    pub fn behave(&self, rule: RuleId) -> bool {
+        self.shared.core.behave(rule)
+    }
+
+    /// Takes all rules away.
+    pub fn behave_all(&self) {
+        self.shared.core.behave_all();
+    }
+
     /// Closes all open connections at once, whatever is under way on them. It goes on listening.
     pub fn drop_connections(&self) {
         self.cut.send_modify(|n| *n += 1);
@@ -508,20 +580,28 @@ impl StandIn {
         if self.running.lock().unwrap_or_else(PoisonError::into_inner).is_some() {
             return Ok(());
         }
-        self.listen().await
+        self.listen()
     }
 
-    async fn listen(&self) -> Result<(), StartError> {
-        let address = self.address();
-        let failed = |source| StartError::Listen { address, source };
-        let listener = TcpListener::bind(address).await.map_err(failed)?;
-        *self.address.lock().unwrap_or_else(PoisonError::into_inner) =
-            listener.local_addr().map_err(failed)?;
+    /// On the runtime that this is called on.
+    fn listen(&self) -> Result<(), StartError> {
+        let core = &self.shared.core;
+        let mut address = self.address.lock().unwrap_or_else(PoisonError::into_inner);
+        *address = core
+            .door
+            .bind(*address, core.rules.refuses())
+            .map_err(|source| StartError::Listen { address: *address, source })?;
+        drop(address);
         let stop = watch::Sender::new(false);
-        let task =
-            tokio::spawn(accept(Arc::clone(&self.shared), listener, stop.subscribe(), self.cut.subscribe()));
+        let task = tokio::spawn(accept(Arc::clone(&self.shared), stop.subscribe(), self.cut.subscribe()));
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(Running { stop, task });
         Ok(())
+    }
+}
+
+impl Drop for StandIn {
+    fn drop(&mut self) {
+        self.shared.core.door.close();
     }
 }
 
@@ -575,20 +655,22 @@ impl Drop for StandInThread {
     }
 }
 
-async fn accept(
-    shared: Arc<Shared>,
-    listener: TcpListener,
-    mut stop: watch::Receiver<bool>,
-    cut: watch::Receiver<u64>,
-) {
+async fn accept(shared: Arc<Shared>, mut stop: watch::Receiver<bool>, cut: watch::Receiver<u64>) {
+    let core = &shared.core;
     let mut tasks = JoinSet::new();
+    let mut rules = core.rules.changes();
     loop {
         let socket = tokio::select! {
-            socket = listener.accept() => socket,
+            socket = poll_fn(|cx| core.door.poll_accept(cx)) => socket,
+            () = core.rules.change(&mut rules) => {
+                // One may be over; and a listener that is new has to be asked anew.
+                core.keep_door();
+                continue;
+            }
             () = stopped(&mut stop) => break,
         };
         let socket = match socket {
-            Ok((socket, _)) => socket,
+            Ok(socket) => socket,
             Err(error) => {
                 // Too many open files, mostly; it gets better when connections close.
                 tracing::warn!(%error, "cannot accept a connection");
@@ -598,32 +680,43 @@ async fn accept(
         };
         let _ = socket.set_nodelay(true);
         let number = shared.connections.fetch_add(1, Ordering::Relaxed) + 1;
-        let open = OpenConnection::new(Arc::clone(&shared.core));
-        let (shared, stop, mut cut) = (Arc::clone(&shared), stop.clone(), cut.clone());
+        let open = OpenConnection::new(Arc::clone(core));
+        if core.rules.resets_connection() {
+            let _ = socket.set_zero_linger();
+            drop(socket);
+            core.changed();
+            continue;
+        }
+        let resets = Arc::new(AtomicBool::new(false));
+        let socket = Tcp::new(socket, Arc::clone(&resets));
+        let (mut cut, mut refused) = (cut.clone(), core.refused.subscribe());
         cut.borrow_and_update();
+        let (shared, stop) = (Arc::clone(&shared), stop.clone());
         tasks.spawn(async move {
             let serve = async {
                 match &shared.tls {
-                    None => serve(&shared, &open, socket, number, stop).await,
+                    None => serve(&shared, &open, socket, resets, number, stop).await,
                     Some(tls) => match TlsAcceptor::from(Arc::clone(tls)).accept(socket).await {
-                        Ok(socket) => serve(&shared, &open, socket, number, stop).await,
+                        Ok(socket) => serve(&shared, &open, socket, resets, number, stop).await,
                         Err(error) => tracing::debug!(number, %error, "no TLS connection"),
                     },
                 }
             };
+            let refused = async { while refused.changed().await.is_ok() && !open.counts() {} };
             tokio::select! {
                 () = serve => {}
                 _ = cut.changed() => {}
+                () = refused => {}
             }
         });
         while tasks.try_join_next().is_some() {}
     }
-    drop(listener);
+    core.door.close();
     let _ = tokio::time::timeout(SHUTDOWN_LIMIT, async { while tasks.join_next().await.is_some() {} }).await;
 }
 
 /// Returns once the stand-in is to stop, or is gone.
-async fn stopped(stop: &mut watch::Receiver<bool>) {
+pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
     let _ = stop.wait_for(|stop| *stop).await;
 }
 
@@ -642,6 +735,10 @@ impl OpenConnection {
         }
         core.changed();
         Self { core, counts: AtomicBool::new(true) }
+    }
+
+    fn counts(&self) -> bool {
+        self.counts.load(Ordering::Relaxed)
     }
 
     /// No client of the backend is at the other end.
@@ -669,6 +766,7 @@ async fn serve<S>(
     shared: &Arc<Shared>,
     open: &OpenConnection,
     socket: S,
+    resets: Arc<AtomicBool>,
     number: u64,
     mut stop: watch::Receiver<bool>,
 ) where
@@ -679,24 +777,32 @@ async fn serve<S>(
     let socket = FirstLines::new(socket, Arc::clone(&phase), Arc::clone(&aside));
     let io = TokioIo::new(Connection::new(socket, Arc::clone(&phase), shared.keep_alive));
     let nth = AtomicU64::new(0);
+    let stop_of_requests = stop.clone();
     let service = service_fn(|request| {
         phase.request_began();
         let nth = nth.fetch_add(1, Ordering::Relaxed) + 1;
         let phase = &phase;
         let first_line = aside.take();
+        let (resets, stop, stop_now) = (&resets, stop_of_requests.clone(), stop_of_requests.clone());
         async move {
-            let exchange = exchange(shared, request, first_line, open, number, nth).await;
+            let exchange = exchange(shared, request, first_line, open, number, nth, stop).await;
             match exchange {
+                // What may take long is not begun at the end.
+                Ok((_, End::Stream | End::Wire(..))) if *stop_now.borrow() => Err(NoAnswer::Close),
                 Ok((response, end)) => {
                     match end {
                         End::KeepAlive => phase.answered(),
                         End::HangUp => phase.answered_then_hang_up(),
                         End::Linger => phase.answered_then_linger(),
                         End::Stream => phase.streams(),
+                        End::Wire(wire, then_hang_up) => phase.answered_on_wire(wire, then_hang_up),
                     }
                     Ok(response)
                 }
-                Err(no_answer) => Err(no_answer),
+                Err(no_answer) => {
+                    resets.store(no_answer == NoAnswer::Reset, Ordering::Release);
+                    Err(no_answer)
+                }
             }
         }
     });
@@ -709,7 +815,7 @@ async fn serve<S>(
     let result = tokio::select! {
         result = connection.as_mut() => result,
         () = stopped(&mut stop) => {
-            if phase.is_quiet() || phase.is_streaming() {
+            if phase.is_quiet() || phase.is_slow() {
                 return;
             }
             connection.as_mut().graceful_shutdown();

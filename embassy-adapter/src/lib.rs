@@ -75,11 +75,14 @@
 #[cfg(test)]
 extern crate std;
 
+mod budget;
 mod changes;
 mod driver;
 pub mod http;
 #[cfg(feature = "nal")]
 pub mod nal;
+#[cfg(feature = "net")]
+pub mod net;
 mod observer;
 mod requests;
 mod shared;
@@ -88,6 +91,7 @@ mod sink;
 pub mod tls;
 mod transport;
 
+pub use budget::Budget;
 pub use driver::{DriverSettings, SetupError, run};
 pub use grafolean_core as core;
 pub use observer::Observer;

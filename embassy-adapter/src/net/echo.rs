@@ -1,0 +1,192 @@
+//! ICMP echo (RFC 792) through embassy-net, for bots that ping.
+
+use core::cell::{Cell, RefCell};
+use core::fmt;
+use core::net::Ipv4Addr;
+
+use embassy_net::icmp::{IcmpEndpoint, IcmpSocket, PacketMetadata, SendError};
+use embassy_net::{IpAddress, Stack};
+use embassy_time::{Duration, Instant, with_timeout};
+
+/// Bytes of an echo request and of its reply: 8 of head, 32 of data.
+const PACKET_BYTES: usize = 40;
+/// RFC 792: echo message.
+const ECHO: u8 = 8;
+/// RFC 792: echo reply message.
+const ECHO_REPLY: u8 = 0;
+/// A packet that leaves later than this after it was given to the stack has waited for the link-layer address of its receiver (ARP), which
+/// is no part of the round trip.
+const ORDINARY_DELAY_MS: u64 = 5;
+
+/// The memory of an [`Echo`]: `N` pings at once, 264 bytes each.
+///
+/// In a firmware: `static MEMORY: StaticCell<EchoMemory<2>> = StaticCell::new();`
+pub struct EchoMemory<const N: usize> {
+    places: [RefCell<Place>; N],
+}
+
+/// The buffers of one ping: room for two packets that come in, and for the one that goes out.
+struct Place {
+    rx_meta: [PacketMetadata; 2],
+    rx: [u8; 2 * PACKET_BYTES],
+    tx_meta: [PacketMetadata; 1],
+    tx: [u8; PACKET_BYTES],
+}
+
+impl Place {
+    const EMPTY: Place = Place {
+        rx_meta: [PacketMetadata::EMPTY; 2],
+        rx: [0; 2 * PACKET_BYTES],
+        tx_meta: [PacketMetadata::EMPTY; 1],
+        tx: [0; PACKET_BYTES],
+    };
+}
+
+impl<const N: usize> EchoMemory<N> {
+    /// Empty buffers.
+    #[must_use]
+    pub const fn new() -> Self {
+        EchoMemory { places: [const { RefCell::new(Place::EMPTY) }; N] }
+    }
+}
+
+impl<const N: usize> Default for EchoMemory<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl<const N: usize> fmt::Debug for EchoMemory<N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("EchoMemory").field("pings", &N).finish()
+    }
+}
+
+/// Why a ping was not sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+#[non_exhaustive]
+pub enum EchoError {
+    /// The board has no network: the link is down, or DHCP has given no address yet. It says nothing about the host.
+    NoNetwork,
+    /// All places are taken.
+    TooMany {
+        /// How many there are.
+        limit: usize,
+    },
+    /// There is no way to the host from here.
+    NoRoute,
+    /// The host name has no IPv4 address, or the name server does not answer.
+    NameNotFound,
+}
+
+impl fmt::Display for EchoError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            EchoError::NoNetwork => f.write_str("the board has no network"),
+            EchoError::TooMany { limit } => write!(f, "more than {limit} pings at once"),
+            EchoError::NoRoute => f.write_str("no route to the host"),
+            EchoError::NameNotFound => {
+                f.write_str("the host name has no IPv4 address, or the name server does not answer")
+            }
+        }
+    }
+}
+
+impl core::error::Error for EchoError {}
+
+/// Sends ICMP echo requests, `N` at once.
+///
+/// Each ping has a socket of its own, from its beginning to its end: a host whose link-layer address nobody knows would hold up all
+/// that wait in the same socket.
+pub struct Echo<'d, const N: usize> {
+    stack: Stack<'d>,
+    memory: &'d EchoMemory<N>,
+    /// Identifier and sequence number of the next request, so that a late reply is not taken for another one's.
+    next: Cell<u32>,
+}
+
+impl<'d, const N: usize> Echo<'d, N> {
+    /// Pings through `stack`. It must have `N` sockets left: [`assert_sockets`](super::assert_sockets).
+    #[must_use]
+    pub fn new(stack: Stack<'d>, memory: &'d EchoMemory<N>) -> Self {
+        // Not the same after each boot.
+        let seed = Instant::now().as_ticks().wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        Echo { stack, memory, next: Cell::new((seed >> 32) as u32) }
+    }
+
+    /// The first IPv4 address of a host name.
+    ///
+    /// # Errors
+    /// [`EchoError::NameNotFound`] after 4.5 s at the latest, [`EchoError::NoNetwork`].
+    pub async fn resolve(&self, name: &str) -> Result<Ipv4Addr, EchoError> {
+        if !self.stack.is_config_up() {
+            return Err(EchoError::NoNetwork);
+        }
+        super::resolve(self.stack, name).await.ok_or(EchoError::NameNotFound)
+    }
+
+    /// Sends one request and waits for its reply: the round-trip time in microseconds, `None` if there was none within
+    /// `timeout_ms` milliseconds. The time is as fine as embassy-time's ticks, and includes what the executor takes to come
+    /// round.
+    ///
+    /// # Errors
+    /// [`EchoError`]: it was not sent.
+    pub async fn ping(&self, target: Ipv4Addr, timeout_ms: u32) -> Result<Option<u32>, EchoError> {
+        if !self.stack.is_config_up() {
+            return Err(EchoError::NoNetwork);
+        }
+        let mut free = self.memory.places.iter().filter_map(|place| place.try_borrow_mut().ok());
+        let mut place = free.next().ok_or(EchoError::TooMany { limit: N })?;
+        let Place { rx_meta, rx, tx_meta, tx } = &mut *place;
+        // Dropped with this future, and with it what is still queued.
+        let mut socket = IcmpSocket::new(self.stack, rx_meta, rx, tx_meta, tx);
+        let mut request = [0; PACKET_BYTES];
+        let label = self.label();
+        request[0] = ECHO;
+        request[4..8].copy_from_slice(&label);
+        let ident = u16::from_be_bytes([label[0], label[1]]);
+        socket.bind(IcmpEndpoint::Ident(ident)).map_err(|_| EchoError::NoRoute)?;
+        let given = Instant::now();
+        let exchange = async {
+            // The stack computes the checksum.
+            match socket.send_to(&request, IpAddress::Ipv4(target)).await {
+                Ok(()) => {}
+                Err(SendError::NoRoute | SendError::SocketNotBound | SendError::PacketTooLarge) => {
+                    return Err(EchoError::NoRoute);
+                }
+            }
+            socket.flush().await;
+            let left = Instant::now();
+            let late = left - given > Duration::from_millis(ORDINARY_DELAY_MS);
+            let sent = if late { left } else { given };
+            let mut reply = [0; PACKET_BYTES];
+            loop {
+                // Another packet with this identifier may be longer; it is not the reply.
+                let Ok((n, from)) = socket.recv_from(&mut reply).await else { continue };
+                let is_reply = reply[0] == ECHO_REPLY && reply[4..8] == label && n == PACKET_BYTES;
+                if is_reply && from == IpAddress::Ipv4(target) {
+                    return Ok(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
+                }
+            }
+        };
+        match with_timeout(Duration::from_millis(timeout_ms.into()), exchange).await {
+            Ok(Ok(rtt_us)) => Ok(Some(rtt_us)),
+            Ok(Err(error)) => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+
+    /// Identifier and sequence number, as they are sent. The identifier is never that of another ping under way, unless 65,536 are.
+    fn label(&self) -> [u8; 4] {
+        let next = self.next.get().wrapping_add(0x0001_0001);
+        self.next.set(next);
+        next.to_be_bytes()
+    }
+}
+
+impl<const N: usize> fmt::Debug for Echo<'_, N> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Echo").field("pings", &N).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,133 @@
+//! What the bots and their board tell each other: stop, how it goes, and whether everything still moves.
+
+use core::cell::Cell;
+
+use embassy_time::Instant;
+use grafolean_embassy::core::bot::Bot;
+use grafolean_embassy::core::outbox::Ledger;
+use grafolean_embassy::core::storage::Storage;
+use grafolean_embassy::core::time::Millis;
+use grafolean_embassy::{Observer, Shared};
+
+/// How often a bot looks at what it is told, in milliseconds.
+pub(crate) const LOOK_MS: u64 = 100;
+/// Each driver's loop comes round at least this often, in milliseconds.
+pub(crate) const LONGEST_WAIT_MS: u32 = 5_000;
+/// A driver that has not come round for so long hangs, in milliseconds.
+const HANG_MS: u64 = 3 * LONGEST_WAIT_MS as u64;
+/// After a stop: how long values may take to be delivered, in milliseconds.
+const STOP_LIMIT_MS: u32 = 10_000;
+
+pub(crate) const PING: usize = 0;
+pub(crate) const SENSOR: usize = 1;
+
+/// How one bot does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct BotReport {
+    /// Where its values are.
+    pub ledger: Ledger,
+    /// Runs that have ended with an error of the bot.
+    pub failed_runs: u32,
+    /// Requests without an answer.
+    pub failed_requests: u32,
+    /// When its loop came round last, while it runs.
+    turned: Option<Millis>,
+}
+
+impl BotReport {
+    const EMPTY: BotReport =
+        BotReport { ledger: Ledger::EMPTY, failed_runs: 0, failed_requests: 0, turned: None };
+}
+
+/// Shared by the bots and the board's own code, all in one task.
+#[derive(Debug)]
+pub struct Control {
+    stop: Cell<bool>,
+    bots: [Cell<BotReport>; 2],
+}
+
+impl Control {
+    /// All is to run.
+    #[must_use]
+    pub const fn new() -> Self {
+        Control { stop: Cell::new(false), bots: [const { Cell::new(BotReport::EMPTY) }; 2] }
+    }
+
+    /// Ends the bots: what is collected is delivered, for at most 10 s.
+    pub fn stop(&self) {
+        self.stop.set(true);
+    }
+
+    /// How the ping bot does.
+    #[must_use]
+    pub fn ping(&self) -> BotReport {
+        self.bots[PING].get()
+    }
+
+    /// How the sensor's bot does.
+    #[must_use]
+    pub fn sensor(&self) -> BotReport {
+        self.bots[SENSOR].get()
+    }
+
+    /// Whether the loops of all bots that run have come round lately: while they have, the board feeds its watchdog.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        let now = Millis(Instant::now().as_millis());
+        self.bots.iter().all(|bot| bot.get().turned.is_none_or(|turned| now.since(turned) < HANG_MS))
+    }
+
+    pub(crate) fn watch(&self, bot: usize) -> Watch<'_> {
+        // There are two.
+        Watch { stop: &self.stop, report: &self.bots[bot % 2] }
+    }
+}
+
+impl Default for Control {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// One bot's side of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Watch<'a> {
+    stop: &'a Cell<bool>,
+    report: &'a Cell<BotReport>,
+}
+
+impl Watch<'_> {
+    fn change(&self, change: impl FnOnce(&mut BotReport)) {
+        let mut report = self.report.get();
+        change(&mut report);
+        self.report.set(report);
+    }
+
+    /// Reports where the values are. Whether the bot is told to stop, in which case it has been stopped.
+    pub(crate) fn report<B: Bot, S: Storage<B>, const W: usize>(&self, shared: &Shared<B, S, W>) -> bool {
+        self.change(|report| report.ledger = shared.ledger());
+        let stop = self.stop.get();
+        if stop {
+            shared.stop(STOP_LIMIT_MS);
+        }
+        stop
+    }
+
+    pub(crate) fn ended<B: Bot, S: Storage<B>, const W: usize>(&self, shared: &Shared<B, S, W>) {
+        self.change(|report| (report.ledger, report.turned) = (shared.ledger(), None));
+    }
+}
+
+impl Observer for Watch<'_> {
+    fn run_failed(&self, _: &grafolean_embassy::core::jobs::JobKey, _: &dyn core::fmt::Display) {
+        self.change(|report| report.failed_runs = report.failed_runs.saturating_add(1));
+    }
+
+    fn request_failed(&self, _: grafolean_embassy::core::api::Resource, _: &dyn core::fmt::Display) {
+        self.change(|report| report.failed_requests = report.failed_requests.saturating_add(1));
+    }
+
+    fn turn(&self, now: Millis) {
+        self.change(|report| report.turned = Some(now));
+    }
+}

@@ -1,0 +1,224 @@
+//! What the firmware examples share: the bots, how much memory each has, and what they report. A firmware adds its board.
+//!
+//! [`run`] is the whole application on a network stack: the ping bot and the sensor's bot, each with a connection of its own, until
+//! [`Control::stop`]. A firmware that needs something else takes it as a pattern: it is nothing but calls of `grafolean-embassy`.
+//!
+//! # Cost
+//! [`PING_BUDGET`] and [`SENSOR_BUDGET`], which are asserted when this is compiled.
+#![no_std]
+#![forbid(unsafe_code)]
+#![allow(async_fn_in_trait)]
+
+mod control;
+mod pinger;
+mod sensor;
+
+use core::fmt;
+
+use embassy_futures::join::{join, join3};
+use embassy_net::Stack;
+use embassy_time::Timer;
+use grafolean_bot_ping::PingBot;
+use grafolean_embassy::core::api::{BaseUrl, Token, TokenError, UrlError};
+use grafolean_embassy::core::bot::Bot;
+use grafolean_embassy::core::collector::Settings as CollectorSettings;
+use grafolean_embassy::core::outbox::Ledger;
+use grafolean_embassy::core::storage::Storage;
+use grafolean_embassy::http::{Http, HttpSetupError, Limits};
+use grafolean_embassy::net::{self, Echo, EchoMemory, NetConnector, NetMemory};
+use grafolean_embassy::{Budget, DriverSettings, SetupError, Shared};
+
+pub use control::{BotReport, Control};
+pub use grafolean_embassy as embassy;
+pub use grafolean_firmware_settings::{SettingError, Settings};
+pub use pinger::NetPinger;
+pub use sensor::{Gauge, SensorBot};
+
+use control::Watch;
+
+/// Pings at once: the W of the ping bot.
+pub const PINGS: usize = 2;
+
+/// The sockets that a stack must have: those of DHCP and DNS, of two connections, and of the pings.
+pub const SOCKETS: usize = net::STACK_SOCKETS + 2 * net::CONNECTOR_SOCKETS + PINGS;
+const _: () = net::assert_sockets(SOCKETS, 2, PINGS);
+
+/// The buffer of HTTP, and of a connection in each direction, in bytes.
+const BUFFER: usize = 1024;
+/// The three of them.
+const BUFFERS: usize = 3 * BUFFER;
+
+/// The ping bot of a board. It keeps no host name that is longer than 32 bytes.
+pub type Ping = PingBot<NetPinger<PINGS>, 32>;
+
+grafolean_embassy::core::inline_storage! {
+    /// Sixteen devices of two accounts, and the values of about 32 packets.
+    pub struct PingMemory for Ping {
+        accounts: 2, entities: 16, links: 2, credentials: 4, sensors: 4, jobs: 16, spare: 1, intervals: 32,
+        distinct_intervals: 8, runs: PINGS, cells: 64, element: 1024, scratch: 128, listing: 0, states: 0,
+        faults: 4, events: 4,
+    }
+}
+
+grafolean_embassy::core::inline_storage! {
+    /// One job, and 16 values that wait.
+    pub struct SensorMemory for SensorBot {
+        accounts: 1, entities: 0, links: 0, credentials: 0, sensors: 0, jobs: 1, spare: 1, intervals: 2,
+        distinct_intervals: 1, runs: 1, cells: 32, element: 512, scratch: 64, listing: 0, states: 0,
+        faults: 2, events: 4,
+    }
+}
+
+type Transport = Http<'static, NetConnector<'static>>;
+
+/// The RAM of the ping bot.
+pub const PING_BUDGET: Budget =
+    Budget::of::<Ping, PingMemory, Transport, Watch<'static>, PINGS>().and_buffers(BUFFERS);
+/// The RAM of the sensor's bot.
+pub const SENSOR_BUDGET: Budget =
+    Budget::of::<SensorBot, SensorMemory, Transport, Watch<'static>, 1>().and_buffers(BUFFERS);
+
+#[cfg(target_pointer_width = "32")]
+const _: () = assert!(PING_BUDGET.total() <= 24 * 1024 && SENSOR_BUDGET.total() <= 12 * 1024);
+
+/// Why a bot can't be run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum StartError {
+    /// `BACKEND_URL`
+    Url(UrlError),
+    /// `PING_BOT_TOKEN` or `SENSOR_BOT_TOKEN`
+    Token(TokenError),
+    /// `SENSOR_INTERVAL`
+    Interval,
+    /// The transport.
+    Http(HttpSetupError),
+    /// The collector.
+    Collector(SetupError),
+}
+
+impl fmt::Display for StartError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StartError::Url(error) => write!(f, "{error}"),
+            StartError::Token(error) => write!(f, "{error}"),
+            StartError::Interval => f.write_str("SENSOR_INTERVAL is no interval"),
+            StartError::Http(error) => write!(f, "{error}"),
+            StartError::Collector(error) => write!(f, "{error}"),
+        }
+    }
+}
+
+impl core::error::Error for StartError {}
+
+impl From<UrlError> for StartError {
+    fn from(error: UrlError) -> Self {
+        StartError::Url(error)
+    }
+}
+impl From<TokenError> for StartError {
+    fn from(error: TokenError) -> Self {
+        StartError::Token(error)
+    }
+}
+impl From<HttpSetupError> for StartError {
+    fn from(error: HttpSetupError) -> Self {
+        StartError::Http(error)
+    }
+}
+impl From<SetupError> for StartError {
+    fn from(error: SetupError) -> Self {
+        StartError::Collector(error)
+    }
+}
+
+/// How both bots ended: `None` for one that has no token.
+#[derive(Clone, Copy, Debug)]
+pub struct Ends {
+    /// The ping bot.
+    pub ping: Option<Result<Ledger, StartError>>,
+    /// The sensor's bot.
+    pub sensor: Option<Result<Ledger, StartError>>,
+}
+
+impl Ends {
+    /// Whether each bot that was to run has delivered all it has collected.
+    #[must_use]
+    pub fn is_well(&self) -> bool {
+        let well = |end: Option<Result<Ledger, StartError>>| match end {
+            None => true,
+            Some(Ok(ledger)) => ledger.balanced() && ledger.queued == 0,
+            Some(Err(_)) => false,
+        };
+        well(self.ping) && well(self.sensor)
+    }
+}
+
+/// Runs the bots that have a token, until [`Control::stop`]. `seed` is another one on each board and at each boot, so that boards that
+/// lost their backend together do not come back together.
+///
+/// Its future holds all their memory: await it in one task only.
+pub async fn run(
+    stack: Stack<'static>,
+    settings: &Settings<'static>,
+    pings: &'static EchoMemory<PINGS>,
+    gauge: &'static dyn Gauge,
+    seed: u64,
+    control: &Control,
+) -> Ends {
+    let ping = async {
+        let token = settings.ping_bot_token?;
+        let bot = Ping::new(NetPinger::new(Echo::new(stack, pings)));
+        let (memory, bot, watch) = (PingMemory::new(), Ok(bot), control.watch(control::PING));
+        Some(collect::<_, _, PINGS>(stack, settings, token, bot, memory, seed, watch).await)
+    };
+    let sensor = async {
+        let token = settings.sensor_bot_token?;
+        let bot = SensorBot::new(gauge, settings.sensor_path, settings.sensor_interval_s);
+        let (memory, watch) = (SensorMemory::new(), control.watch(control::SENSOR));
+        let bot = bot.ok_or(StartError::Interval);
+        Some(collect::<_, _, 1>(stack, settings, token, bot, memory, seed.rotate_left(32), watch).await)
+    };
+    let (ping, sensor) = join(ping, sensor).await;
+    Ends { ping, sensor }
+}
+
+/// Runs one bot over a connection of its own.
+async fn collect<B: Bot, S: Storage<B>, const W: usize>(
+    stack: Stack<'static>,
+    settings: &Settings<'static>,
+    token: &str,
+    bot: Result<B, StartError>,
+    memory: S,
+    seed: u64,
+    watch: Watch<'_>,
+) -> Result<Ledger, StartError> {
+    let bot = bot?;
+    let url = BaseUrl::parse(settings.backend_url)?;
+    let mut collector = CollectorSettings::board(Token::parse(token)?, url.prefix);
+    collector.refresh_interval_s = settings.refresh_interval_s;
+    collector.account = settings.account;
+    (collector.seed, collector.outbox.seed) = (seed, seed.rotate_left(16));
+    let shared: Shared<B, S, W> = Shared::new(collector, memory);
+    let mut sockets = NetMemory::<BUFFER, BUFFER>::new();
+    let mut buf = [0; BUFFER];
+    let mut http = Http::new(NetConnector::new(stack, &mut sockets), url, &mut buf, Limits::DEFAULT)?;
+    let driver = DriverSettings { longest_wait_ms: control::LONGEST_WAIT_MS, ..DriverSettings::default() };
+    let control = async {
+        while !watch.report(&shared) {
+            Timer::after_millis(control::LOOK_MS).await;
+        }
+    };
+    let (ledger, ()) = join(grafolean_embassy::run(&bot, &shared, &mut http, &watch, &driver), control).await;
+    watch.ended(&shared);
+    Ok(ledger?)
+}
+
+/// Runs the bots, the network stack's own loop, and what a board has to do besides, as long as the bots run.
+pub async fn run_with(bots: impl Future<Output = Ends>, network: impl Future, rest: impl Future) -> Ends {
+    use embassy_futures::select::{Either, select};
+    match select(bots, join3(network, rest, core::future::pending::<()>())).await {
+        Either::First(ends) => ends,
+        Either::Second(_) => Ends { ping: None, sensor: None },
+    }
+}

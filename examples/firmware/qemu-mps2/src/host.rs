@@ -1,0 +1,78 @@
+//! What the emulator's host gives by semihosting: a place for logs, settings at start, the time as a seed, an exit code.
+//!
+//! Operations: ARM's semihosting specification (release 2024Q3).
+#![allow(unsafe_code)]
+
+use core::fmt::Write;
+
+use cortex_m_semihosting::hio;
+use log::{Level, LevelFilter, Log, Metadata, Record};
+
+const SYS_TIME: usize = 0x11;
+const SYS_GET_CMDLINE: usize = 0x15;
+const SYS_EXIT_EXTENDED: usize = 0x20;
+const APPLICATION_EXIT: usize = 0x2_0026;
+
+/// Ends the emulation: QEMU's own exit code is `code`.
+pub(crate) fn exit(code: u8) -> ! {
+    let block = [APPLICATION_EXIT, usize::from(code)];
+    // SAFETY: the operation reads this block.
+    unsafe { cortex_m_semihosting::syscall1(SYS_EXIT_EXTENDED, block.as_ptr() as usize) };
+    loop {
+        cortex_m::asm::wfi();
+    }
+}
+
+/// Seconds since 1970 by the host's clock.
+pub(crate) fn time_s() -> u32 {
+    // SAFETY: the operation takes no block.
+    unsafe { cortex_m_semihosting::syscall1(SYS_TIME, 0) as u32 }
+}
+
+/// What QEMU was given by `-semihosting-config arg=...`, joined by blanks; empty if it does not fit.
+pub(crate) fn arguments(buf: &mut [u8]) -> &str {
+    let block = [buf.as_mut_ptr() as usize, buf.len()];
+    // SAFETY: the operation writes at most as many bytes as the block says into `buf`, which lives, and the length into the block.
+    let result = unsafe { cortex_m_semihosting::syscall1(SYS_GET_CMDLINE, block.as_ptr() as usize) };
+    // SAFETY: the block lives; the host has changed it behind the compiler's back.
+    let len = unsafe { core::ptr::read_volatile(&block[1]) };
+    if result != 0 {
+        return "";
+    }
+    let bytes = buf.get(..len).unwrap_or_default();
+    core::str::from_utf8(bytes).unwrap_or_default().trim_end_matches('\0')
+}
+
+/// Writes a line to the host's standard output.
+pub(crate) fn say(line: core::fmt::Arguments<'_>) {
+    if let Ok(mut out) = hio::hstdout() {
+        let _ = out.write_fmt(line);
+        let _ = out.write_str("\n");
+    }
+}
+
+struct Logger;
+
+impl Log for Logger {
+    fn enabled(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.level() <= Level::Info
+    }
+
+    fn log(&self, record: &Record<'_>) {
+        if self.enabled(record.metadata()) {
+            let ms = embassy_time::Instant::now().as_millis();
+            say(format_args!("{ms:8} {} {}", record.level(), record.args()));
+        }
+    }
+
+    fn flush(&self) {}
+}
+
+/// Sends logs to the host. To be called before anything runs beside `main`.
+pub(crate) fn start_log() {
+    // SAFETY: no other thread and no interrupt logs by now.
+    unsafe {
+        let _ = log::set_logger_racy(&Logger);
+        log::set_max_level_racy(LevelFilter::Info);
+    }
+}

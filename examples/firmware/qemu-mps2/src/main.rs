@@ -1,0 +1,265 @@
+//! Grafolean's ping bot and a sensor's bot on an emulated Cortex-M board: see `examples/firmware/README.md`.
+//!
+//! It runs until `q` is typed on the serial line (or until a fault), and ends QEMU with an exit code:
+//!
+//! | code | |
+//! | --- | --- |
+//! | 0 | all values that were collected have been delivered, or dropped for a counted reason |
+//! | 1 | some still waited at the end |
+//! | 2 | a setting can't be used, or a bot could not be started |
+//! | 3 | there is no ethernet |
+//! | 101, 102, 103 | panic, hard fault, unexpected interrupt |
+//!
+//! `s` prints how it goes.
+#![no_std]
+#![no_main]
+
+mod board;
+mod host;
+mod regs;
+mod time;
+
+use core::cell::Cell;
+use core::fmt::Display;
+
+use cortex_m::peripheral::{NVIC, SYST};
+use cortex_m_rt::{ExceptionFrame, entry, exception};
+use critical_section::Mutex;
+use embassy_executor::raw::Executor;
+use embassy_net::{Config, StackResources};
+use embassy_time::{Instant, Timer};
+use grafolean_firmware::embassy::core::outbox::Ledger;
+use grafolean_firmware::embassy::core::values::Decimal;
+use grafolean_firmware::embassy::net::EchoMemory;
+use grafolean_firmware::{
+    BotReport, Control, Ends, Gauge, PING_BUDGET, PINGS, SENSOR_BUDGET, SOCKETS, Settings, StartError,
+};
+use static_cell::StaticCell;
+
+use board::{Ethernet, Serial};
+use host::{exit, say};
+
+/// The settings that the firmware was built with.
+const BUILT: Settings<'static> = include!(concat!(env!("OUT_DIR"), "/settings.rs"));
+/// An address that is locally administered, as those are that nobody has bought.
+const MAC: [u8; 6] = [0x52, 0x54, 0x00, 0x12, 0x34, 0x56];
+/// The longest list of settings that are given at start, in bytes.
+const ARGUMENTS: usize = 512;
+/// How often the serial line is looked at, in milliseconds.
+const LOOK_MS: u64 = 50;
+
+/// Instead of a thermometer, which the emulated chips lack: a reading that a counter within the chip gives, 20.0 to 29.9.
+struct Counter;
+
+impl Gauge for Counter {
+    fn read(&self) -> Result<Decimal, &'static str> {
+        let tenths = 200 + i64::from(SYST::get_current() % 100);
+        Ok(Decimal { mantissa: tenths, exponent: -1 })
+    }
+}
+
+#[entry]
+fn main() -> ! {
+    let Some(mut cortex) = cortex_m::Peripherals::take() else { exit(101) };
+    host::start_log();
+    time::start(&mut cortex.SYST);
+    say(format_args!("grafolean {} on {}", env!("CARGO_PKG_VERSION"), board::NAME));
+    say(format_args!("ram ping bot: {PING_BUDGET}"));
+    say(format_args!("ram sensor bot: {SENSOR_BUDGET}"));
+    let settings = settings();
+
+    static ETHERNET: StaticCell<Ethernet> = StaticCell::new();
+    let ethernet = ETHERNET.init_with(|| Ethernet::new(MAC));
+    if !ethernet.start() {
+        say(format_args!("error: no ethernet"));
+        exit(3);
+    }
+    Serial.start();
+    // SAFETY: the interrupt's handler is there, and no critical section is under way.
+    #[allow(unsafe_code)]
+    unsafe {
+        NVIC::unmask(Ethernets)
+    };
+
+    static EXECUTOR: StaticCell<Executor> = StaticCell::new();
+    let executor: &'static Executor = EXECUTOR.init_with(|| Executor::new(core::ptr::null_mut()));
+    match firmware(ethernet, settings) {
+        Ok(task) => executor.spawner().spawn(task),
+        Err(error) => {
+            say(format_args!("error: {error:?}"));
+            exit(2)
+        }
+    }
+    loop {
+        // SAFETY: polled here only, and never from within a poll.
+        #[allow(unsafe_code)]
+        unsafe {
+            executor.poll()
+        };
+        // Not WFE, which QEMU takes for a yield and burns the host's processor. Interrupts wake it even while they are
+        // held back, so that none is missed between looking and sleeping.
+        critical_section::with(|cs| {
+            if !WOKEN.borrow(cs).replace(false) {
+                cortex_m::asm::wfi();
+            }
+        });
+    }
+}
+
+/// A task was woken since the executor began to look for such.
+static WOKEN: Mutex<Cell<bool>> = Mutex::new(Cell::new(false));
+
+/// What the executor calls when a task is woken.
+#[allow(unsafe_code)]
+#[unsafe(no_mangle)]
+extern "Rust" fn __pender(_: *mut ()) {
+    critical_section::with(|cs| WOKEN.borrow(cs).set(true));
+}
+
+/// The settings that the firmware was built with, and those that it is given at start, which win.
+fn settings() -> Settings<'static> {
+    static ARGUMENT_BYTES: StaticCell<[u8; ARGUMENTS]> = StaticCell::new();
+    let mut settings = BUILT;
+    for argument in host::arguments(ARGUMENT_BYTES.init([0; ARGUMENTS])).split(' ') {
+        // Others are not for us: QEMU begins with the name of the program.
+        let Some((key, value)) = argument.split_once('=') else { continue };
+        if let Err(error) = settings.set(key, value) {
+            say(format_args!("error: {key}: {error}"));
+            exit(2);
+        }
+    }
+    settings
+}
+
+#[embassy_executor::task]
+async fn firmware(ethernet: &'static mut Ethernet, settings: Settings<'static>) {
+    static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
+    static PING_BUFFERS: StaticCell<EchoMemory<PINGS>> = StaticCell::new();
+    static COUNTER: Counter = Counter;
+    // Boards have a generator of random numbers for this.
+    let seed =
+        (u64::from(host::time_s()) << 32 | Instant::now().as_ticks()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let resources = RESOURCES.init_with(StackResources::new);
+    let (stack, mut runner) = embassy_net::new(ethernet, Config::dhcpv4(Default::default()), resources, seed);
+    let control = Control::new();
+    let pings = PING_BUFFERS.init_with(EchoMemory::new);
+    let bots = grafolean_firmware::run(stack, &settings, pings, &COUNTER, seed.rotate_left(8), &control);
+    let told = async {
+        while !stack.is_config_up() {
+            Timer::after_millis(LOOK_MS).await;
+        }
+        if let Some(config) = stack.config_v4() {
+            say(format_args!("network {}", config.address));
+        }
+    };
+    let rest = embassy_futures::join::join(attend(&control), told);
+    let ends = grafolean_firmware::run_with(bots, runner.run(), rest).await;
+    report(&control);
+    exit(code(&ends));
+}
+
+/// Looks at the serial line, and feeds the watchdog as long as the bots' loops come round.
+async fn attend(control: &Control) {
+    board::WATCHDOG.start();
+    loop {
+        if control.is_alive() {
+            board::WATCHDOG.feed();
+        }
+        match Serial.read() {
+            Some(b'q') => control.stop(),
+            Some(b's') => report(control),
+            _ => Timer::after_millis(LOOK_MS).await,
+        }
+    }
+}
+
+fn code(ends: &Ends) -> u8 {
+    let start_error = |name: &str, end: Option<Result<Ledger, StartError>>| {
+        end.and_then(Result::err).map(|error: StartError| say_error(name, &error))
+    };
+    let (ping, sensor) = (start_error("ping bot", ends.ping), start_error("sensor bot", ends.sensor));
+    match (ping.or(sensor), ends.is_well()) {
+        (Some(()), _) => 2,
+        (None, well) => u8::from(!well),
+    }
+}
+
+fn say_error(name: &str, error: &dyn Display) {
+    say(format_args!("error: {name}: {error}"));
+}
+
+/// Prints how it goes: one line for each bot, and one for the call stack.
+fn report(control: &Control) {
+    let line = |name: &str, bot: BotReport| {
+        let BotReport { ledger, failed_runs, failed_requests, .. } = bot;
+        say(format_args!(
+            "report {name}: {ledger}; failed runs {failed_runs}, failed requests {failed_requests}"
+        ));
+    };
+    line("ping", control.ping());
+    line("sensor", control.sensor());
+    let (used, size) = stack_bytes();
+    say(format_args!(
+        "report stack: {used} of {size} bytes used at most, after {} ms",
+        Instant::now().as_millis()
+    ));
+}
+
+/// How much of the call stack was ever used, and its size: what was painted at start and is no longer.
+#[allow(unsafe_code)]
+fn stack_bytes() -> (usize, usize) {
+    unsafe extern "C" {
+        static _stack_start: u32;
+        static _stack_end: u32;
+    }
+    let (start, end) = (&raw const _stack_start, &raw const _stack_end);
+    let mut at = end;
+    // SAFETY: the memory between these two is the stack's, and readable.
+    while at < start && unsafe { at.read_volatile() } == cortex_m_rt::STACK_PAINT_VALUE {
+        at = at.wrapping_add(1);
+    }
+    (start as usize - at as usize, start as usize - end as usize)
+}
+
+/// The interrupt of the ethernet controller.
+#[derive(Clone, Copy)]
+struct Ethernets;
+
+// SAFETY: the chip has this interrupt.
+#[allow(unsafe_code)]
+unsafe impl cortex_m::interrupt::InterruptNumber for Ethernets {
+    fn number(self) -> u16 {
+        board::ETHERNET_IRQ
+    }
+}
+
+#[exception]
+fn SysTick() {
+    time::interrupt();
+}
+
+// SAFETY: a handler that touches nothing but the peripheral whose interrupt it is.
+#[allow(unsafe_code)]
+#[exception]
+unsafe fn DefaultHandler(irq: i16) {
+    if u16::try_from(irq) == Ok(board::ETHERNET_IRQ) {
+        Ethernet::interrupt();
+    } else {
+        say(format_args!("error: unexpected interrupt {irq}"));
+        exit(103);
+    }
+}
+
+// SAFETY: it never returns.
+#[allow(unsafe_code)]
+#[exception]
+unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
+    say(format_args!("error: hard fault at {:#x}", frame.pc()));
+    exit(102)
+}
+
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    say(format_args!("error: {info}"));
+    exit(101)
+}

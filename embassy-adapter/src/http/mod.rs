@@ -156,33 +156,41 @@ impl<C: Connector> Transport for Http<'_, C> {
         let Http { connector, url, buf, limits } = self;
         let mut next = first(requests.next().await);
         while let Some(wanted) = next {
-            let connect = with_timeout(ms(limits.connect_ms), connector.connect(url.host, url.port));
-            let stream = match select(connect, requests.over()).await {
-                Either::First(Ok(connected)) => connected.map_err(HttpError::Connect),
-                Either::First(Err(_)) => {
-                    Err(HttpError::Timeout { phase: Phase::Connect, limit_ms: limits.connect_ms })
-                }
-                Either::Second(()) => {
-                    next = first(requests.next().await);
-                    continue;
-                }
-            };
-            let then = match stream {
-                Ok(stream) => {
-                    let mut connection = Connection { stream, url, buf, limits, used: None };
-                    let (then, orderly) = connection.talk(requests, wanted).await;
-                    if orderly {
-                        let _ = with_timeout(ms(limits.close_ms), C::close(connection.stream)).await;
+            // In a block of its own: what is matched would be kept in the future as long as the connection.
+            let (mut connection, failure) = {
+                let connect = with_timeout(ms(limits.connect_ms), connector.connect(url.host, url.port));
+                match select(connect, requests.over()).await {
+                    Either::First(Ok(Ok(stream))) => (
+                        Some(Connection {
+                            stream,
+                            url: &*url,
+                            buf: &mut **buf,
+                            limits: &*limits,
+                            used: None,
+                        }),
+                        None,
+                    ),
+                    Either::First(Ok(Err(error))) => (None, Some(HttpError::Connect(error))),
+                    Either::First(Err(_)) => {
+                        let limit_ms = limits.connect_ms;
+                        (None, Some(HttpError::Timeout { phase: Phase::Connect, limit_ms }))
                     }
-                    then
-                }
-                Err(error) => {
-                    // The first try of one that is repeated may have reached the server.
-                    let kind = if wanted.repeated { RequestError::Lost } else { RequestError::NotSent };
-                    requests.failed(kind, &error);
-                    Then::Wait
+                    Either::Second(()) => (None, None),
                 }
             };
+            let mut then = Then::Wait;
+            let mut orderly = false;
+            if let Some(connection) = &mut connection {
+                (then, orderly) = connection.talk(requests, wanted).await;
+            } else if let Some(error) = failure {
+                // The first try of one that is repeated may have reached the server.
+                let kind = if wanted.repeated { RequestError::Lost } else { RequestError::NotSent };
+                requests.failed(kind, &error);
+            }
+            if orderly && let Some(connection) = connection.take() {
+                let _ = with_timeout(ms(limits.close_ms), C::close(connection.stream)).await;
+            }
+            drop(connection);
             next = match then {
                 Then::Connect(next) => next,
                 Then::Wait => first(requests.next().await),

@@ -7,7 +7,7 @@
 //! use grafolean_embassy::net::{self, Echo, EchoMemory, NetConnector, NetMemory};
 //!
 //! /// One bot that sends, and two pings at once, besides the stack's own.
-//! const SOCKETS: usize = 4;
+//! const SOCKETS: usize = 5;
 //! const _: () = net::assert_sockets(SOCKETS, 1, 2);
 //! // What embassy_net::new is lent, in a `StaticCell`:
 //! type Resources = StackResources<SOCKETS>;

@@ -52,7 +52,7 @@
 //! | flash, thumbv6m | 86 kB | 251 kB |
 //! | flash, riscv32imc | 107 kB | 274 kB |
 //! | record buffers ([`READ`], [`LEAST_WRITE`]) | 17.4 kB | 17.4 kB |
-//! | more in the transport's future | 6 kB | 6 kB |
+//! | more in the transport's future | 4 kB | 4 kB |
 //! | stack while it computes, thumbv6m | 17 kB | 20 kB |
 //! | instructions of a handshake, thumbv6m | 141 million | 334 million |
 //!

@@ -15,6 +15,7 @@ use crate::backend::{Reply, ReplyBody, Request};
 use crate::body::Payload;
 use crate::canned;
 use crate::connection::Wire;
+use crate::control;
 use crate::first_line::FirstLine;
 use crate::json::Json;
 use crate::log::RequestRecord;
@@ -33,7 +34,6 @@ pub(crate) struct OwnRequest<'a> {
     pub(crate) core: &'a Arc<Core>,
     pub(crate) method: &'a Method,
     pub(crate) path: &'a str,
-    pub(crate) query: &'a str,
     pub(crate) headers: &'a HeaderMap,
     pub(crate) body: Bytes,
 }
@@ -80,11 +80,10 @@ async fn own(
         core: &shared.core,
         method: &head.method,
         path: head.uri.path(),
-        query: head.uri.query().unwrap_or(""),
         headers: &head.headers,
         body,
     };
-    let mut response = page::answer(&request).unwrap_or_else(|| {
+    let mut response = control::answer(&request).or_else(|| page::answer(&request)).unwrap_or_else(|| {
         let text = Bytes::from_static(b"there is nothing here");
         OwnRequest::reply(StatusCode::NOT_FOUND, "text/plain; charset=utf-8", text)
     });
@@ -138,9 +137,7 @@ pub(crate) async fn exchange(
     let begun = Instant::now();
     let (head, body) = request.into_parts();
     if is_own(&head.uri) {
-        if nth_on_connection == 1 {
-            open.is_own();
-        }
+        open.is_own(nth_on_connection == 1);
         return own(shared, &head, body).await;
     }
     let text =

@@ -40,6 +40,8 @@ mod config;
 #[cfg(feature = "server")]
 mod connection;
 #[cfg(feature = "server")]
+mod control;
+#[cfg(feature = "server")]
 mod door;
 mod entities;
 #[cfg(feature = "server")]

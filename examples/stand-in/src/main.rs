@@ -8,7 +8,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use grafolean_stand_in::{Config, Event, FRONT_BODY_LIMIT, StandIn, StandInThread};
+use grafolean_stand_in::{Config, Event, FRONT_BODY_LIMIT, Rule, StandIn, StandInThread};
 use tokio::sync::broadcast::error::RecvError;
 
 /// A stand-in for the Grafolean backend: the bot side of its API.
@@ -33,10 +33,14 @@ struct Options {
     /// Longest request body in bytes; 0: no limit.
     #[arg(long, value_name = "BYTES", default_value_t = FRONT_BODY_LIMIT)]
     body_limit: usize,
+    /// Misbehaves by the rules in this file, a list in JSON; see the README.
+    #[arg(long, value_name = "FILE")]
+    misbehave: Option<PathBuf>,
     /// Prints each value that is stored: Unix time in seconds, account, path, number.
     #[arg(long)]
     print_values: bool,
-    /// Prints each request: Unix time in seconds, connection, place on it, method, path, status.
+    /// Prints each request: Unix time in seconds, connection, place on it, method, path, status, and the rule of
+    /// misbehaviour if one was applied.
     #[arg(long)]
     print_requests: bool,
     /// Prints the bots' tokens at the start.
@@ -85,6 +89,12 @@ fn run(options: &Options) -> Result<(), Box<dyn core::error::Error>> {
         .body_limit((options.body_limit > 0).then_some(options.body_limit));
     if let Some(file) = &options.db {
         builder = builder.db(file);
+    }
+    if let Some(file) = &options.misbehave {
+        let rules = Rule::read(file).map_err(|error| format!("rules, {}: {error}", file.display()))?;
+        for rule in rules {
+            builder = builder.misbehave(rule);
+        }
     }
     // Whoever has read that it is up may tell it to stop.
     let signals = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
@@ -156,9 +166,10 @@ fn print_event(out: &mut impl Write, event: &Event, values: bool, requests: bool
         }
         Event::Request(request) if requests => {
             let status = request.status.map_or_else(|| "closed".to_owned(), |s| s.to_string());
+            let rule = request.misbehaved.map_or_else(String::new, |id| format!(" by rule {id}"));
             writeln!(
                 out,
-                "request {} {} {} {} {} {status}",
+                "request {} {} {} {} {} {status}{rule}",
                 seconds(request.time_us),
                 request.connection,
                 request.nth_on_connection,

@@ -54,7 +54,8 @@ pub enum Misbehaviour {
     /// those of the stand-in's own pages. The port stays taken. It is about no request: only [`Rule::lasts`] goes with it,
     /// and it counts as applied once.
     Refuse,
-    /// Connections are accepted and then reset at once. It is about connections: `method`, `path` and `bot` do not go with it.
+    /// Connections are accepted and then reset at once, those to the stand-in's own pages included. It is about connections: `method`,
+    /// `path` and `bot` do not go with it.
     ResetOnConnect,
     /// The request is read, then the connection is reset; nothing is done.
     Reset,
@@ -66,7 +67,7 @@ pub enum Misbehaviour {
     Hang,
     /// Done, and the answer is held back while the rule stands, as with a frozen MQTT broker.
     HangAfterDoing,
-    /// Done and answered, but this much later.
+    /// Done and answered as usual after this time.
     Delay(Duration),
     /// This answer; nothing is done.
     Status(Status),
@@ -126,7 +127,6 @@ pub enum Misbehaviour {
     WrongBody(WrongBody),
 }
 
-/// Whether a misbehaviour is about connections or about requests.
 impl Misbehaviour {
     pub(crate) const fn is_about_connections(&self) -> bool {
         matches!(self, Self::Refuse | Self::ResetOnConnect)
@@ -647,7 +647,7 @@ impl Rules {
             let id = RuleId(state.last);
             let until = rule.lasts.and_then(|time| Instant::now().checked_add(time));
             let applied = u64::from(matches!(rule.misbehaviour, Misbehaviour::Refuse));
-            tracing::info!(rule = id.0, ?rule, "misbehaving");
+            tracing::info!(id = id.0, ?rule, "misbehaving");
             state.standing.push(Standing { id, rule, seen: 0, applied, until });
             id
         };

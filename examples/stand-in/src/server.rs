@@ -71,6 +71,7 @@ pub struct Builder {
     keep_bodies: bool,
     tls: Option<Arc<rustls::ServerConfig>>,
     clock: Clock,
+    rules: Vec<Rule>,
 }
 
 /// Why a stand-in does not start.
@@ -79,6 +80,8 @@ pub struct Builder {
 pub enum StartError {
     /// The configuration contradicts itself.
     Config(ConfigError),
+    /// A rule of misbehaviour cannot be.
+    Rule(RuleError),
     /// The database of values cannot be used.
     Store(StoreError),
     /// The address cannot be listened on.
@@ -96,6 +99,7 @@ impl fmt::Display for StartError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Config(error) => error.fmt(f),
+            Self::Rule(error) => write!(f, "misbehaviour: {error}"),
             Self::Store(error) => error.fmt(f),
             Self::Listen { address, source } => write!(f, "cannot listen on {address}: {source}"),
             Self::Thread(source) => write!(f, "cannot start a thread: {source}"),
@@ -107,6 +111,7 @@ impl core::error::Error for StartError {
     fn source(&self) -> Option<&(dyn core::error::Error + 'static)> {
         match self {
             Self::Config(error) => Some(error),
+            Self::Rule(error) => Some(error),
             Self::Store(error) => Some(error),
             Self::Listen { source, .. } | Self::Thread(source) => Some(source),
         }
@@ -178,6 +183,13 @@ impl Builder {
         self
     }
 
+    /// Misbehaves by this rule from the first request on, after those given before; see [`StandIn::misbehave`]. Their ids count
+    /// from 1.
+    pub fn misbehave(mut self, rule: Rule) -> Self {
+        self.rules.push(rule);
+        self
+    }
+
     /// Starts on the tokio runtime that this is called on.
     ///
     /// # Errors
@@ -233,6 +245,9 @@ impl Builder {
             door: Door::default(),
             refused: watch::Sender::new(0),
         });
+        for rule in self.rules {
+            core.rules.add(rule).map_err(StartError::Rule)?;
+        }
         let (jobs, queue) = mpsc::channel::<Job>();
         let worker = Arc::clone(&core);
         std::thread::Builder::new()
@@ -418,6 +433,7 @@ impl StandIn {
                 let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
                 i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
             }),
+            rules: Vec::new(),
         }
     }
 
@@ -702,7 +718,7 @@ async fn accept(shared: Arc<Shared>, mut stop: watch::Receiver<bool>, cut: watch
                     },
                 }
             };
-            let refused = async { while refused.changed().await.is_ok() && !open.counts() {} };
+            let refused = async { while refused.changed().await.is_ok() && open.is_spared() {} };
             tokio::select! {
                 () = serve => {}
                 _ = cut.changed() => {}
@@ -724,6 +740,8 @@ pub(crate) async fn stopped(stop: &mut watch::Receiver<bool>) {
 pub(crate) struct OpenConnection {
     core: Arc<Core>,
     counts: AtomicBool,
+    /// Whether it is left alone when the connections of the backend are closed.
+    spared: AtomicBool,
 }
 
 impl OpenConnection {
@@ -734,16 +752,17 @@ impl OpenConnection {
             log.counters.open_connections += 1;
         }
         core.changed();
-        Self { core, counts: AtomicBool::new(true) }
+        Self { core, counts: AtomicBool::new(true), spared: AtomicBool::new(false) }
     }
 
-    fn counts(&self) -> bool {
-        self.counts.load(Ordering::Relaxed)
+    fn is_spared(&self) -> bool {
+        self.spared.load(Ordering::Relaxed)
     }
 
-    /// No client of the backend is at the other end.
-    pub(crate) fn is_own(&self) {
-        if self.counts.swap(false, Ordering::Relaxed) {
+    /// Something of the stand-in's own is asked for; if at first, no client of the backend is at the other end.
+    pub(crate) fn is_own(&self, at_first: bool) {
+        self.spared.store(true, Ordering::Relaxed);
+        if at_first && self.counts.swap(false, Ordering::Relaxed) {
             let mut log = self.core.log();
             log.counters.connections -= 1;
             log.counters.open_connections -= 1;

@@ -117,6 +117,36 @@ fn a_database_file_keeps_values_over_a_restart() {
 }
 
 #[test]
+fn rules_from_a_file_hold_from_the_first_request() {
+    let file = std::env::temp_dir().join(format!("stand-in-rules-{}.json", std::process::id()));
+    std::fs::write(&file, r#"[{"kind":"status_after_doing","status":500,"times":1}]"#).unwrap();
+    let mut program = start(&["--print-requests", "--misbehave", file.to_str().unwrap()]);
+    let mut lines = lines(&mut program);
+    let address = address(&lines.next().unwrap());
+    let mut socket = TcpStream::connect(&address).unwrap();
+    socket.set_read_timeout(Some(LIMIT)).unwrap();
+    write!(socket, "GET /api/profile/?b={PING} HTTP/1.1\r\nHost: x\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    socket.read_to_string(&mut answer).unwrap();
+    assert!(answer.starts_with("HTTP/1.1 500"), "{answer}");
+    let request = lines.find(|l| l.starts_with("request ")).unwrap();
+    assert!(request.ends_with(" GET /api/profile/?b=<ping> 500 by rule 1"), "{request}");
+    post_value(&address);
+    assert!(terminate(program));
+
+    std::fs::write(&file, r#"[{"kind":"close"},{"kind":"drip","bytes":1}]"#).unwrap();
+    let program = Command::new(env!("CARGO_BIN_EXE_grafolean-stand-in"))
+        .args(["--misbehave", file.to_str().unwrap()])
+        .output()
+        .unwrap();
+    std::fs::remove_file(&file).unwrap();
+    assert!(!program.status.success());
+    let text = String::from_utf8_lossy(&program.stderr).into_owned();
+    let expected = format!("rules, {}: rule [1]: `pause_ms` is missing", file.display());
+    assert!(text.contains(&expected), "{text}");
+}
+
+#[test]
 fn a_bad_configuration_is_refused_with_file_and_place() {
     let file = std::env::temp_dir().join(format!("stand-in-bad-{}.json", std::process::id()));
     std::fs::write(&file, r#"{"accounts":[{"id":1}]}"#).unwrap();

@@ -275,8 +275,12 @@ fn write_totals(core: &Core, out: &mut String) {
     write_list(&counters.by_status, out, |(status, n), out| put(out, format_args!("\"{status}\":{n}")));
     out.push_str("},");
     let backend = core.backend();
+    let rules = core.rules.list().len();
     let paths: usize = backend.accounts.keys().map(|id| backend.store.path_count(*id)).sum();
-    put(out, format_args!("\"stored\":{},\"paths\":{paths}}},\"bots\":[", backend.store.count()));
+    put(
+        out,
+        format_args!("\"stored\":{},\"paths\":{paths},\"rules\":{rules}}},\"bots\":[", backend.store.count()),
+    );
     let strangers: BTreeMap<&str, &Heard> = heard
         .iter()
         .filter_map(|(name, heard)| Some((name.as_deref()?, heard)))
@@ -367,7 +371,9 @@ fn write_request(request: &RequestRecord, out: &mut String) {
         None => out.push_str("null"),
     }
     let (values, bytes, took) = (request.values_stored, request.body_len, request.took.as_micros());
-    put(out, format_args!(",\"values\":{values},\"bytes\":{bytes},\"took_us\":{took}}}"));
+    put(out, format_args!(",\"values\":{values},\"bytes\":{bytes},\"took_us\":{took},\"rule\":"));
+    write_option(request.misbehaved, out);
+    out.push('}');
 }
 
 /// Numbers that JSON has not become the texts that JavaScript has for them.
@@ -411,6 +417,37 @@ fn put(out: &mut String, text: core::fmt::Arguments<'_>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn a_slow_reader_loses_the_oldest_events_and_is_told_to_ask_for_the_state_again() {
+        let stand_in = crate::StandIn::builder().start().await.unwrap();
+        let core = Arc::clone(&stand_in.shared.core);
+        let (send, events) = broadcast::channel(16);
+        let value =
+            |time_us| Event::Value(StoredValue { account: 1, path: "a".to_owned(), time_us, value: 0.5 });
+        for time_us in 0..100 {
+            send.send(value(time_us)).unwrap();
+        }
+        let (pieces, mut received) = mpsc::channel(WAITING);
+        let task = tokio::spawn(async move { stream(&core, events, pieces).await });
+        let mut told = String::new();
+        while !told.contains("event: batch") {
+            told += core::str::from_utf8(&received.recv().await.unwrap()).unwrap();
+        }
+        assert!(told.starts_with("event: hello\ndata: {\"instance\":\""), "{told}");
+        let resync = told.find("event: resync\ndata: {\"lost\":84}\n").unwrap();
+        assert!(resync < told.find("event: batch").unwrap(), "{told}");
+        assert!(told.contains("{\"values\":[[1,\"a\",84,0.5],[1,\"a\",85,0.5],"), "{told}");
+        assert!(told.contains("[1,\"a\",99,0.5]],\"requests\":[]}"), "{told}");
+        // Nobody reads any more: what waits does not grow, and the task ends with its reader.
+        for time_us in 0..5000 {
+            send.send(value(time_us)).unwrap();
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(received.len(), WAITING);
+        drop(received);
+        task.await.unwrap();
+    }
 
     #[test]
     fn every_number_is_json_and_reads_back_as_itself() {

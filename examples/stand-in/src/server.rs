@@ -405,7 +405,7 @@ struct Running {
 
 /// A stand-in on a tokio runtime. It stops when it is dropped; [`StandIn::shutdown`] also waits for it.
 pub struct StandIn {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
     seed: u64,
     address: Mutex<SocketAddr>,
     running: Mutex<Option<Running>>,

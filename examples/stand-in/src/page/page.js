@@ -2,7 +2,7 @@
 "use strict";
 (() => {
   // Most series and values kept here, charts and requests shown before one asks for more.
-  const MAX_SERIES = 5000, MAX_POINTS = 1500, MAX_REQUESTS = 200, CHARTS = 90, ROWS = innerWidth < 980 ? 6 : 25;
+  const MAX_SERIES = 5000, MAX_POINTS = 1500, MAX_REQUESTS = 200, CHARTS = 90, ROWS = innerWidth < 980 ? 5 : 25;
   // Silence after which the connection counts as lost: totals come every second.
   const SILENCE_MS = 7000;
   const RETRY_MS = [300, 600, 1000, 2000, 3000];
@@ -359,6 +359,8 @@
       setTile("Failed requests", count(totals.failed), kinds.join(", ") || "none", totals.failed > 0);
       setTile("Connections open", count(totals.open_connections), `${count(totals.connections)} so far`);
       setTile("Received", bytes(totals.body_bytes), "in request bodies");
+      show($("rules"), totals.rules > 0);
+      put($("rules"), `The stand-in is told to misbehave: ${many(totals.rules, "rule stands", "rules stand")}.`);
       drawBots();
     }
     for (const s of visible) drawAge(s);
@@ -434,6 +436,7 @@
       if (failed(r)) top.lastChild.append(el("span", "hidden", " failed"));
       under.append(el("span", "", clock(r.time_us / 1000)), el("span", "", r.bot === null ? "no token" : r.bot === "unknown" ? "unknown token" : r.bot));
       if (r.values || r.bytes) under.append(el("span", "", many(r.values, "value")), el("span", "", bytes(r.bytes)));
+      if (r.rule !== null) under.append(el("span", "odd", `misbehaved by rule ${r.rule}`));
       under.append(el("span", "", r.took_us < 1e6 ? `${(r.took_us / 1000).toPrecision(2)} ms`.replace(/^(\d+)e.*/, "$1 ms") : `${(r.took_us / 1e6).toFixed(1)} s`));
       item.append(top, under);
       rows.set(key, item);
@@ -622,7 +625,7 @@
     s.stale = false;
     const c = s.card, n = s.t.length;
     if (!c || !s.width) return;
-    const height = s.wide ? 280 : 96, left = 46, right = 6, top = 7, bottom = 19;
+    const height = s.wide ? 280 : 96, left = 52, right = 6, top = 7, bottom = 19;
     const width = s.width - left - right, plotHeight = height - top - bottom;
     if (width < 40) return;
     const end = now(), begin = end - windowMs;
@@ -646,8 +649,9 @@
     if (low >= 0 && low <= high * 0.5) low = 0;
     if (high <= 0 && high >= low * 0.5) high = 0;
     if (!(high - low > Math.max(Math.abs(low), Math.abs(high)) * 1e-9)) {
-      const pad = low === 0 ? 1 : Math.abs(low) * 0.5;
-      if (low === 0) high = 1; else { low -= pad; high += pad; }
+      if (low === 0 && high === 0) high = 1;
+      else if (low >= 0) low = 0;
+      else high = 0;
     }
     const step = nice(Math.min(Number.MAX_VALUE, high / (s.wide ? 5 : 2) - low / (s.wide ? 5 : 2)) || 1);
     low = Math.floor(low / step + 1e-9) * step;
@@ -695,6 +699,15 @@
       if (run && run.points > 1) line += run.path;
       run = null;
     };
+    // Where values came at another pace, that pace counts.
+    const isGap = i => {
+      const step = s.t[i] - s.t[i - 1];
+      if (!(step > gapMs)) return false;
+      const around = [];
+      for (let k = Math.max(1, i - 4); k <= Math.min(n - 1, i + 4); k++) if (k !== i) around.push(s.t[k] - s.t[k - 1]);
+      around.sort((a, b) => a - b);
+      return around.length === 0 || step > 3 * around[around.length >> 1];
+    };
     const mark = (px, v) => {
       const at = `${px.toFixed(1)} ${y(v).toFixed(1)}`;
       if (run) { run.path += `L${at}`; run.points++; } else run = { path: `M${at}`, first: px.toFixed(1), at, points: 1 };
@@ -713,7 +726,7 @@
     let previous = null;
     for (let i = Math.max(0, from - 1); i < to; i++) {
       const time = s.t[i], v = s.v[i], px = x(time);
-      if (previous !== null && time - previous > gapMs) {
+      if (previous !== null && isGap(i)) {
         flush();
         finish();
         gaps += `M${Math.max(0, x(previous)).toFixed(1)} 0H${px.toFixed(1)}V${plotHeight}H${Math.max(0, x(previous)).toFixed(1)}Z`;
@@ -798,6 +811,8 @@
     invalidate();
   };
   const recall = () => {
+    // Other names are places on the page.
+    if (location.hash && !location.hash.includes("=")) return;
     const kept = new URLSearchParams(location.hash.slice(1));
     $("filter").value = kept.get("filter") ?? "";
     $("window").value = kept.get("window") ?? "300";

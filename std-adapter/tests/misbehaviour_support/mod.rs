@@ -2,6 +2,7 @@
 #![allow(dead_code, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::sync::{Arc, Mutex};
@@ -155,6 +156,7 @@ pub struct Lab {
     pub seen: Seen,
     orders: Mutex<BTreeMap<u64, mpsc::UnboundedSender<Order>>>,
     given: Mutex<Vec<Given>>,
+    last_ms: Cell<u64>,
 }
 
 impl Lab {
@@ -184,7 +186,14 @@ impl Lab {
         }
         let seen = Seen::default();
         let runner = Runner::observed(Courier { orders }, config, seen.clone()).unwrap();
-        Self { stand_in, runner, seen, orders: Mutex::new(senders), given: Mutex::default() }
+        Self {
+            stand_in,
+            runner,
+            seen,
+            orders: Mutex::new(senders),
+            given: Mutex::default(),
+            last_ms: Cell::new(0),
+        }
     }
 
     /// Runs the bot while `script` goes on; then all that waits is sent.
@@ -202,8 +211,10 @@ impl Lab {
 
     /// Hands over a value with the present time, or the next that has not been used.
     pub fn hand(&self, account: u64, path: &str, number: f64) -> Given {
-        let used = self.given.lock().unwrap().iter().map(|g| g.time_ms + 1).max().unwrap_or(0);
-        self.hand_at(account, path, system_unix_ms().max(used), number)
+        let used = self.last_ms.get();
+        let time_ms = system_unix_ms().max(used + 1);
+        self.last_ms.set(time_ms);
+        self.hand_at(account, path, time_ms, number)
     }
 
     /// Hands over a value with this time.
@@ -243,6 +254,21 @@ impl Lab {
         until("the first refresh is told", || self.seen.count(is_good_refresh) >= 1).await;
     }
 
+    /// The same where values are posted.
+    pub async fn begin_posting(&self) {
+        // A POST takes only what was handed over just before.
+        until("the bot runs", || self.runner.inspect(|c| c.load().0) == 2).await;
+        self.hand(1, "test.first", 1.0);
+        self.hand(2, "test.first", 2.0);
+        until("the first refresh is told", || self.seen.count(is_good_refresh) >= 1).await;
+        until("the first values are delivered", || self.runner.report().ledger.delivered == 2).await;
+    }
+
+    /// All values so far.
+    pub fn given(&self) -> Vec<Given> {
+        self.given.lock().unwrap().clone()
+    }
+
     /// Refreshes, and waits until that has gone well.
     pub async fn refresh(&self) {
         let before = self.seen.count(is_good_refresh);
@@ -263,6 +289,21 @@ impl Lab {
         })
         .await;
         until("values are known to have arrived", || self.runner.report().ledger.queued == 0).await;
+    }
+
+    /// Waits until all of these are stored while some others wait.
+    pub async fn arrived_in_time_all_but(&self, values: &[Given], waiting: &[Given]) {
+        until("values arrive", || {
+            let arrived = self.arrived();
+            values.iter().all(|v| arrived.contains(&v.key()))
+        })
+        .await;
+        until("values are known to have arrived", || {
+            self.runner.report().ledger.queued == waiting.len() as u64
+        })
+        .await;
+        let arrived = self.arrived();
+        assert!(waiting.iter().all(|v| !arrived.contains(&v.key())), "they wait");
     }
 
     fn arrived(&self) -> BTreeSet<(u64, String, u64, u64)> {
@@ -324,20 +365,20 @@ impl Lab {
     /// Under POST the backend sets the times: only paths and numbers are compared, each with how often it is there.
     pub fn assert_all_arrived_by_any_time(&self, report: &Report, dropped: &[(DropReason, &[Given])]) {
         self.assert_ledger(report, dropped);
-        let mut expected: Vec<_> = self
-            .given
-            .lock()
-            .unwrap()
-            .iter()
-            .map(|g| (g.account, g.path.clone(), g.number.to_bits()))
-            .collect();
-        for lost in dropped.iter().flat_map(|(_, values)| values.iter()) {
-            let key = (lost.account, lost.path.clone(), lost.number.to_bits());
-            let at = expected.iter().position(|e| *e == key).expect("it was handed over");
+        let lost: Vec<_> = dropped.iter().flat_map(|(_, values)| values.iter().cloned()).collect();
+        self.assert_arrived_by_any_time(&lost);
+    }
+
+    /// The backend has everything but these, each as often as it was handed over, whatever the times.
+    pub fn assert_arrived_by_any_time(&self, lost: &[Given]) {
+        let key = |g: &Given| (g.account, g.path.clone(), g.number.to_bits());
+        let mut expected: Vec<_> = self.given().iter().map(key).collect();
+        for lost in lost.iter().map(key) {
+            let at = expected.iter().position(|e| *e == lost).expect("it was handed over");
             expected.remove(at);
         }
-        let mut arrived: Vec<_> =
-            self.arrived().into_iter().map(|(account, path, _, number)| (account, path, number)).collect();
+        let arrived = self.arrived().into_iter();
+        let mut arrived: Vec<_> = arrived.map(|(account, path, _, number)| (account, path, number)).collect();
         expected.sort();
         arrived.sort();
         assert_eq!(arrived, expected, "what the backend has is not what was handed over");

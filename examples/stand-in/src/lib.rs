@@ -20,6 +20,9 @@
 //! stored although the answer is a failure, connections that close without a word. [`Backend`] decides and [`StandIn`]
 //! waits: the first can be asked without any socket.
 //!
+//! [`Misbehaviour`] is there on demand: refused and reset connections, lost, late, cut and wrong answers, each for the requests that
+//! a [`Rule`] names.
+//!
 //! A release build on two shared cores, which also ran the clients, stored at least 5000 requests of 10 values a second in memory, or 2000
 //! of 100. Memory grows with the values unless they go to a file, and with the last [`LOG_CAPACITY`] requests.
 //!

@@ -7,6 +7,7 @@ use std::net::TcpStream;
 use std::time::Duration;
 
 use grafolean_stand_in::{Config, Json, MAX_RULES, Misbehaviour, Rule, StandIn, StandInThread};
+use proptest::prelude::*;
 
 const PING: &str = "11111111-1111-4111-8111-111111111111";
 
@@ -368,4 +369,91 @@ fn rules_can_stand_before_the_first_request() {
     let error =
         StandIn::builder().misbehave(Rule::new(Misbehaviour::Close).path("x")).spawn_thread().unwrap_err();
     assert!(error.to_string().starts_with("misbehaviour: `path` must be "), "{error}");
+}
+
+/// A kind with some fields, of which some fit it and some have values that they can have.
+fn any_rule() -> impl Strategy<Value = String> {
+    let kind = prop::sample::select(vec![
+        "refuse",
+        "reset_on_connect",
+        "reset",
+        "close",
+        "close_after_doing",
+        "hang",
+        "hang_after_doing",
+        "delay",
+        "status",
+        "status_after_doing",
+        "pages",
+        "body_limit",
+        "plain_http",
+        "redirect",
+        "date",
+        "idle_close",
+        "cut_head",
+        "cut_body",
+        "drip",
+        "drip_head",
+        "garbage",
+        "wrong_body",
+    ]);
+    let field = prop::sample::select(vec![
+        "method",
+        "path",
+        "bot",
+        "skip",
+        "times",
+        "chance",
+        "chance_seed",
+        "for_ms",
+        "ms",
+        "status",
+        "text",
+        "headers",
+        "retry_after_s",
+        "close",
+        "pages",
+        "bytes",
+        "to",
+        "offset_s",
+        "missing",
+        "after_ms",
+        "after_bytes",
+        "pause_ms",
+        "seed",
+        "body",
+        "by_bytes",
+    ]);
+    let value = prop_oneof![
+        4 => (0_u64..1000).prop_map(|n| n.to_string()),
+        1 => any::<i64>().prop_map(|n| n.to_string()),
+        1 => any::<u64>().prop_map(|n| n.to_string()),
+        1 => any::<f64>().prop_filter("written as JSON", |x| x.is_finite()).prop_map(|x| x.to_string()),
+        2 => prop::sample::select(vec![
+            "true", "null", "[]", "{}", "NaN", "\"PUT\"", "\"/a/**\"", "\"half\"", "\"longer\"", "\"\\ud800\"", "{\"a\":\"b\"}",
+        ])
+        .prop_map(str::to_owned),
+    ];
+    (kind, prop::collection::vec((field, value), 0..5)).prop_map(|(kind, fields)| {
+        let mut rule = format!("{{\"kind\":\"{kind}\"");
+        for (field, value) in fields {
+            rule.push_str(&format!(",\"{field}\":{value}"));
+        }
+        rule.push('}');
+        rule
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 4096, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_is_a_rule_that_reads_back_or_is_refused(rule in prop_oneof![9 => any_rule(), 1 => any::<String>()]) {
+        if let Ok(json) = rule.parse::<Json>()
+            && let Ok(read) = Rule::from_json(&json)
+        {
+            let written = read.to_json();
+            prop_assert_eq!(Rule::from_json(&written.to_compact().unwrap().parse().unwrap()).unwrap(), read);
+        }
+    }
 }

@@ -418,17 +418,15 @@ impl Browser {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        if !self.session.is_empty() && !std::thread::panicking() {
-            self.ask("DELETE", &self.session, &Value::Null);
-        } else if let Ok(mut socket) = TcpStream::connect(self.address) {
-            // The driver ends its browser.
-            let _ = write!(
-                socket,
-                "DELETE {} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n",
-                self.session
-            );
-            let _ = socket.set_read_timeout(Some(Duration::from_secs(5)));
+        // Ends its browsers too, also one whose session it could not tell.
+        if let Ok(mut socket) = TcpStream::connect(self.address) {
+            let _ = socket.write_all(b"GET /shutdown HTTP/1.1\r\nHost: localhost\r\n\r\n");
+            let _ = socket.set_read_timeout(Some(LIMIT));
             let _ = socket.read(&mut [0]);
+        }
+        let begun = Instant::now();
+        while matches!(self.driver.try_wait(), Ok(None)) && begun.elapsed() < LIMIT {
+            std::thread::sleep(Duration::from_millis(20));
         }
         let _ = self.driver.kill();
         let _ = self.driver.wait();
@@ -847,15 +845,16 @@ fn a_picture_of_the_page_shows_charts_in_colour() {
         http(stand_in.address(), method, &target, "");
     }
     let browser = open(&stand_in);
-    browser.size(1280, 900);
+    browser.size(1200, 820);
     browser.scheme("light");
     browser.wait("document.querySelectorAll('.card').length >= 16");
     browser.wait("[...document.querySelectorAll('.card')].slice(0, 9).every(c => c.querySelector('.value-line').getAttribute('d')?.length > 100)");
     browser.wait("document.querySelectorAll('#totals > div').length === 6");
     let picture = browser.picture();
     assert!(picture.starts_with(b"\x89PNG"));
-    assert!((20_000..200_000).contains(&picture.len()), "{} bytes", picture.len());
+    assert!(picture.len() > 20_000, "hardly anything is on it: {} bytes", picture.len());
     if let Some(file) = std::env::var_os("STAND_IN_SCREENSHOT") {
+        assert!(picture.len() < 200_000, "too large for the documentation: {} bytes", picture.len());
         std::fs::write(file, picture).unwrap();
     }
 }

@@ -161,6 +161,10 @@ impl<'a> Fields<'a> {
             "status_after_doing" => M::StatusAfterDoing(self.answer()?),
             "pages" => M::Pages(self.bytes("pages")?),
             "body_limit" => M::BodyLimit(self.bytes("bytes")?),
+            "refuse_body" => M::RefuseBody {
+                containing: Self::required("containing", self.text("containing")?)?.to_owned(),
+                answer: self.answer()?,
+            },
             "plain_http" => M::PlainHttp,
             "redirect" => {
                 M::Redirect { status: self.status()?.unwrap_or(307), to: self.text("to")?.map(str::to_owned) }
@@ -177,8 +181,8 @@ impl<'a> Fields<'a> {
                 return Err(RuleError::Expected {
                     field: "kind",
                     expected: "refuse, reset_on_connect, reset, close, close_after_doing, hang, hang_after_doing, delay, \
-                               status, status_after_doing, pages, body_limit, plain_http, redirect, date, idle_close, \
-                               cut_head, cut_body, drip, drip_head, garbage or wrong_body",
+                               status, status_after_doing, pages, body_limit, refuse_body, plain_http, redirect, date, \
+                               idle_close, cut_head, cut_body, drip, drip_head, garbage or wrong_body",
                 });
             }
         })
@@ -347,6 +351,10 @@ impl Written {
             M::Status(answer) | M::StatusAfterDoing(answer) => self.answer(answer),
             M::Pages(pages) => self.bytes("pages", *pages),
             M::BodyLimit(bytes) => self.bytes("bytes", *bytes),
+            M::RefuseBody { containing, answer } => {
+                self.text("containing", Some(containing));
+                self.answer(answer);
+            }
             M::Redirect { status, to } => {
                 self.number("status", Some((*status).into()));
                 self.text("to", to.as_deref());

@@ -172,6 +172,13 @@ pub(crate) async fn exchange(
             Err(error) => Err(error.is::<LengthLimitError>()),
         }
     };
+    let treated = treated.filter(|(id, misbehaviour)| {
+        let treats = misbehaviour.is_about_body(body.as_deref().unwrap_or_default());
+        if !treats {
+            shared.core.rules.let_pass(*id);
+        }
+        treats
+    });
     let time_us = (shared.clock)();
     let mut record = RequestRecord {
         time_us,
@@ -291,6 +298,7 @@ impl Work<'_> {
                 self.do_it(request).await
             }
             M::Status(status) => Ok(canned::answer(&status, &self.date(), self.old_client)),
+            M::RefuseBody { answer, .. } => Ok(canned::answer(&answer, &self.date(), self.old_client)),
             M::PlainHttp if request.host.as_deref() == Some("grafolean") => self.do_it(request).await,
             M::PlainHttp => Ok(canned::answer(&canned::please_use_https(), &self.date(), self.old_client)),
             M::Redirect { status, to } => {

@@ -79,6 +79,14 @@ pub enum Misbehaviour {
     /// Requests with a body over this many bytes get the 413 of the product's front, which closes; others pass. A chunked
     /// body, whose length is not known at first, counts as applied even if it is short.
     BodyLimit(usize),
+    /// Requests whose body holds this text get this answer and nothing is done; others pass, and count as not applied to. It is the
+    /// backend's own refusal of one bad value among good ones, for a value of one's choice.
+    RefuseBody {
+        /// A text in the body as it is sent, as `"lab.bad"`.
+        containing: String,
+        /// The answer.
+        answer: Status,
+    },
     /// The refusal of plain HTTP by a front that has certificates (not if the `Host` is `grafolean`); nothing is done.
     PlainHttp,
     /// A redirection; nothing is done.
@@ -132,6 +140,16 @@ impl Misbehaviour {
         matches!(self, Self::Refuse | Self::ResetOnConnect)
     }
 
+    /// Whether it is about a request with this body. Only then is it applied.
+    pub(crate) fn is_about_body(&self, body: &[u8]) -> bool {
+        match self {
+            Self::RefuseBody { containing, .. } => {
+                body.windows(containing.len().max(1)).any(|w| w == containing.as_bytes())
+            }
+            _ => true,
+        }
+    }
+
     /// Its name in JSON.
     pub const fn name(&self) -> &'static str {
         match self {
@@ -147,6 +165,7 @@ impl Misbehaviour {
             Self::StatusAfterDoing(_) => "status_after_doing",
             Self::Pages(_) => "pages",
             Self::BodyLimit(_) => "body_limit",
+            Self::RefuseBody { .. } => "refuse_body",
             Self::PlainHttp => "plain_http",
             Self::Redirect { .. } => "redirect",
             Self::Date(_) => "date",
@@ -374,6 +393,12 @@ impl Misbehaviour {
             Self::Delay(time) => wait("ms", *time),
             Self::IdleClose(time) => wait("after_ms", *time),
             Self::Status(status) | Self::StatusAfterDoing(status) => status.check(),
+            Self::RefuseBody { containing, answer } => {
+                if containing.is_empty() || containing.len() > MAX_RULE_BYTES {
+                    return Err(expected("containing", "a text of 1 to 16777216 bytes"));
+                }
+                answer.check()
+            }
             Self::Redirect { status, to } => {
                 if !matches!(status, 301 | 302 | 303 | 307 | 308) {
                     return Err(expected("status", "301, 302, 303, 307 or 308"));
@@ -711,6 +736,16 @@ impl Rules {
                 };
             (matches && standing.applies()).then(|| (standing.id, standing.rule.misbehaviour.clone()))
         })
+    }
+
+    /// A request that a rule was found for is none that it is about, after all.
+    pub(crate) fn let_pass(&self, id: RuleId) {
+        let mut state = self.state();
+        if let Some(standing) = state.standing.iter_mut().find(|s| s.id == id) {
+            standing.applied = standing.applied.saturating_sub(1);
+        } else if let Some(applied) = state.gone.get_mut(&id) {
+            *applied = applied.saturating_sub(1);
+        }
     }
 
     /// Whether a connection that was accepted is to be reset.

@@ -129,6 +129,14 @@ fn each_kind_can_be_asked_for_and_does_what_it_says() {
             begins(put(s, 1), "HTTP/1.1 204");
             begins(put(s, 10), "HTTP/1.1 413 Request Entity Too Large");
         }),
+        (
+            r#"{"kind":"refuse_body","containing":"\"n1\"","status":400,"text":"Input validation failed"}"#,
+            |s| {
+                begins(put(s, 1), "HTTP/1.1 204");
+                ends(put(s, 2), "Input validation failed");
+                assert_eq!(s.value_count(), 1);
+            },
+        ),
         (r#"{"kind":"plain_http"}"#, |s| ends(profile(s), "Please use HTTPS!")),
         (r#"{"kind":"redirect","status":308,"to":"http://x/y"}"#, |s| {
             let answer = profile(s).unwrap();

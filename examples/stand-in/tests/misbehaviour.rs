@@ -448,6 +448,26 @@ async fn a_smaller_limit_of_bodies_is_refused_as_by_the_front() {
 }
 
 #[tokio::test]
+async fn what_holds_a_text_is_refused_and_everything_else_passes_and_counts_as_passed() {
+    let stand_in = start().await;
+    let containing = "\"b\"".to_owned();
+    let answer = Status::new(400).text("Input validation failed: b");
+    let rule = Rule::new(Misbehaviour::RefuseBody { containing, answer }).method("PUT").times(2);
+    let rule = stand_in.misbehave(rule).unwrap();
+    let mut socket = connect(&stand_in).await;
+    let both = "[{\"p\":\"a\",\"v\":1,\"t\":1},{\"p\":\"b\",\"v\":1,\"t\":1}]";
+    for (body, status) in [(ONE, 204), (both, 400), (ONE, 204), (both, 400), (both, 204)] {
+        assert_eq!(ask(&mut socket, &put(body)).await.status(), status, "{body}");
+    }
+    assert_eq!((stand_in.misbehaved(rule), stand_in.value_count()), (2, 2));
+    let treated: Vec<_> = stand_in.requests().iter().map(|r| r.misbehaved).collect();
+    assert_eq!(treated, [None, Some(rule), None, Some(rule), None]);
+    let empty = Misbehaviour::RefuseBody { containing: String::new(), answer: Status::new(400) };
+    let error = stand_in.misbehave(Rule::new(empty)).unwrap_err();
+    assert_eq!(error.to_string(), "`containing` must be a text of 1 to 16777216 bytes");
+}
+
+#[tokio::test]
 async fn plain_http_is_refused_as_by_a_front_with_certificates_unless_the_host_is_grafolean() {
     let stand_in = start().await;
     stand_in.misbehave(Rule::new(Misbehaviour::PlainHttp)).unwrap();

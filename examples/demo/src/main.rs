@@ -9,6 +9,7 @@ mod plain;
 mod view;
 
 use std::error::Error;
+use std::io::Write;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -18,7 +19,7 @@ use grafolean_bot_host::linux::ProcReadings;
 use grafolean_bot_ping::PingBot;
 use grafolean_bots::pinger::IcmpPinger;
 use grafolean_icmp::{Icmp, IcmpConfig};
-use grafolean_stand_in::{Config as BackendConfig, StandIn};
+use grafolean_stand_in::{Config as BackendConfig, Misbehaviour, Rule, StandIn};
 use grafolean_std::core::interval::Interval;
 use grafolean_std::core::jobs::JobKey;
 use grafolean_std::driver::{Config, Observer, Report, Runner, stop_signal};
@@ -40,6 +41,16 @@ Environment: TERM (dumb: lines), NO_COLOR (not empty: no colours).
 
 /// The bots by their numbers.
 const BOTS: [&str; 2] = ["ping", "host"];
+
+/// `println!` for a reader that may have gone (`| head`), which is no reason to panic.
+macro_rules! say {
+    ($($text:tt)*) => {
+        let _ = writeln!(std::io::stdout(), $($text)*);
+    };
+}
+
+/// How long the stand-in takes for each list that a bot fetches.
+const LIST_DELAY: Duration = Duration::from_millis(300);
 
 /// How often the custom bot posts, in seconds.
 const HOST_INTERVAL_S: i64 = 2;
@@ -119,10 +130,12 @@ async fn demo(limit: Option<Duration>, with_view: bool) -> Result<ExitCode, Box<
     // First of all what this machine may not allow: the error says what is missing.
     let icmp = Icmp::open(IcmpConfig::default())?;
     let backend = BackendConfig::from_json(include_str!("../backend.json"))?;
-    let stand_in = Arc::new(StandIn::builder().config(backend).start().await?);
-    let page = format!("http://{}/", stand_in.address());
-    println!("stand-in backend at {}: one account, five devices, two bots", stand_in.base_url());
-    println!("its live page: {page}");
+    // As one far away: a refresh takes long enough to be watched.
+    let far = Rule::new(Misbehaviour::Delay(LIST_DELAY)).method("GET").path("/accounts/*/*");
+    let stand_in = Arc::new(StandIn::builder().config(backend).misbehave(far).start().await?);
+    let page = stand_in.page_url();
+    say!("stand-in backend at {}: one account, five devices, two bots", stand_in.base_url());
+    say!("its live page: {page}");
 
     let seen = Seen::new(&BOTS, began);
     let observer = |bot: usize| -> Box<dyn Observer> {
@@ -156,7 +169,7 @@ async fn demo(limit: Option<Duration>, with_view: bool) -> Result<ExitCode, Box<
         let name = Box::new(move |job: &JobKey| entity_name(&names, job));
         Some(View { seen, sources, name, page, limit, stop: stop.clone() }.show()?)
     } else {
-        println!("seconds  who      what");
+        say!("seconds  who      what");
         let (signal, stop) = (stop_signal()?, stop.clone());
         tokio::spawn(async move {
             signal.await;
@@ -221,13 +234,13 @@ fn config(stand_in: &StandIn, bot: &str) -> Result<Config, Box<dyn Error>> {
 fn summary(stand_in: &StandIn, icmp: &Icmp, reports: [(&str, Report); 2], took: Duration) -> ExitCode {
     let counters = stand_in.counters();
     let stats = icmp.stats();
-    println!("\nafter {:.1} s", took.as_secs_f64());
+    say!("\nafter {:.1} s", took.as_secs_f64());
     for (bot, report) in &reports {
-        println!("  {bot} bot: {report}");
+        say!("  {bot} bot: {report}");
     }
-    println!("  ICMP: {} echo requests sent, {} answered", stats.sent, stats.answered);
+    say!("  ICMP: {} echo requests sent, {} answered", stats.sent, stats.answered);
     let paths = stand_in.read(|b| b.paths(1).len());
-    println!(
+    say!(
         "  backend: {} values of {paths} series stored, {} requests answered",
         stand_in.value_count(),
         counters.requests
@@ -238,10 +251,10 @@ fn summary(stand_in: &StandIn, icmp: &Icmp, reports: [(&str, Report); 2], took: 
         && delivered == stand_in.value_count()
         && reports.iter().all(|(_, r)| r.ledger.balanced() && r.ledger.queued == 0);
     if good {
-        println!("every value is accounted for");
+        say!("every value is accounted for");
         ExitCode::SUCCESS
     } else {
-        println!("not as it should be: see above");
+        say!("not as it should be: see above");
         ExitCode::FAILURE
     }
 }

@@ -109,7 +109,9 @@ impl Screen {
         let restore = Restore;
         let made = enable_raw_mode()
             .and_then(|()| execute!(io::stdout(), EnterAlternateScreen))
-            .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
+            .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())))
+            // A terminal without a second screen still shows what was there.
+            .and_then(|mut terminal| terminal.clear().map(|()| terminal));
         // Giving the terminal back needs it.
         drop(on);
         Ok(Screen { terminal: made?, _restore: restore })

@@ -29,7 +29,9 @@ export class UserNetwork {
       '-netdev', 'user,id=user', '-netdev', 'hubport,hubid=0,id=user-port,netdev=user',
       '-netdev', `socket,id=board,udp=127.0.0.1:${ours},localaddr=127.0.0.1:${network.port}`,
       '-netdev', 'hubport,hubid=0,id=board-port,netdev=board',
-    ], { stdio: ['ignore', 'ignore', 'inherit'] });
+    ], { stdio: ['ignore', 'ignore', 'pipe'] });
+    network.messages = '';
+    network.qemu.stderr.on('data', (text) => (network.messages += text));
     try {
       await network.#answers();
     } catch (error) {
@@ -63,7 +65,7 @@ export class UserNetwork {
       };
       this.socket.on('message', () => end());
       this.qemu.on('error', (error) => end(new Error(`${QEMU}: ${error.message}. On Debian: apt-get install qemu-system-arm`)));
-      this.qemu.on('exit', (code) => end(new Error(`${QEMU} has ended with status ${code}`)));
+      this.qemu.on('exit', (code) => end(new Error(`${QEMU} has ended with status ${code}: ${this.messages.trim()}`)));
     });
   }
 }

@@ -503,8 +503,8 @@ fn a_value_appears_as_last_value_and_in_its_chart_without_reload() {
     let stand_in = demo().spawn_thread().unwrap();
     let browser = open(&stand_in);
     browser.run("window.sameDocument = true;");
-    assert!(browser.text("#values-note").contains("No values yet"), "{}", browser.text("#values-note"));
-    assert!(browser.text("#silent-note").contains("This host over IPv4"));
+    browser.wait("document.querySelector('#values-note').innerText.includes('No values yet')");
+    browser.wait("document.querySelector('#silent-note').innerText.includes('This host over IPv4')");
     put(&stand_in, &[("entity.31.ping.rtt", 0.02, 20.0)]);
     put(&stand_in, &[("entity.31.ping.rtt", 0.03, 10.0)]);
     let card = card("entity.31.ping.rtt");
@@ -672,12 +672,12 @@ fn a_lost_connection_is_told_and_the_page_recovers_by_itself() {
     stand_in.shutdown();
     browser.wait("document.querySelector('#link').innerText.includes('lost')");
     browser
-        .wait("document.querySelector('#alert').innerText.includes('No connection to the stand-in since')");
+        .wait("document.querySelector('#alert').textContent.includes('No connection to the stand-in since')");
     assert_eq!(browser.of("document.title"), "(lost) Stand-in");
     assert_eq!(browser.of("document.querySelectorAll('.card').length"), 1);
     stand_in.restart().unwrap();
     browser.wait("document.querySelector('#link').dataset.state === 'live'");
-    assert!(browser.text("#alert").contains("Connection is back"), "{}", browser.text("#alert"));
+    browser.wait("document.querySelector('#alert').textContent.includes('Connection is back')");
     put(&stand_in, &[("a.b", 2.0, 0.0)]);
     browser.wait("document.querySelector('.card .last').textContent === '2'");
     // Another one on the same port knows nothing of the values of this one.
@@ -686,7 +686,7 @@ fn a_lost_connection_is_told_and_the_page_recovers_by_itself() {
     browser.wait("document.querySelector('#link').dataset.state === 'lost'");
     let other = another(address);
     browser.wait("document.querySelector('#link').dataset.state === 'live'");
-    browser.wait("document.querySelector('#alert').innerText.includes('started anew')");
+    browser.wait("document.querySelector('#alert').textContent.includes('started anew')");
     browser.wait("document.querySelectorAll('.card').length === 0");
     put(&other, &[("c.d", 3.0, 0.0)]);
     browser.wait("document.querySelector('.card .last')?.textContent === '3'");

@@ -779,7 +779,7 @@
   const frame = () => {
     framed = false;
     const at = performance.now();
-    if (layoutStale && at - laidOut > 250) { layout(); laidOut = at; }
+    if (layoutStale && at - laidOut > 250) { layout(); drawNotes(); laidOut = at; }
     if (listStale) drawRequests();
     // Charts move by a pixel at a time.
     const moved = at - scrolled >= Math.max(100, Math.min(1000, windowMs / 300));

@@ -2,7 +2,7 @@
 
 use core::cell::Cell;
 
-use embassy_time::Instant;
+use embassy_time::{Instant, Timer};
 use grafolean_embassy::core::bot::Bot;
 use grafolean_embassy::core::outbox::Ledger;
 use grafolean_embassy::core::storage::Storage;
@@ -75,6 +75,26 @@ impl Control {
     pub fn is_alive(&self) -> bool {
         let now = Millis(Instant::now().as_millis());
         self.bots.iter().all(|bot| bot.get().turned.is_none_or(|turned| now.since(turned) < HANG_MS))
+    }
+
+    /// Returns when `limit` requests of the bots have failed since they have delivered a value last. A radio may go on
+    /// showing a link that is not there any more: then the network is to be joined again.
+    pub async fn many_failed_requests(&self, limit: u32) {
+        let look = || {
+            let (ping, sensor) = (self.ping(), self.sensor());
+            let delivered = ping.ledger.delivered.wrapping_add(sensor.ledger.delivered);
+            (delivered, ping.failed_requests.saturating_add(sensor.failed_requests))
+        };
+        let (mut delivered, mut failed) = look();
+        loop {
+            let now = look();
+            if now.0 != delivered {
+                (delivered, failed) = now;
+            } else if now.1.saturating_sub(failed) >= limit {
+                return;
+            }
+            Timer::after_millis(LOOK_MS).await;
+        }
     }
 
     pub(crate) fn watch(&self, bot: usize) -> Watch<'_> {

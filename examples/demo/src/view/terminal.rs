@@ -10,7 +10,7 @@ use ratatui::buffer::Buffer;
 use ratatui::crossterm::cursor::Show;
 use ratatui::crossterm::execute;
 use ratatui::crossterm::terminal::{
-    EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
+    Clear, ClearType, EnterAlternateScreen, LeaveAlternateScreen, disable_raw_mode, enable_raw_mode, size,
 };
 use ratatui::layout::Rect;
 
@@ -108,10 +108,9 @@ impl Screen {
         *on = true;
         let restore = Restore;
         let made = enable_raw_mode()
-            .and_then(|()| execute!(io::stdout(), EnterAlternateScreen))
-            .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())))
-            // A terminal without a second screen still shows what was there.
-            .and_then(|mut terminal| terminal.clear().map(|()| terminal));
+            // Cleared, since a terminal without a second screen still shows what was there.
+            .and_then(|()| execute!(io::stdout(), EnterAlternateScreen, Clear(ClearType::All)))
+            .and_then(|()| Terminal::new(CrosstermBackend::new(io::stdout())));
         // Giving the terminal back needs it.
         drop(on);
         Ok(Screen { terminal: made?, _restore: restore })

@@ -267,6 +267,8 @@ pub struct Collector<B: Bot, S: Storage<B>> {
     own: Option<Own>,
     own_seq: u32,
     next_refresh: Millis,
+    /// Another refresh was wanted while one was under way, which may have read already what has changed.
+    refresh_wanted: bool,
     refresh_started: Option<Millis>,
     failures: u32,
     at_once: u8,
@@ -315,6 +317,7 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
             own: None,
             own_seq: 0,
             next_refresh: Millis(0),
+            refresh_wanted: false,
             refresh_started: None,
             failures: 0,
             at_once: 0,
@@ -712,6 +715,7 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
                 return false;
             }
             self.refresh_started = Some(self.now);
+            self.refresh_wanted = false;
             let settings = config_settings(&self.settings);
             let Parts { mut config, faults, events, .. } = self.storage.parts();
             let mut journal = Journal::new(&mut self.journal, faults, events);
@@ -755,7 +759,8 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
             self.planned = true;
             let interval_ms = u64::from(self.settings.refresh_interval_s.max(1)) * 1000;
             let started = self.refresh_started.unwrap_or(self.now);
-            self.next_refresh = started.saturating_add(interval_ms).max(self.now);
+            let next = started.saturating_add(interval_ms).max(self.now);
+            self.next_refresh = if self.refresh_wanted { self.now } else { next };
         }
         if summary.requests > 0 {
             self.failures = 0;
@@ -808,7 +813,7 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
         };
         // The backend's own wish counts for longer pauses, up to a limit.
         let wish_ms = retry_after_ms.map_or(0, |ms| ms.min(self.settings.outbox.retry_after_max_ms));
-        let retry_in_ms = retry_in_ms.max(u64::from(wish_ms));
+        let retry_in_ms = if self.refresh_wanted { 0 } else { retry_in_ms.max(u64::from(wish_ms)) };
         self.next_refresh = self.now.saturating_add(retry_in_ms);
         self.planned = true;
         let Parts { faults, events, .. } = self.storage.parts();
@@ -816,8 +821,9 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
         Journal::new(&mut self.journal, faults, events).event(event);
     }
 
-    /// A refresh is wanted now rather than at its time (push refresh).
+    /// A refresh is wanted now rather than at its time (push refresh). While one is under way, another follows it.
     pub fn refresh_soon(&mut self) {
+        self.refresh_wanted = !self.config.is_idle();
         self.next_refresh = self.next_refresh.min(self.now);
     }
 

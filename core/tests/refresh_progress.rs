@@ -6,6 +6,7 @@ mod support;
 
 use grafolean_core::api::Resource;
 use grafolean_core::config::{RefreshPhase, RefreshProgress};
+use grafolean_core::journal::Event;
 use grafolean_core::time::Millis;
 use support::*;
 
@@ -106,4 +107,31 @@ fn an_account_that_fails_makes_fewer_requests_expected_and_an_old_backend_more()
     }
     assert_eq!(progress(&sim).phase, RefreshPhase::Credentials);
     assert_eq!(requests(&sim), (15, Some(17)));
+}
+
+#[test]
+fn a_refresh_that_is_wanted_while_one_is_under_way_follows_it_at_once_and_once() {
+    let mut sim = by_hand(World::new());
+    sim.settle();
+    answer(&mut sim, "{\"user_id\":1408704727,\"record\":null}");
+    answer(&mut sim, "{\"list\":[{\"id\":7}]}");
+    answer(&mut sim, "{\"list\":[]}");
+    // The entities have been read: what has changed in them is not seen by this one.
+    sim.collector.refresh_soon();
+    sim.collector.refresh_soon();
+    assert_eq!(progress(&sim).phase, RefreshPhase::Credentials);
+    answer(&mut sim, "{\"list\":[]}");
+    answer(&mut sim, "{\"list\":[]}");
+    assert_eq!(progress(&sim).phase, RefreshPhase::Accounts);
+    // One that fails is followed by another, too.
+    sim.collector.refresh_soon();
+    let id = sim.open.pop().unwrap();
+    sim.head(id, 503, None);
+    sim.collector.handle_response_end(&sim.bot, id);
+    sim.settle();
+    assert_eq!(progress(&sim).phase, RefreshPhase::Accounts);
+    let failed = |e: &&Event| matches!(e, Event::RefreshFailed { retry_in_ms: 0, .. });
+    assert_eq!(sim.events.iter().filter(failed).count(), 1);
+    answer(&mut sim, "{\"list\":[]}");
+    assert_eq!((progress(&sim).phase, progress(&sim).next), (RefreshPhase::Idle, Some(Millis(120_000))));
 }

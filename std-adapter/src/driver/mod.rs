@@ -511,7 +511,8 @@ impl<B: Bot> Runner<B> {
         Report { ledger: *collector.ledger(), runs: collector.counters(), failed_runs, turns }
     }
 
-    /// A refresh is wanted now rather than at its time: something has told that the configuration has changed.
+    /// A refresh is wanted now rather than at its time: something has told that the configuration has changed. While one is
+    /// under way, another follows it.
     pub fn refresh_soon(&self) {
         self.shared.with(Collector::refresh_soon);
         self.shared.changed.notify_one();

@@ -58,6 +58,12 @@ impl Budget {
         }
     }
 
+    /// With a memory of this many bytes that is [`Lent`](crate::Lent) to the collector.
+    #[must_use]
+    pub const fn and_memory(self, bytes: usize) -> Self {
+        Budget { collector: self.collector + bytes, ..self }
+    }
+
     /// With this many bytes more of buffers: those of HTTP, sockets and TLS.
     #[must_use]
     pub const fn and_buffers(self, bytes: usize) -> Self {

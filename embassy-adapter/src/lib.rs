@@ -95,5 +95,5 @@ pub use budget::Budget;
 pub use driver::{DriverSettings, SetupError, run};
 pub use grafolean_core as core;
 pub use observer::Observer;
-pub use shared::Shared;
+pub use shared::{Lent, Shared};
 pub use transport::{Requests, Transport, Unwanted};

@@ -7,8 +7,9 @@ use grafolean_core::bot::Bot;
 use grafolean_core::collector::{Collector, RequestId, Settings};
 use grafolean_core::context::Lender;
 use grafolean_core::jobs::{Due, RunId};
+use grafolean_core::journal::Kind;
 use grafolean_core::outbox::Ledger;
-use grafolean_core::storage::Storage;
+use grafolean_core::storage::{Parts, Storage};
 use grafolean_core::time::{Millis, UnixMillis};
 use grafolean_core::values::NumberText;
 
@@ -41,6 +42,52 @@ pub struct Shared<B: Bot, S: Storage<B>, const W: usize> {
     pub(crate) started: Cell<bool>,
     /// What the memory has room for.
     pub(crate) runs: usize,
+}
+
+/// The memory of a collector that lies elsewhere: a [`Storage`] that is moved at no cost.
+///
+/// A memory that is made by a call passes through the call stack, which must then be larger than the memory. One that is a static from the
+/// beginning does not:
+///
+/// ```ignore
+/// static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
+/// static SHARED: StaticCell<Shared<MyBot, Lent<'static, Memory>, 1>> = StaticCell::new();
+/// let shared = SHARED.init_with(|| Shared::new(settings, Lent(MEMORY.take())));
+/// ```
+pub struct Lent<'a, S>(
+    /// The memory.
+    pub &'a mut S,
+);
+
+impl<S> core::fmt::Debug for Lent<'_, S> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        // Not what is in it: there may be secrets.
+        f.debug_tuple("Lent").finish()
+    }
+}
+
+impl<B: Bot, S: Storage<B>> Storage<B> for Lent<'_, S> {
+    type Links = S::Links;
+
+    fn parts(&mut self) -> Parts<'_, B, S::Links> {
+        self.0.parts()
+    }
+
+    fn grow(&mut self, kind: Kind) -> bool {
+        self.0.grow(kind)
+    }
+
+    fn grow_queues(&mut self) -> bool {
+        self.0.grow_queues()
+    }
+
+    fn grow_outbox(&mut self) -> bool {
+        self.0.grow_outbox()
+    }
+
+    fn grow_events(&mut self) -> bool {
+        self.0.grow_events()
+    }
 }
 
 /// What the loop tells a worker.

@@ -3,6 +3,9 @@
 //! [`run`] is the whole application on a network stack: the ping bot and the sensor's bot, each with a connection of its own, until
 //! [`Control::stop`]. A firmware that needs something else takes it as a pattern: it is nothing but calls of `grafolean-embassy`.
 //!
+//! # Features
+//! `ping` and `sensor`, both on by default: a firmware that leaves one out is smaller by it.
+//!
 //! # Cost
 //! [`PING_BUDGET`] and [`SENSOR_BUDGET`], which are asserted when this is compiled.
 #![no_std]
@@ -25,8 +28,11 @@ use grafolean_embassy::core::collector::Settings as CollectorSettings;
 use grafolean_embassy::core::outbox::Ledger;
 use grafolean_embassy::core::storage::Storage;
 use grafolean_embassy::http::{Http, HttpSetupError, Limits};
-use grafolean_embassy::net::{self, Echo, EchoMemory, NetConnector, NetMemory};
-use grafolean_embassy::{Budget, DriverSettings, SetupError, Shared};
+#[cfg(feature = "ping")]
+use grafolean_embassy::net::Echo;
+use grafolean_embassy::net::{self, EchoMemory, NetConnector, NetMemory};
+use grafolean_embassy::{Budget, DriverSettings, Lent, SetupError, Shared};
+use static_cell::{ConstStaticCell, StaticCell};
 
 pub use control::{BotReport, Control};
 pub use grafolean_embassy as embassy;
@@ -73,10 +79,14 @@ type Transport = Http<'static, NetConnector<'static>>;
 
 /// The RAM of the ping bot.
 pub const PING_BUDGET: Budget =
-    Budget::of::<Ping, PingMemory, Transport, Watch<'static>, PINGS>().and_buffers(BUFFERS);
+    Budget::of::<Ping, Lent<'static, PingMemory>, Transport, Watch<'static>, PINGS>()
+        .and_memory(size_of::<PingMemory>())
+        .and_buffers(BUFFERS);
 /// The RAM of the sensor's bot.
 pub const SENSOR_BUDGET: Budget =
-    Budget::of::<SensorBot, SensorMemory, Transport, Watch<'static>, 1>().and_buffers(BUFFERS);
+    Budget::of::<SensorBot, Lent<'static, SensorMemory>, Transport, Watch<'static>, 1>()
+        .and_memory(size_of::<SensorMemory>())
+        .and_buffers(BUFFERS);
 
 #[cfg(target_pointer_width = "32")]
 const _: () = assert!(PING_BUDGET.total() <= 24 * 1024 && SENSOR_BUDGET.total() <= 12 * 1024);
@@ -154,10 +164,30 @@ impl Ends {
     }
 }
 
+/// A collector and its buffers. Its memory is a static of its own: it is not all zeros, so it lies in flash, too, and is
+/// copied from there at start. If it were made by a call, it would pass through the call stack.
+struct Place<B: Bot, S: Storage<B> + 'static, const W: usize> {
+    shared: StaticCell<Shared<B, Lent<'static, S>, W>>,
+    buffers: ConstStaticCell<Buffers>,
+}
+
+/// The buffers of one connection: to send and receive, and of HTTP.
+struct Buffers {
+    net: NetMemory<BUFFER, BUFFER>,
+    http: [u8; BUFFER],
+}
+
+impl<B: Bot, S: Storage<B>, const W: usize> Place<B, S, W> {
+    const fn new() -> Self {
+        let buffers = Buffers { net: NetMemory::new(), http: [0; BUFFER] };
+        Place { shared: StaticCell::new(), buffers: ConstStaticCell::new(buffers) }
+    }
+}
+
 /// Runs the bots that have a token, until [`Control::stop`]. `seed` is another one on each board and at each boot, so that boards that
 /// lost their backend together do not come back together.
 ///
-/// Its future holds all their memory: await it in one task only.
+/// The collectors and their buffers lie in statics, so it can be called once; a second call gives [`SetupError::RunBefore`].
 pub async fn run(
     stack: Stack<'static>,
     settings: &Settings<'static>,
@@ -166,51 +196,75 @@ pub async fn run(
     seed: u64,
     control: &Control,
 ) -> Ends {
+    // By attributes: code after `if !cfg!(...) { return }` stays in an async block.
+    #[cfg(not(feature = "ping"))]
+    let ping = core::future::ready({
+        let _ = (stack, pings);
+        None
+    });
+    #[cfg(feature = "ping")]
     let ping = async {
+        static MEMORY: ConstStaticCell<PingMemory> = ConstStaticCell::new(PingMemory::new());
+        static PING: Place<Ping, PingMemory, PINGS> = Place::new();
         let token = settings.ping_bot_token?;
         let bot = Ping::new(NetPinger::new(Echo::new(stack, pings)));
-        let (memory, bot, watch) = (PingMemory::new(), Ok(bot), control.watch(control::PING));
-        Some(collect::<_, _, PINGS>(stack, settings, token, bot, memory, seed, watch).await)
+        let watch = control.watch(control::PING);
+        Some(collect(stack, settings, token, &bot, &PING, &MEMORY, seed, watch).await)
     };
+    #[cfg(not(feature = "sensor"))]
+    let sensor = core::future::ready({
+        let _ = (stack, gauge);
+        None
+    });
+    #[cfg(feature = "sensor")]
     let sensor = async {
+        static MEMORY: ConstStaticCell<SensorMemory> = ConstStaticCell::new(SensorMemory::new());
+        static SENSOR: Place<SensorBot, SensorMemory, 1> = Place::new();
         let token = settings.sensor_bot_token?;
         let bot = SensorBot::new(gauge, settings.sensor_path, settings.sensor_interval_s);
-        let (memory, watch) = (SensorMemory::new(), control.watch(control::SENSOR));
-        let bot = bot.ok_or(StartError::Interval);
-        Some(collect::<_, _, 1>(stack, settings, token, bot, memory, seed.rotate_left(32), watch).await)
+        let Some(bot) = bot else { return Some(Err(StartError::Interval)) };
+        let (seed, watch) = (seed.rotate_left(32), control.watch(control::SENSOR));
+        Some(collect(stack, settings, token, &bot, &SENSOR, &MEMORY, seed, watch).await)
     };
     let (ping, sensor) = join(ping, sensor).await;
     Ends { ping, sensor }
 }
 
 /// Runs one bot over a connection of its own.
+#[allow(clippy::too_many_arguments)] // All that a bot needs, in one place.
 async fn collect<B: Bot, S: Storage<B>, const W: usize>(
     stack: Stack<'static>,
     settings: &Settings<'static>,
     token: &str,
-    bot: Result<B, StartError>,
-    memory: S,
+    bot: &B,
+    place: &'static Place<B, S, W>,
+    memory: &'static ConstStaticCell<S>,
     seed: u64,
     watch: Watch<'_>,
 ) -> Result<Ledger, StartError> {
-    let bot = bot?;
     let url = BaseUrl::parse(settings.backend_url)?;
-    let mut collector = CollectorSettings::board(Token::parse(token)?, url.prefix);
-    collector.refresh_interval_s = settings.refresh_interval_s;
-    collector.account = settings.account;
-    (collector.seed, collector.outbox.seed) = (seed, seed.rotate_left(16));
-    let shared: Shared<B, S, W> = Shared::new(collector, memory);
-    let mut sockets = NetMemory::<BUFFER, BUFFER>::new();
-    let mut buf = [0; BUFFER];
-    let mut http = Http::new(NetConnector::new(stack, &mut sockets), url, &mut buf, Limits::DEFAULT)?;
+    let token = Token::parse(token)?;
+    let Buffers { net, http } = place.buffers.try_take().ok_or(SetupError::RunBefore)?;
+    let memory = memory.try_take().ok_or(SetupError::RunBefore)?;
+    let shared: &Shared<B, Lent<'static, S>, W> = place
+        .shared
+        .try_init_with(|| {
+            let mut collector = CollectorSettings::board(token, url.prefix);
+            collector.refresh_interval_s = settings.refresh_interval_s;
+            collector.account = settings.account;
+            (collector.seed, collector.outbox.seed) = (seed, seed.rotate_left(16));
+            Shared::new(collector, Lent(memory))
+        })
+        .ok_or(SetupError::RunBefore)?;
+    let mut http = Http::new(NetConnector::new(stack, net), url, http, Limits::DEFAULT)?;
     let driver = DriverSettings { longest_wait_ms: control::LONGEST_WAIT_MS, ..DriverSettings::default() };
     let control = async {
-        while !watch.report(&shared) {
+        while !watch.report(shared) {
             Timer::after_millis(control::LOOK_MS).await;
         }
     };
-    let (ledger, ()) = join(grafolean_embassy::run(&bot, &shared, &mut http, &watch, &driver), control).await;
-    watch.ended(&shared);
+    let (ledger, ()) = join(grafolean_embassy::run(bot, shared, &mut http, &watch, &driver), control).await;
+    watch.ended(shared);
     Ok(ledger?)
 }
 

@@ -75,11 +75,13 @@ fn main() -> ! {
         exit(3);
     }
     Serial.start();
-    // SAFETY: the interrupt's handler is there, and no critical section is under way.
-    #[allow(unsafe_code)]
-    unsafe {
-        NVIC::unmask(Ethernets)
-    };
+    if let Some(irq) = board::ETHERNET_IRQ {
+        // SAFETY: the interrupt's handler is there, and no critical section is under way.
+        #[allow(unsafe_code)]
+        unsafe {
+            NVIC::unmask(Interrupt(irq))
+        };
+    }
 
     static EXECUTOR: StaticCell<Executor> = StaticCell::new();
     let executor: &'static Executor = EXECUTOR.init_with(|| Executor::new(core::ptr::null_mut()));
@@ -221,28 +223,29 @@ fn stack_bytes() -> (usize, usize) {
     (start as usize - at as usize, start as usize - end as usize)
 }
 
-/// The interrupt of the ethernet controller.
+/// An interrupt, by its number.
 #[derive(Clone, Copy)]
-struct Ethernets;
+struct Interrupt(u16);
 
 // SAFETY: the chip has this interrupt.
 #[allow(unsafe_code)]
-unsafe impl cortex_m::interrupt::InterruptNumber for Ethernets {
+unsafe impl cortex_m::interrupt::InterruptNumber for Interrupt {
     fn number(self) -> u16 {
-        board::ETHERNET_IRQ
+        self.0
     }
 }
 
 #[exception]
 fn SysTick() {
     time::interrupt();
+    Ethernet::tick();
 }
 
 // SAFETY: a handler that touches nothing but the peripheral whose interrupt it is.
 #[allow(unsafe_code)]
 #[exception]
 unsafe fn DefaultHandler(irq: i16) {
-    if u16::try_from(irq) == Ok(board::ETHERNET_IRQ) {
+    if board::ETHERNET_IRQ.is_some_and(|ethernet| i32::from(ethernet) == i32::from(irq)) {
         Ethernet::interrupt();
     } else {
         say(format_args!("error: unexpected interrupt {irq}"));

@@ -37,7 +37,7 @@ impl SysTick {
             left = SYST::get_current();
         }
         let past = CLOCKS_PER_MS.saturating_sub(1 + left.min(CLOCKS_PER_MS - 1));
-        (ms + u64::from(uncounted)) * 1_000 + u64::from(past / (CLOCK_HZ / 1_000_000))
+        (ms + u64::from(uncounted)) * 1_000 + u64::from(past * 1_000 / CLOCKS_PER_MS)
     }
 }
 

@@ -15,7 +15,7 @@ pub(crate) const NAME: &str = "mps2-an385";
 /// The processor's clock.
 pub(crate) const CLOCK_HZ: u32 = 25_000_000;
 /// The LAN9118's interrupt.
-pub(crate) const ETHERNET_IRQ: u16 = 13;
+pub(crate) const ETHERNET_IRQ: Option<u16> = Some(13);
 
 // SAFETY: AN385, table 3-1 and following: these peripherals lie there and touch no memory.
 const LAN: Regs = unsafe { Regs::new(0x4020_0000) };
@@ -90,6 +90,9 @@ impl Ethernet {
         LAN.write(INT_EN, 0);
         wake_receiver();
     }
+
+    /// Called every millisecond.
+    pub(crate) fn tick() {}
 }
 
 pub(crate) struct Received<'a>(&'a mut [u8]);

@@ -1,0 +1,162 @@
+//! Builds a firmware as its users do, and measures it.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Mutex, PoisonError};
+
+use crate::error::EmulationError;
+
+const TARGET: &str = "thumbv6m-none-eabi";
+
+/// A board that can be emulated.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, Hash)]
+#[non_exhaustive]
+pub enum Machine {
+    /// ARM's MPS2 with a Cortex-M3; 1 MB and 256 kB of its memory are used. Both bots.
+    Mps2,
+    /// Stellaris LM3S6965: 256 kB of flash, 64 kB of RAM. The ping bot only.
+    Lm3s6965,
+}
+
+impl Machine {
+    /// All of them.
+    pub const ALL: [Machine; 2] = [Machine::Mps2, Machine::Lm3s6965];
+
+    /// Its name for QEMU.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Machine::Mps2 => "mps2-an385",
+            Machine::Lm3s6965 => "lm3s6965evb",
+        }
+    }
+
+    /// What cargo is told to build.
+    const fn features(self) -> &'static [&'static str] {
+        match self {
+            Machine::Mps2 => &[],
+            Machine::Lm3s6965 => &["--no-default-features", "--features", "lm3s6965evb,ping"],
+        }
+    }
+}
+
+/// A firmware that has been built.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Firmware {
+    pub(crate) machine: Machine,
+    pub(crate) elf: PathBuf,
+    /// Bytes of flash: code, constants, and what is copied to RAM at start.
+    pub flash_bytes: u64,
+    /// Bytes of RAM without the call stack.
+    pub ram_bytes: u64,
+}
+
+impl Firmware {
+    /// Builds the firmware in `examples/firmware/qemu-mps2` for this machine: once in a process, further calls give the same.
+    ///
+    /// Where the environment has `EMULATION_FIRMWARE`, it is the folder of firmware that was built before: `mps2-an385.elf`,
+    /// `lm3s6965evb.elf`.
+    ///
+    /// # Errors
+    /// [`EmulationError`].
+    pub fn build(machine: Machine) -> Result<Self, EmulationError> {
+        static BUILT: Mutex<BTreeMap<Machine, Firmware>> = Mutex::new(BTreeMap::new());
+        // One build at a time: they share a folder.
+        let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(firmware) = built.get(&machine) {
+            return Ok(firmware.clone());
+        }
+        let elf = match std::env::var_os("EMULATION_FIRMWARE") {
+            Some(folder) => Path::new(&folder).join(machine.name()).with_extension("elf"),
+            None => compile(machine)?,
+        };
+        let firmware = Self::measure(machine, elf)?;
+        built.insert(machine, firmware.clone());
+        Ok(firmware)
+    }
+
+    fn measure(machine: Machine, elf: PathBuf) -> Result<Self, EmulationError> {
+        let bytes =
+            std::fs::read(&elf).map_err(|source| EmulationError::File { file: elf.clone(), source })?;
+        let (flash_bytes, ram_bytes) = sizes(&bytes)
+            .ok_or(EmulationError::NotAFirmware { file: elf.clone(), why: "no ELF of 32 bits" })?;
+        if flash_bytes < 1024 {
+            return Err(EmulationError::NotAFirmware {
+                file: elf,
+                why: "it is empty: linked without its script",
+            });
+        }
+        Ok(Firmware { machine, elf, flash_bytes, ram_bytes })
+    }
+
+    /// The board that it is for.
+    #[must_use]
+    pub const fn machine(&self) -> Machine {
+        self.machine
+    }
+}
+
+fn compile(machine: Machine) -> Result<PathBuf, EmulationError> {
+    let here = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let folder = here.join("../firmware/qemu-mps2");
+    let target_dir =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| here.join("../../target"), PathBuf::from);
+    let target_dir = target_dir.join("firmware");
+    let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.current_dir(&folder).args(["build", "--release", "--locked", "--quiet"]).args(machine.features());
+    cargo.env("CARGO_TARGET_DIR", &target_dir).stdin(Stdio::null());
+    // Each of these would replace what the firmware's folder says.
+    for (name, _) in std::env::vars_os() {
+        let text = name.to_string_lossy();
+        if text.ends_with("RUSTFLAGS") || text.starts_with("CARGO_PROFILE_") || text == "CARGO_BUILD_TARGET" {
+            cargo.env_remove(&name);
+        }
+    }
+    // The harness gives them at start.
+    for key in
+        ["BACKEND_URL", "PING_BOT_TOKEN", "SENSOR_BOT_TOKEN", "SENSOR_PATH", "SENSOR_INTERVAL", "ACCOUNT_ID"]
+    {
+        cargo.env_remove(key);
+    }
+    let output = cargo.output().map_err(|source| EmulationError::Program { program: "cargo", source })?;
+    if !output.status.success() {
+        let said = String::from_utf8_lossy(&output.stderr);
+        if said.contains("can't find crate for `core`") {
+            return Err(EmulationError::Target { target: TARGET });
+        }
+        let lines: Vec<&str> = said.lines().collect();
+        let last = lines.get(lines.len().saturating_sub(30)..).unwrap_or_default();
+        return Err(EmulationError::Build { said: last.join("\n") });
+    }
+    let built = target_dir.join(TARGET).join("release/grafolean-qemu");
+    // The next machine's is built to the same place.
+    let elf = target_dir.join(machine.name()).with_extension("elf");
+    std::fs::copy(&built, &elf).map_err(|source| EmulationError::File { file: built, source })?;
+    Ok(elf)
+}
+
+/// Bytes of flash and of RAM that an ELF file's segments take.
+fn sizes(elf: &[u8]) -> Option<(u64, u64)> {
+    const LOAD: u32 = 1;
+    const RAM: u32 = 0x2000_0000;
+    let half = |at: usize| Some(u16::from_le_bytes(elf.get(at..at + 2)?.try_into().ok()?));
+    let word = |at: usize| Some(u32::from_le_bytes(elf.get(at..at + 4)?.try_into().ok()?));
+    if elf.get(..5)? != b"\x7fELF\x01" {
+        return None;
+    }
+    let (start, size, count) = (word(28)? as usize, usize::from(half(42)?), usize::from(half(44)?));
+    let (mut flash, mut ram) = (0, 0);
+    for n in 0..count {
+        let at = start.checked_add(n.checked_mul(size)?)?;
+        if word(at)? != LOAD {
+            continue;
+        }
+        let (address, file_bytes, memory_bytes) = (word(at + 8)?, word(at + 16)?, word(at + 20)?);
+        flash += u64::from(file_bytes);
+        if address >= RAM {
+            ram += u64::from(memory_bytes);
+        }
+    }
+    Some((flash, ram))
+}

@@ -1,13 +1,12 @@
-//! What both RP2040 boards have in common: the settings, the chip's thermometer, the watchdog, and when to look for the
-//! network again. The bots are those of `grafolean-firmware`.
+//! What both RP2040 boards have in common: the settings, the chip's thermometer, and the watchdog. The bots are those of `grafolean-firmware`.
 #![no_std]
 #![forbid(unsafe_code)]
 
-mod health;
 mod thermometer;
+mod watchdog;
 
-pub use health::{FAILED_REQUESTS_LIMIT, feed, many_failed_requests};
 pub use thermometer::ChipThermometer;
+pub use watchdog::feed;
 
 use core::fmt::Debug;
 

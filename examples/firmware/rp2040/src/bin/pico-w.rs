@@ -18,9 +18,7 @@ use embassy_rp::{bind_interrupts, dma};
 use embassy_time::Timer;
 use grafolean_firmware::embassy::net::EchoMemory;
 use grafolean_firmware::{Control, PINGS, SOCKETS, run};
-use grafolean_rp2040::{
-    ChipThermometer, FAILED_REQUESTS_LIMIT, SETTINGS, feed, many_failed_requests, radio, say_why, start,
-};
+use grafolean_rp2040::{ChipThermometer, SETTINGS, feed, radio, say_why, start};
 use panic_probe as _;
 use portable_atomic as _;
 use static_cell::{ConstStaticCell, StaticCell};
@@ -32,6 +30,9 @@ bind_interrupts!(struct Irqs {
 
 /// From a join that failed to the next, in seconds.
 const JOIN_PAUSE_S: u64 = 5;
+/// After so many failed requests without a value delivered the network is joined again. Requests are repeated after waits that grow to
+/// minutes, so this takes some minutes: less would cut off a board that only has a backend that is down.
+const FAILED_REQUESTS_LIMIT: u32 = 8;
 
 type Bus = SpiBus<Output<'static>, PioSpi<'static, PIO0, 0>>;
 
@@ -105,7 +106,7 @@ async fn stay_joined(radio: &mut cyw43::Control<'_>, control: &Control) {
             continue;
         }
         defmt::info!("joined the network");
-        many_failed_requests(control).await;
+        control.many_failed_requests(FAILED_REQUESTS_LIMIT).await;
         defmt::warn!("{=u32} requests failed: joining the network again", FAILED_REQUESTS_LIMIT);
         radio.leave().await;
     }

@@ -9,7 +9,9 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
 use futures_util::future::join_all;
-use grafolean_stand_in::{Entity, Misbehaviour, RequestRecord, Rule, StandIn, Status, WrongBody};
+use grafolean_stand_in::{
+    Entity, Json, Misbehaviour, RequestRecord, Rule, RuleError, StandIn, Status, WrongBody,
+};
 use grafolean_std::core::journal::{Event, FaultKind, RefreshError};
 use grafolean_std::core::outbox::{DeliveryMethod, DropReason, OutboxEvent};
 use grafolean_std::driver::Config;
@@ -270,12 +272,12 @@ async fn other_bodies_over_64_kilobytes_are_given_up_and_values_are_stored_once(
     let script = async {
         let told = || lab.seen.failures().iter().filter(|kind| **kind == limit).count();
         let text = || Misbehaviour::WrongBody(WrongBody::Text(format!("{}{{}}", " ".repeat(70_000))));
-        for (nth, path) in ["/status/info", "/profile"].into_iter().enumerate() {
-            let rule = lab.misbehave(rule(text(), "GET", path).times(1));
-            lab.runner.refresh_soon();
-            until(&format!("the answer is given up: {path}"), || told() == nth + 1).await;
-            lab.behave(rule);
-        }
+        let rules =
+            ["/status/info", "/profile"].map(|path| lab.misbehave(rule(text(), "GET", path).times(1)));
+        until("the status is given up", || told() == 1).await;
+        lab.runner.refresh_soon();
+        until("the profile is given up", || told() == 2).await;
+        rules.into_iter().for_each(|rule| lab.behave(rule));
         lab.runner.refresh_soon();
         lab.begin().await;
         let rule_of_puts = lab.misbehave(puts(text()).times(1));
@@ -509,4 +511,38 @@ async fn an_answer_of_another_length_or_another_content_is_no_answer() {
         lab.assert_all_arrived(&report);
     }))
     .await;
+}
+
+#[test]
+fn each_kind_of_misbehaviour_is_used_by_the_test_that_this_table_names() {
+    let table = include_str!("misbehaviour_support/mod.rs");
+    let tests = [
+        include_str!("misbehaviour_transport.rs"),
+        include_str!("misbehaviour_refresh.rs"),
+        include_str!("misbehaviour_values.rs"),
+    ];
+    let text_of = |test: &str| {
+        let begin = format!("#[tokio::test]\nasync fn {test}() {{");
+        let rest = tests
+            .iter()
+            .find_map(|text| text.split_once(&begin))
+            .unwrap_or_else(|| panic!("no test {test}"))
+            .1;
+        rest.split("\n}\n").next().unwrap()
+    };
+    // The stand-in names its kinds where it refuses one that it does not know.
+    let unknown: Json = r#"{"kind":"?"}"#.parse().unwrap();
+    let Err(RuleError::Expected { field: "kind", expected }) = Rule::from_json(&unknown) else { panic!() };
+    let kinds = expected.replace(" or ", ", ");
+    assert!(kinds.split(", ").count() > 20, "{kinds}");
+    for kind in kinds.split(", ") {
+        let begin = format!("//! | `{kind}` | `");
+        let row = table.lines().find_map(|line| line.strip_prefix(&begin));
+        let test = row.unwrap_or_else(|| panic!("{kind} is not in the table")).trim_end_matches("` |");
+        let variant: String = kind.split('_').map(|word| word[..1].to_uppercase() + &word[1..]).collect();
+        let used = text_of(test).split("Misbehaviour::").skip(1).any(|rest| {
+            rest.strip_prefix(&variant).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+        });
+        assert!(used, "{test} does not use {kind}");
+    }
 }

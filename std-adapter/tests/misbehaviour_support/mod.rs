@@ -1,4 +1,32 @@
 //! A small bot in the real driver, against the stand-in that misbehaves: it delivers what a test hands it, when it does.
+//!
+//! Each kind of misbehaviour and a test of it (`each_kind_of_misbehaviour_is_used_by_the_test_that_this_table_names` holds them together):
+//!
+//! | kind | test |
+//! |---|---|
+//! | `refuse` | `a_backend_that_refuses_or_resets_connections_is_told_and_has_all_values_in_the_end` |
+//! | `reset_on_connect` | `a_backend_that_refuses_or_resets_connections_is_told_and_has_all_values_in_the_end` |
+//! | `reset` | `values_whose_answer_is_late_silent_cut_or_no_http_are_put_again_and_stored_once` |
+//! | `close` | `a_get_put_or_delete_that_finds_its_connection_stale_is_repeated_once_on_a_fresh_one` |
+//! | `close_after_doing` | `a_post_whose_answer_is_lost_or_says_nothing_is_dropped_as_unknown_and_never_repeated` |
+//! | `hang` | `values_whose_answer_is_late_silent_cut_or_no_http_are_put_again_and_stored_once` |
+//! | `hang_after_doing` | `a_post_whose_answer_is_lost_or_says_nothing_is_dropped_as_unknown_and_never_repeated` |
+//! | `delay` | `a_backend_that_is_slow_within_the_limits_costs_nothing_but_time` |
+//! | `status` | `other_refusals_keep_the_values_and_back_off_for_that_account` |
+//! | `status_after_doing` | `values_stored_in_part_or_in_whole_in_spite_of_a_500_are_put_again_and_are_there_once` |
+//! | `pages` | `values_stored_in_part_or_in_whole_in_spite_of_a_500_are_put_again_and_are_there_once` |
+//! | `body_limit` | `a_batch_that_is_too_large_is_halved_until_it_fits` |
+//! | `refuse_body` | `several_values_that_are_answered_by_500_are_found_within_three_times_the_requests` |
+//! | `plain_http` | `another_400_is_a_fault_of_setup_of_that_account_and_says_what_to_check` |
+//! | `redirect` | `redirects_are_not_followed_but_told` |
+//! | `date` | `a_host_whose_clock_differs_from_the_backends_says_so_once_and_values_keep_their_times` |
+//! | `idle_close` | `connections_that_the_backend_closes_while_idle_cost_nothing` |
+//! | `cut_head` | `a_refresh_whose_answer_is_late_silent_slow_cut_or_no_http_fails_with_the_cause_and_harms_no_value` |
+//! | `cut_body` | `a_refresh_whose_answer_is_late_silent_slow_cut_or_no_http_fails_with_the_cause_and_harms_no_value` |
+//! | `drip` | `a_refresh_whose_answer_is_late_silent_slow_cut_or_no_http_fails_with_the_cause_and_harms_no_value` |
+//! | `drip_head` | `a_refresh_whose_answer_is_late_silent_slow_cut_or_no_http_fails_with_the_cause_and_harms_no_value` |
+//! | `garbage` | `values_whose_answer_is_late_silent_cut_or_no_http_are_put_again_and_stored_once` |
+//! | `wrong_body` | `an_answer_of_another_length_or_another_content_is_no_answer` |
 #![allow(dead_code, unreachable_pub)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 

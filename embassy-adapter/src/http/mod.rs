@@ -160,16 +160,9 @@ impl<C: Connector> Transport for Http<'_, C> {
             let (mut connection, failure) = {
                 let connect = with_timeout(ms(limits.connect_ms), connector.connect(url.host, url.port));
                 match select(connect, requests.over()).await {
-                    Either::First(Ok(Ok(stream))) => (
-                        Some(Connection {
-                            stream,
-                            url: &*url,
-                            buf: &mut **buf,
-                            limits: &*limits,
-                            used: None,
-                        }),
-                        None,
-                    ),
+                    Either::First(Ok(Ok(stream))) => {
+                        (Some(Connection { stream, url: &*url, buf, limits: &*limits, used: None }), None)
+                    }
                     Either::First(Ok(Err(error))) => (None, Some(HttpError::Connect(error))),
                     Either::First(Err(_)) => {
                         let limit_ms = limits.connect_ms;

@@ -132,6 +132,10 @@ impl<'d, const N: usize> Echo<'d, N> {
     ///
     /// # Errors
     /// [`EchoError`]: it was not sent.
+    #[allow(
+        clippy::await_holding_refcell_ref,
+        reason = "to hold a place while it pings is its purpose; others take the next"
+    )]
     pub async fn ping(&self, target: Ipv4Addr, timeout_ms: u32) -> Result<Option<u32>, EchoError> {
         if !self.stack.is_config_up() {
             return Err(EchoError::NoNetwork);

@@ -4,6 +4,7 @@
 
 mod driver_support;
 mod http_support;
+#[macro_use]
 mod misbehaviour_support;
 
 use std::cell::Cell;
@@ -17,6 +18,33 @@ use grafolean_std::core::outbox::{DeliveryMethod, DropReason, OutboxEvent};
 use grafolean_std::driver::Config;
 use http_support::*;
 use misbehaviour_support::*;
+
+at_once!(
+    values_that_are_posted:
+    post_can_be_chosen_and_takes_each_path_once_in_a_request,
+    a_post_takes_no_value_older_than_five_seconds,
+    what_waits_for_a_post_for_too_long_is_dropped_rather_than_stamped_falsely,
+    what_is_too_old_when_only_post_turns_out_to_be_permitted_is_dropped,
+    a_post_that_surely_was_not_sent_is_kept_and_sent_later,
+    a_post_that_fails_validation_is_searched_as_well,
+);
+
+at_once!(
+    values_that_wait:
+    where_neither_put_nor_post_is_permitted_values_are_kept_with_their_times,
+    after_an_outage_live_values_go_first_and_the_others_follow_with_their_own_times,
+    a_full_outbox_drops_the_oldest_of_the_account_that_has_most_and_counts_them,
+    values_wait_as_long_as_the_backend_asks_for_but_for_a_stop,
+    while_nothing_else_succeeds_a_batch_that_is_answered_by_500_stays_together,
+);
+
+at_once!(
+    batches_that_are_searched:
+    a_batch_that_is_too_large_is_halved_until_it_fits,
+    ten_bad_values_of_a_batch_are_found_within_the_bound_for_each,
+    more_than_ten_bad_values_in_a_batch_end_the_search_for_a_while_and_all_good_ones_arrive,
+    several_values_that_are_answered_by_500_are_found_within_three_times_the_requests,
+);
 
 fn no_change(_: &mut Config) {}
 
@@ -36,7 +64,7 @@ fn no_retry(config: &mut Config) {
 async fn all_gone(lab: &Lab) {
     until("all values have gone", || {
         let ledger = lab.runner.report().ledger;
-        ledger.queued == 0 && ledger.collected == lab.given().len() as u64
+        ledger.queued == 0 && ledger.collected == lab.given_count()
     })
     .await;
 }
@@ -119,7 +147,6 @@ async fn where_put_is_denied_post_is_used_remembered_per_account_until_put_is_tr
     lab.assert_all_arrived_by_any_time(&report, &[]);
 }
 
-#[tokio::test]
 async fn where_neither_put_nor_post_is_permitted_values_are_kept_with_their_times() {
     let lab = Lab::new(no_change).await;
     let script = async {
@@ -139,7 +166,6 @@ async fn where_neither_put_nor_post_is_permitted_values_are_kept_with_their_time
     lab.assert_all_arrived(&report);
 }
 
-#[tokio::test]
 async fn post_can_be_chosen_and_takes_each_path_once_in_a_request() {
     let lab = Lab::new(post_only).await;
     let script = async {
@@ -164,7 +190,6 @@ async fn post_can_be_chosen_and_takes_each_path_once_in_a_request() {
     lab.assert_all_arrived_by_any_time(&report, &[]);
 }
 
-#[tokio::test]
 async fn a_post_takes_no_value_older_than_five_seconds() {
     let lab = Lab::new(|config| config.collector.outbox.delivery = DeliveryMethod::PostOnly).await;
     assert_eq!(lab.runner.inspect(|c| c.settings().outbox.post_max_age_ms), 5000);
@@ -182,7 +207,6 @@ async fn a_post_takes_no_value_older_than_five_seconds() {
     lab.assert_all_arrived_by_any_time(&report, &[(DropReason::NoTime, &old)]);
 }
 
-#[tokio::test]
 async fn what_waits_for_a_post_for_too_long_is_dropped_rather_than_stamped_falsely() {
     let lab = Lab::new(|config| {
         config.collector.outbox.delivery = DeliveryMethod::PostOnly;
@@ -202,7 +226,6 @@ async fn what_waits_for_a_post_for_too_long_is_dropped_rather_than_stamped_false
     lab.assert_all_arrived_by_any_time(&report, &[(DropReason::NoTime, &old)]);
 }
 
-#[tokio::test]
 async fn what_is_too_old_when_only_post_turns_out_to_be_permitted_is_dropped() {
     let lab = Lab::new(no_change).await;
     let mut old = Vec::new();
@@ -264,7 +287,6 @@ async fn a_post_whose_answer_is_lost_or_says_nothing_is_dropped_as_unknown_and_n
     .await;
 }
 
-#[tokio::test]
 async fn a_post_that_surely_was_not_sent_is_kept_and_sent_later() {
     let lab = Lab::new(post_only).await;
     let script = async {
@@ -279,7 +301,6 @@ async fn a_post_that_surely_was_not_sent_is_kept_and_sent_later() {
     lab.assert_all_arrived_by_any_time(&report, &[]);
 }
 
-#[tokio::test]
 async fn after_an_outage_live_values_go_first_and_the_others_follow_with_their_own_times() {
     let lab = Lab::new(|config| {
         no_retry(config);
@@ -307,7 +328,6 @@ async fn after_an_outage_live_values_go_first_and_the_others_follow_with_their_o
     lab.assert_all_arrived(&report);
 }
 
-#[tokio::test]
 async fn a_full_outbox_drops_the_oldest_of_the_account_that_has_most_and_counts_them() {
     let lab = Lab::new(|config| {
         no_retry(config);
@@ -335,7 +355,6 @@ async fn a_full_outbox_drops_the_oldest_of_the_account_that_has_most_and_counts_
     lab.assert_all_arrived_but(&report, &[(DropReason::Full, &dropped)]);
 }
 
-#[tokio::test]
 async fn a_batch_that_is_too_large_is_halved_until_it_fits() {
     let lab = Lab::new(no_change).await;
     let script = async {
@@ -411,7 +430,6 @@ async fn a_value_that_the_backend_answers_by_500_is_found_when_other_requests_su
     .await;
 }
 
-#[tokio::test]
 async fn while_nothing_else_succeeds_a_batch_that_is_answered_by_500_stays_together() {
     let lab = Lab::new(no_change).await;
     let script = async {
@@ -524,7 +542,6 @@ async fn other_refusals_keep_the_values_and_back_off_for_that_account() {
     .await;
 }
 
-#[tokio::test]
 async fn values_wait_as_long_as_the_backend_asks_for_but_for_a_stop() {
     let cases = [
         (503, "3600", 3_600_000),
@@ -591,7 +608,6 @@ async fn a_value_that_fails_validation_is_found_named_and_dropped_and_the_others
     }
 }
 
-#[tokio::test]
 async fn ten_bad_values_of_a_batch_are_found_within_the_bound_for_each() {
     const VALUES: usize = 64;
     let lab = Lab::new(no_change).await;
@@ -625,7 +641,6 @@ async fn ten_bad_values_of_a_batch_are_found_within_the_bound_for_each() {
     lab.assert_all_arrived_but(&report, &[(DropReason::Refused, &lost)]);
 }
 
-#[tokio::test]
 async fn more_than_ten_bad_values_in_a_batch_end_the_search_for_a_while_and_all_good_ones_arrive() {
     let lab = Lab::new(no_change).await;
     let mut lost = Vec::new();
@@ -651,7 +666,6 @@ async fn more_than_ten_bad_values_in_a_batch_end_the_search_for_a_while_and_all_
     lab.assert_all_arrived_but(&report, &[(DropReason::Refused, &lost)]);
 }
 
-#[tokio::test]
 async fn a_post_that_fails_validation_is_searched_as_well() {
     let lab = Lab::new(post_only).await;
     let mut lost = Vec::new();
@@ -672,7 +686,6 @@ async fn a_post_that_fails_validation_is_searched_as_well() {
     lab.assert_all_arrived_by_any_time(&report, &[(DropReason::Refused, &lost)]);
 }
 
-#[tokio::test]
 async fn several_values_that_are_answered_by_500_are_found_within_three_times_the_requests() {
     let lab = Lab::new(|config| {
         config.collector.outbox.backoff_min_ms = 1;

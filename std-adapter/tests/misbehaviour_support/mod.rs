@@ -27,7 +27,7 @@
 //! | `drip_head` | `a_refresh_whose_answer_is_late_silent_slow_cut_or_no_http_fails_with_the_cause_and_harms_no_value` |
 //! | `garbage` | `values_whose_answer_is_late_silent_cut_or_no_http_are_put_again_and_stored_once` |
 //! | `wrong_body` | `an_answer_of_another_length_or_another_content_is_no_answer` |
-#![allow(dead_code, unreachable_pub)]
+#![allow(dead_code, unreachable_pub, unused_macros)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
 use std::cell::Cell;
@@ -46,7 +46,17 @@ use grafolean_std::driver::{Config, Observer, Report, Runner};
 use grafolean_std::http::{HttpError, HttpErrorKind};
 use tokio::sync::{Mutex as AsyncMutex, mpsc, oneshot};
 
-use crate::http_support::{generous, until};
+use crate::http_support::{PATIENCE, generous, until};
+
+/// One test of several: each waits for the next second, at which its bot begins, and there is but a thread per core for tests.
+macro_rules! at_once {
+    ($name:ident: $($test:ident),+ $(,)?) => {
+        #[tokio::test]
+        async fn $name() {
+            tokio::join!($($test()),+);
+        }
+    };
+}
 
 /// Two accounts with a device each, and a bot that may do everything with both.
 pub const BACKEND: &str = r#"{
@@ -292,8 +302,12 @@ impl Lab {
         until("the first values are delivered", || self.runner.report().ledger.delivered == 2).await;
     }
 
-    /// All values so far.
-    pub fn given(&self) -> Vec<Given> {
+    /// How many values were handed over.
+    pub fn given_count(&self) -> u64 {
+        self.given.lock().unwrap().len() as u64
+    }
+
+    fn given(&self) -> Vec<Given> {
         self.given.lock().unwrap().clone()
     }
 
@@ -311,21 +325,21 @@ impl Lab {
 
     /// Waits until all of these are stored and the bot knows it.
     pub async fn arrived_in_time(&self, values: &[Given]) {
-        until("values arrive", || {
+        self.stored_in_time(values).await;
+        until("values are known to have arrived", || self.runner.report().ledger.queued == 0).await;
+    }
+
+    async fn stored_in_time(&self, values: &[Given]) {
+        let stored = |_: &StandIn| {
             let arrived = self.arrived();
             values.iter().all(|v| arrived.contains(&v.key()))
-        })
-        .await;
-        until("values are known to have arrived", || self.runner.report().ledger.queued == 0).await;
+        };
+        self.stand_in.wait_for(PATIENCE, stored).await.expect("values arrive");
     }
 
     /// Waits until all of these are stored while some others wait.
     pub async fn arrived_in_time_all_but(&self, values: &[Given], waiting: &[Given]) {
-        until("values arrive", || {
-            let arrived = self.arrived();
-            values.iter().all(|v| arrived.contains(&v.key()))
-        })
-        .await;
+        self.stored_in_time(values).await;
         until("values are known to have arrived", || {
             self.runner.report().ledger.queued == waiting.len() as u64
         })

@@ -67,10 +67,10 @@ grafolean_embassy::core::inline_storage! {
 }
 
 grafolean_embassy::core::inline_storage! {
-    /// One job, and 16 values that wait.
+    /// One job, and 48 values that wait: at one a minute, those of three quarters of an hour.
     pub struct SensorMemory for SensorBot {
         accounts: 1, entities: 0, links: 0, credentials: 0, sensors: 0, jobs: 1, spare: 1, intervals: 2,
-        distinct_intervals: 1, runs: 1, cells: 32, element: 512, scratch: 64, listing: 0, states: 0,
+        distinct_intervals: 1, runs: 1, cells: 96, element: 512, scratch: 64, listing: 0, states: 0,
         faults: 2, events: 4,
     }
 }
@@ -89,7 +89,7 @@ pub const SENSOR_BUDGET: Budget =
         .and_buffers(BUFFERS);
 
 #[cfg(target_pointer_width = "32")]
-const _: () = assert!(PING_BUDGET.total() <= 24 * 1024 && SENSOR_BUDGET.total() <= 12 * 1024);
+const _: () = assert!(PING_BUDGET.total() <= 24 * 1024 && SENSOR_BUDGET.total() <= 16 * 1024);
 
 /// Why a bot can't be run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

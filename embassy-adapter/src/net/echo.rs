@@ -6,7 +6,7 @@ use core::net::Ipv4Addr;
 
 use embassy_net::icmp::{IcmpEndpoint, IcmpSocket, PacketMetadata, SendError};
 use embassy_net::{IpAddress, Stack};
-use embassy_time::{Duration, Instant, with_timeout};
+use embassy_time::{Duration, Instant, Timer, with_deadline, with_timeout};
 
 /// Bytes of an echo request and of its reply: 8 of head, 32 of data.
 const PACKET_BYTES: usize = 40;
@@ -14,6 +14,13 @@ const PACKET_BYTES: usize = 40;
 const ECHO: u8 = 8;
 /// RFC 792: echo reply message.
 const ECHO_REPLY: u8 = 0;
+/// How long the link-layer address of a host is waited for at once. The stack asks for one address a second in all, and would ask again
+/// then; those of other hosts would never have their turn.
+const ADDRESS_WAIT_MS: u64 = 950;
+/// From one question for a link-layer address to the next. The stack's own pause is a second.
+const ADDRESS_PAUSE_MS: u64 = 1_010;
+/// How often those who wait for their turn look, in milliseconds.
+const LOOK_MS: u64 = 10;
 /// A packet that leaves later than this after it was given to the stack has waited for the link-layer address of its receiver (ARP), which
 /// is no part of the round trip.
 const ORDINARY_DELAY_MS: u64 = 5;
@@ -97,11 +104,18 @@ impl core::error::Error for EchoError {}
 
 /// Sends ICMP echo requests, `N` at once.
 ///
-/// Each ping has a socket of its own, from its beginning to its end: a host whose link-layer address nobody knows would hold up all
-/// that wait in the same socket.
+/// Each ping has a socket of its own: a host whose link-layer address nobody knows would hold up all that wait in the same socket. The stack asks
+/// for one such address a second, so requests leave one after the other, and one that waits for its address lets others go first. Thus a
+/// host on the board's own network that is gone delays the pings of others by up to a second, but makes none of them fail.
 pub struct Echo<'d, const N: usize> {
     stack: Stack<'d>,
     memory: &'d EchoMemory<N>,
+    /// A request is on its way out.
+    sending: Cell<bool>,
+    /// So many wait for their first turn.
+    fresh: Cell<usize>,
+    /// The stack may ask for a link-layer address again.
+    ask_again: Cell<Instant>,
     /// Identifier and sequence number of the next request, so that a late reply is not taken for another one's.
     next: Cell<u32>,
 }
@@ -112,7 +126,8 @@ impl<'d, const N: usize> Echo<'d, N> {
     pub fn new(stack: Stack<'d>, memory: &'d EchoMemory<N>) -> Self {
         // Not the same after each boot.
         let seed = Instant::now().as_ticks().wrapping_mul(0x9e37_79b9_7f4a_7c15);
-        Echo { stack, memory, next: Cell::new((seed >> 32) as u32) }
+        let (sending, fresh, ask_again) = (Cell::new(false), Cell::new(0), Cell::new(Instant::MIN));
+        Echo { stack, memory, sending, fresh, ask_again, next: Cell::new((seed >> 32) as u32) }
     }
 
     /// The first IPv4 address of a host name.
@@ -127,7 +142,7 @@ impl<'d, const N: usize> Echo<'d, N> {
     }
 
     /// Sends one request and waits for its reply: the round-trip time in microseconds, `None` if there was none within
-    /// `timeout_ms` milliseconds. The time is as fine as embassy-time's ticks, and includes what the executor takes to come
+    /// `timeout_ms` milliseconds, which begin when it has its turn. The time is as fine as embassy-time's ticks, and includes what the executor takes to come
     /// round.
     ///
     /// # Errors
@@ -143,42 +158,58 @@ impl<'d, const N: usize> Echo<'d, N> {
         let mut free = self.memory.places.iter().filter_map(|place| place.try_borrow_mut().ok());
         let mut place = free.next().ok_or(EchoError::TooMany { limit: N })?;
         let Place { rx_meta, rx, tx_meta, tx } = &mut *place;
-        // Dropped with this future, and with it what is still queued.
-        let mut socket = IcmpSocket::new(self.stack, rx_meta, rx, tx_meta, tx);
-        let mut request = [0; PACKET_BYTES];
-        let label = self.label();
-        request[0] = ECHO;
-        request[4..8].copy_from_slice(&label);
-        let ident = u16::from_be_bytes([label[0], label[1]]);
-        socket.bind(IcmpEndpoint::Ident(ident)).map_err(|_| EchoError::NoRoute)?;
-        let given = Instant::now();
-        let exchange = async {
+        let limit = Duration::from_millis(timeout_ms.into());
+        let mut until = None;
+        loop {
+            let turn = self.turn(until.is_some()).await;
+            let given = Instant::now();
+            let until = *until.get_or_insert(given + limit);
+            let Some(left) = until.checked_duration_since(given).filter(|left| left.as_ticks() > 0) else {
+                return Ok(None);
+            };
+            // Dropped with this future, and with it what is still queued.
+            let mut socket = IcmpSocket::new(self.stack, rx_meta, rx, tx_meta, tx);
+            let label = self.label();
+            let ident = u16::from_be_bytes([label[0], label[1]]);
+            socket.bind(IcmpEndpoint::Ident(ident)).map_err(|_| EchoError::NoRoute)?;
             // The stack computes the checksum.
+            let mut request = [0; PACKET_BYTES];
+            request[0] = ECHO;
+            request[4..8].copy_from_slice(&label);
             match socket.send_to(&request, IpAddress::Ipv4(target)).await {
                 Ok(()) => {}
                 Err(SendError::NoRoute | SendError::SocketNotBound | SendError::PacketTooLarge) => {
                     return Err(EchoError::NoRoute);
                 }
             }
-            socket.flush().await;
+            if with_timeout(left.min(Duration::from_millis(ADDRESS_WAIT_MS)), socket.flush()).await.is_err() {
+                // Nobody has this address, or the question or its answer was lost.
+                self.ask_again.set(given + Duration::from_millis(ADDRESS_PAUSE_MS));
+                drop((socket, turn));
+                if Instant::now() >= until {
+                    return Ok(None);
+                }
+                continue;
+            }
+            drop(turn);
             let left = Instant::now();
             let late = left - given > Duration::from_millis(ORDINARY_DELAY_MS);
             let sent = if late { left } else { given };
-            let mut reply = [0; PACKET_BYTES];
-            loop {
-                // Another packet with this identifier may be longer; it is not the reply.
-                let Ok((n, from)) = socket.recv_from(&mut reply).await else { continue };
-                let is_reply = reply[0] == ECHO_REPLY && reply[4..8] == label && n == PACKET_BYTES;
-                if is_reply && from == IpAddress::Ipv4(target) {
-                    return Ok(u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX));
-                }
-            }
-        };
-        match with_timeout(Duration::from_millis(timeout_ms.into()), exchange).await {
-            Ok(Ok(rtt_us)) => Ok(Some(rtt_us)),
-            Ok(Err(error)) => Err(error),
-            Err(_) => Ok(None),
+            let reply = with_deadline(until, reply(&socket, target, label)).await;
+            return Ok(reply.ok().map(|()| u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX)));
         }
+    }
+
+    /// Waits until no other request is on its way out, and the stack may ask for a link-layer address. Whoever comes `again` lets those go first
+    /// that come for the first time.
+    async fn turn(&self, again: bool) -> Turn<'_> {
+        let fresh = (!again).then(|| Fresh::new(&self.fresh));
+        while self.sending.get() || again && self.fresh.get() > 0 || Instant::now() < self.ask_again.get() {
+            Timer::after_millis(LOOK_MS).await;
+        }
+        drop(fresh);
+        self.sending.set(true);
+        Turn(&self.sending)
     }
 
     /// Identifier and sequence number, as they are sent. The identifier is never that of another ping under way, unless 65,536 are.
@@ -186,6 +217,44 @@ impl<'d, const N: usize> Echo<'d, N> {
         let next = self.next.get().wrapping_add(0x0001_0001);
         self.next.set(next);
         next.to_be_bytes()
+    }
+}
+
+/// Waits for the reply to the request with this label.
+async fn reply(socket: &IcmpSocket<'_>, target: Ipv4Addr, label: [u8; 4]) {
+    let mut reply = [0; PACKET_BYTES];
+    loop {
+        // Another packet with this identifier may be longer; it is not the reply.
+        let Ok((n, from)) = socket.recv_from(&mut reply).await else { continue };
+        let is_reply = reply[0] == ECHO_REPLY && reply[4..8] == label && n == PACKET_BYTES;
+        if is_reply && from == IpAddress::Ipv4(target) {
+            return;
+        }
+    }
+}
+
+/// One that waits for its first turn.
+struct Fresh<'a>(&'a Cell<usize>);
+
+impl<'a> Fresh<'a> {
+    fn new(count: &'a Cell<usize>) -> Self {
+        count.set(count.get() + 1);
+        Fresh(count)
+    }
+}
+
+impl Drop for Fresh<'_> {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
+}
+
+/// The right to send. It ends when this is dropped.
+struct Turn<'a>(&'a Cell<bool>);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
     }
 }
 

@@ -28,6 +28,10 @@
 //! The only type of embassy-net in this interface is the [`Stack`] that you pass in, so that another version of it changes
 //! nothing else of your firmware.
 //!
+//! # Tasks
+//! The stack's own loop (`embassy_net::Runner::run`) must be a task of its own. Each time that a socket is asked, it is woken; in one task
+//! with the sockets, both would be polled without end while an answer is waited for.
+//!
 //! # Sockets
 //! A set of sockets that is full panics inside of embassy-net, when a socket is made. [`assert_sockets`] turns that into an error of the
 //! compiler: [`STACK_SOCKETS`] for DHCP and DNS, [`CONNECTOR_SOCKETS`] for each connector, and one for each ping at once.

@@ -16,6 +16,8 @@ struct Driver;
 thread_local! {
     /// Simulated microseconds; each test has a thread, and so a time, of its own.
     static NOW: Cell<u64> = const { Cell::new(0) };
+    /// What a poll takes, in simulated microseconds.
+    static POLL_US: Cell<u64> = const { Cell::new(0) };
     static REAL: Cell<Option<Instant>> = const { Cell::new(None) };
     static QUEUE: RefCell<Queue> = const { RefCell::new(Queue::new()) };
 }
@@ -48,6 +50,11 @@ pub fn now_ms() -> u64 {
     NOW.get() / 1000
 }
 
+/// From now on each poll takes a microsecond: a network stack waits for the time after the one that it names.
+pub fn polls_take_time() {
+    POLL_US.set(1);
+}
+
 /// Awaits `future` on simulated time. Fails if nothing can ever happen any more, or after `limit_s` simulated seconds.
 pub fn simulate<F: Future>(limit_s: u64, future: F) -> F::Output {
     let flag = Arc::new(Flag(AtomicBool::new(false)));
@@ -67,6 +74,7 @@ fn simulate_with<F: Future>(limit_s: u64, woken: &AtomicBool, waker: &Waker, fut
         if woken.load(Ordering::Relaxed) {
             spins += 1;
             assert!(spins < 100_000, "busy loop at {} ms", now_ms());
+            NOW.set(NOW.get() + POLL_US.get());
             continue;
         }
         spins = 0;

@@ -18,7 +18,7 @@ mod sensor;
 
 use core::fmt;
 
-use embassy_futures::join::{join, join3};
+use embassy_futures::join::join;
 use embassy_net::Stack;
 use embassy_time::Timer;
 use grafolean_bot_ping::PingBot;
@@ -187,6 +187,9 @@ impl<B: Bot, S: Storage<B>, const W: usize> Place<B, S, W> {
 /// Runs the bots that have a token, until [`Control::stop`]. `seed` is another one on each board and at each boot, so that boards that
 /// lost their backend together do not come back together.
 ///
+/// The stack's own loop (`Runner::run`) belongs into another task: in the same one it and a socket that waits would wake each other
+/// without end.
+///
 /// The collectors and their buffers lie in statics, so it can be called once; a second call gives [`SetupError::RunBefore`].
 pub async fn run(
     stack: Stack<'static>,
@@ -266,13 +269,4 @@ async fn collect<B: Bot, S: Storage<B>, const W: usize>(
     let (ledger, ()) = join(grafolean_embassy::run(bot, shared, &mut http, &watch, &driver), control).await;
     watch.ended(shared);
     Ok(ledger?)
-}
-
-/// Runs the bots, the network stack's own loop, and what a board has to do besides, as long as the bots run.
-pub async fn run_with(bots: impl Future<Output = Ends>, network: impl Future, rest: impl Future) -> Ends {
-    use embassy_futures::select::{Either, select};
-    match select(bots, join3(network, rest, core::future::pending::<()>())).await {
-        Either::First(ends) => ends,
-        Either::Second(_) => Ends { ping: None, sensor: None },
-    }
 }

@@ -26,7 +26,8 @@ use cortex_m::peripheral::{NVIC, SYST};
 use cortex_m_rt::{ExceptionFrame, entry, exception};
 use critical_section::Mutex;
 use embassy_executor::raw::Executor;
-use embassy_net::{Config, StackResources};
+use embassy_executor::{SpawnError, SpawnToken};
+use embassy_net::{Config, Runner, Stack, StackResources};
 use embassy_time::{Instant, Timer};
 use grafolean_firmware::embassy::core::outbox::Ledger;
 use grafolean_firmware::embassy::core::values::Decimal;
@@ -85,13 +86,17 @@ fn main() -> ! {
 
     static EXECUTOR: StaticCell<Executor> = StaticCell::new();
     let executor: &'static Executor = EXECUTOR.init_with(|| Executor::new(core::ptr::null_mut()));
-    match firmware(ethernet, settings) {
-        Ok(task) => executor.spawner().spawn(task),
-        Err(error) => {
-            say(format_args!("error: {error:?}"));
-            exit(2)
-        }
-    }
+    // Boards have a generator of random numbers for this.
+    let seed =
+        (u64::from(host::time_s()) << 32 | Instant::now().as_ticks()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
+    let resources = RESOURCES.init_with(StackResources::new);
+    let (stack, runner) = embassy_net::new(ethernet, Config::dhcpv4(Default::default()), resources, seed);
+    static CONTROL: StaticCell<Control> = StaticCell::new();
+    let control = CONTROL.init(Control::new());
+    spawn(executor, network(runner));
+    spawn(executor, attend(stack, control));
+    spawn(executor, bots(stack, settings, seed.rotate_left(8), control));
     loop {
         // SAFETY: polled here only, and never from within a poll.
         #[allow(unsafe_code)]
@@ -133,39 +138,49 @@ fn settings() -> Settings<'static> {
     settings
 }
 
+fn spawn<S>(executor: &'static Executor, task: Result<SpawnToken<S>, SpawnError>) {
+    match task {
+        Ok(task) => executor.spawner().spawn(task),
+        // Each task is spawned once.
+        Err(error) => {
+            say(format_args!("error: {error:?}"));
+            exit(2)
+        }
+    }
+}
+
+/// The network stack's own loop.
 #[embassy_executor::task]
-async fn firmware(ethernet: &'static mut Ethernet, settings: Settings<'static>) {
-    static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
+async fn network(mut runner: Runner<'static, &'static mut Ethernet>) {
+    runner.run().await;
+}
+
+/// The bots, to their end, which is the firmware's.
+#[embassy_executor::task]
+async fn bots(stack: Stack<'static>, settings: Settings<'static>, seed: u64, control: &'static Control) {
     static PING_BUFFERS: StaticCell<EchoMemory<PINGS>> = StaticCell::new();
     static COUNTER: Counter = Counter;
-    // Boards have a generator of random numbers for this.
-    let seed =
-        (u64::from(host::time_s()) << 32 | Instant::now().as_ticks()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    let resources = RESOURCES.init_with(StackResources::new);
-    let (stack, mut runner) = embassy_net::new(ethernet, Config::dhcpv4(Default::default()), resources, seed);
-    let control = Control::new();
     let pings = PING_BUFFERS.init_with(EchoMemory::new);
-    let bots = grafolean_firmware::run(stack, &settings, pings, &COUNTER, seed.rotate_left(8), &control);
-    let told = async {
-        while !stack.is_config_up() {
-            Timer::after_millis(LOOK_MS).await;
-        }
-        if let Some(config) = stack.config_v4() {
-            say(format_args!("network {}", config.address));
-        }
-    };
-    let rest = embassy_futures::join::join(attend(&control), told);
-    let ends = grafolean_firmware::run_with(bots, runner.run(), rest).await;
-    report(&control);
+    let ends = grafolean_firmware::run(stack, &settings, pings, &COUNTER, seed, control).await;
+    report(control);
     exit(code(&ends));
 }
 
-/// Looks at the serial line, and feeds the watchdog as long as the bots' loops come round.
-async fn attend(control: &Control) {
+/// Looks at the serial line and at the network, and feeds the watchdog as long as the bots' loops come round.
+#[embassy_executor::task]
+async fn attend(stack: Stack<'static>, control: &'static Control) {
+    let mut network = false;
     board::WATCHDOG.start();
     loop {
         if control.is_alive() {
             board::WATCHDOG.feed();
+        }
+        if stack.is_config_up() != network {
+            network = !network;
+            match stack.config_v4() {
+                Some(config) => say(format_args!("network {}", config.address)),
+                None => say(format_args!("no network")),
+            }
         }
         match Serial.read() {
             Some(b'q') => control.stop(),

@@ -57,8 +57,15 @@
 //! no atomics. The collector stays in [`Shared`], is borrowed for the time of a call, never over an await.
 //!
 //! # Transports
-//! [`http::Http`] speaks HTTP/1.1 over any stream of a [`http::Connector`]. With the feature `nal`,
-//! `nal::NalConnector` connects through any `embedded-nal-async` stack.
+//! [`http::Http`] speaks HTTP/1.1 over any stream of a [`http::Connector`]: with the feature `net`, `net::NetConnector` over a socket of
+//! embassy-net; with `nal`, `nal::NalConnector` through any `embedded-nal-async` stack; with `tls`, `tls::Tls` over either.
+//!
+//! # Memory
+//! [`Budget`] says when it is compiled what a configuration takes; [`Lent`] keeps a memory out of the call stack.
+//!
+//! # Watchdog
+//! [`Observer::turn`] is called each time that the driver's loop comes round, at least every [`DriverSettings::longest_wait_ms`]: feed the
+//! watchdog there, or note the time and feed it where it is seen.
 //!
 //! # Time
 //! Time is embassy-time's: milliseconds since boot. The wall clock is learned from the answers' `Date`, or given by
@@ -66,8 +73,8 @@
 //! a clock of its own.
 //!
 //! # Features
-//! None is on by default. `defmt` and `log` choose where messages go; `nal` adds the `embedded-nal-async` connector;
-//! `tls` adds HTTPS over any connector, `tls-p384` certificates with P-384 keys.
+//! None is on by default. `defmt` and `log` choose where messages go; `net` adds connections and pings over
+//! embassy-net (whose network stack needs Rust 1.91), `nal` the `embedded-nal-async` connector; `tls` adds HTTPS over any connector, `tls-p384` certificates with P-384 keys.
 #![no_std]
 #![forbid(unsafe_code)]
 #![allow(async_fn_in_trait)]

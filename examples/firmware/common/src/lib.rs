@@ -199,12 +199,10 @@ pub async fn run(
     seed: u64,
     control: &Control,
 ) -> Ends {
+    let _ = (stack, settings, pings, gauge, seed, control);
     // By attributes: code after `if !cfg!(...) { return }` stays in an async block.
     #[cfg(not(feature = "ping"))]
-    let ping = core::future::ready({
-        let _ = (stack, pings);
-        None
-    });
+    let ping = core::future::ready(None);
     #[cfg(feature = "ping")]
     let ping = async {
         static MEMORY: ConstStaticCell<PingMemory> = ConstStaticCell::new(PingMemory::new());
@@ -215,10 +213,7 @@ pub async fn run(
         Some(collect(stack, settings, token, &bot, &PING, &MEMORY, seed, watch).await)
     };
     #[cfg(not(feature = "sensor"))]
-    let sensor = core::future::ready({
-        let _ = (stack, gauge);
-        None
-    });
+    let sensor = core::future::ready(None);
     #[cfg(feature = "sensor")]
     let sensor = async {
         static MEMORY: ConstStaticCell<SensorMemory> = ConstStaticCell::new(SensorMemory::new());

@@ -28,7 +28,15 @@ export class Board {
     this.rp.core.PC = this.rp.flashView.getUint32(VECTOR_TABLE + 4, true) & ~1;
     this.fault = null;
     const watchdog = Object.values(this.rp.peripherals).find((p) => 'onWatchdogTrigger' in p);
-    watchdog.onWatchdogTrigger = () => (this.fault ??= 'the watchdog was not fed: the chip would start again');
+    // Thrown out of the clock, which would come to the same alarm again and again.
+    watchdog.onWatchdogTrigger = () => {
+      throw new Error('the watchdog was not fed: the chip would start again');
+    };
+    // A panic ends in an undefined instruction, on which the emulator calls this where the chip has a HardFault.
+    this.rp.onBreak = () => {
+      const pc = this.rp.core.PC - this.rp.core.breakRewind;
+      this.fault ??= `the firmware has panicked or stopped, at 0x${pc.toString(16)}: its last messages say why`;
+    };
     this.setTemperature(27);
   }
 
@@ -50,7 +58,10 @@ export class Board {
     const ahead = () => this.rp.clock.nanos - begun - Number(process.hrtime.bigint() - started);
     while (!until()) {
       this.#slice();
-      if (this.fault) throw new Error(this.fault);
+      if (this.fault) {
+        until(); // what it has written last
+        throw new Error(this.fault);
+      }
       // Also where it lags behind: whatever has arrived meanwhile comes in now.
       const wait = ahead() > SLICE_NANOS ? (go) => setTimeout(go, 1) : setImmediate;
       await new Promise((go) => wait(go));
@@ -66,7 +77,7 @@ export class Board {
         clock.tick(next > 0 ? Math.min(next, end - clock.nanos) : CYCLE_NANOS);
       } else {
         clock.tick(core.executeInstruction() * CYCLE_NANOS);
-        if (core.IPSR === HARD_FAULT) this.fault = `HardFault, called from 0x${core.LR.toString(16)} (a panic ends so, too)`;
+        if (core.IPSR === HARD_FAULT) this.fault ??= 'the firmware is in its HardFault handler';
       }
     }
   }

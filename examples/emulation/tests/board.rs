@@ -282,3 +282,16 @@ fn a_hundred_connections_that_the_backend_closes_cost_neither_sockets_nor_memory
     assert!(stack_bytes(&board, 2) <= used + 256, "{}", board.log());
     wait(&stand_in, &board, "the last connections close", |s| s.counters().open_connections == 0);
 }
+
+#[test]
+#[ignore = "needs QEMU"]
+fn a_board_that_hangs_is_noticed_by_its_watchdog_and_one_that_does_not_is_left_alone() {
+    let firmware = Firmware::build(Machine::Mps2).unwrap();
+    let stand_in = backend();
+    let mut board = both(&firmware, &stand_in).start().unwrap();
+    // Longer than the watchdog's 15 s.
+    wait(&stand_in, &board, "values", |s| count(s, "board.temperature") >= 18);
+    board.press('h').unwrap();
+    board.wait_for_line(PATIENCE, "hanging", 1).unwrap();
+    assert_eq!(board.wait(PATIENCE).unwrap(), 104, "{}", board.log());
+}

@@ -9,8 +9,9 @@
 //! | 2 | a setting can't be used, or a bot could not be started |
 //! | 3 | there is no ethernet |
 //! | 101, 102, 103 | panic, hard fault, unexpected interrupt |
+//! | 104 | the watchdog was not fed; a board on a table would be reset in 15 s more |
 //!
-//! `s` prints how it goes.
+//! `s` prints how it goes, `h` makes it hang.
 #![no_std]
 #![no_main]
 
@@ -185,8 +186,17 @@ async fn attend(stack: Stack<'static>, control: &'static Control) {
         match Serial.read() {
             Some(b'q') => control.stop(),
             Some(b's') => report(control),
+            Some(b'h') => hang(),
             _ => Timer::after_millis(LOOK_MS).await,
         }
+    }
+}
+
+/// Does nothing any more, nor lets others: to see the watchdog at work.
+fn hang() -> ! {
+    say(format_args!("hanging"));
+    loop {
+        cortex_m::asm::nop();
     }
 }
 
@@ -266,6 +276,14 @@ unsafe fn DefaultHandler(irq: i16) {
         say(format_args!("error: unexpected interrupt {irq}"));
         exit(103);
     }
+}
+
+// SAFETY: it never returns.
+#[allow(unsafe_code)]
+#[exception]
+unsafe fn NonMaskableInt() -> ! {
+    say(format_args!("error: the watchdog was not fed"));
+    exit(104)
 }
 
 // SAFETY: it never returns.

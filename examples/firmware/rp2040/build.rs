@@ -40,7 +40,9 @@ fn radio(out: &Path) -> Result<(), String> {
         // Relative to this folder, wherever cargo was called.
         Ok(folder) if folder != "none" => Some(Path::new(env!("CARGO_MANIFEST_DIR")).join(folder)),
         Ok(_) => {
-            println!("cargo::warning={FOLDER} is none: this pico-w shows that it builds, its radio can't work");
+            println!(
+                "cargo::warning={FOLDER} is none: this pico-w shows that it builds, its radio can't work"
+            );
             None
         }
         Err(_) => {
@@ -68,7 +70,9 @@ fn radio(out: &Path) -> Result<(), String> {
             // Of a length that the driver takes.
             _ => "[0; 4]".into(),
         };
-        source += &format!("/// {file}\npub static {name}: &cyw43::Aligned<cyw43::A4, [u8]> = &cyw43::Aligned({bytes});\n");
+        source += &format!(
+            "/// {file}\npub static {name}: &cyw43::Aligned<cyw43::A4, [u8]> = &cyw43::Aligned({bytes});\n"
+        );
     }
     fs::write(out.join("radio.rs"), source).map_err(|error| format!("radio.rs: {error}"))
 }

@@ -47,7 +47,8 @@ impl Gauge for ChipThermometer {
     fn read(&self) -> Result<Decimal, &'static str> {
         let reading = self.0.get_temperature();
         // What the driver computes as f32: 0.4386 · raw - 27.88 · offset - 20.52 (technical reference, "Temperature Sensor").
-        let ten_thousandths = i64::from(reading.raw_value) * 4_386 - i64::from(reading.offset) * 278_800 - 205_200;
+        let ten_thousandths =
+            i64::from(reading.raw_value) * 4_386 - i64::from(reading.offset) * 278_800 - 205_200;
         Ok(Decimal { mantissa: ten_thousandths / 1_000, exponent: -1 })
     }
 }
@@ -88,7 +89,9 @@ async fn main(spawner: Spawner) {
     }
 
     static THERMOMETER: StaticCell<ChipThermometer> = StaticCell::new();
-    let Some(sensor) = or_say("thermometer", TemperatureSensor::new(p.TSENS, SensorConfig::default())) else { return };
+    let Some(sensor) = or_say("thermometer", TemperatureSensor::new(p.TSENS, SensorConfig::default())) else {
+        return;
+    };
     let thermometer = THERMOMETER.init(ChipThermometer(sensor));
 
     let Some(station) = station() else { return };

@@ -156,7 +156,7 @@ async fn drive<B: Bot, S: Storage<B>, O: Observer, const W: usize>(
     loop {
         let now = now();
         observer.turn(now);
-        act(bot, shared);
+        act(bot, shared, observer);
         tell_events(shared, observer);
         let next = shared.now(|c| c.poll_timeout());
         let stop_at = shared.stop_at.get();
@@ -179,7 +179,7 @@ async fn drive<B: Bot, S: Storage<B>, O: Observer, const W: usize>(
 }
 
 /// Does all that the collector wants done now.
-fn act<B: Bot, S: Storage<B>, const W: usize>(bot: &B, shared: &Shared<B, S, W>) {
+fn act<B: Bot, S: Storage<B>, O: Observer, const W: usize>(bot: &B, shared: &Shared<B, S, W>, observer: &O) {
     shared.now(|_| ());
     loop {
         // On a line of its own: in the head of a match the borrow would last to its end.
@@ -189,6 +189,7 @@ fn act<B: Bot, S: Storage<B>, const W: usize>(bot: &B, shared: &Shared<B, S, W>)
             Some(Action::Send(id)) => shared.queue(id),
             Some(Action::Run(due)) => match shared.places.get(due.run.place as usize) {
                 Some(place) => {
+                    observer.run_began(&due);
                     place.cancelled.set(false);
                     place.run.set(Some(due.run));
                     place.due.set(Some(due));

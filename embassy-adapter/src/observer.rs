@@ -3,7 +3,7 @@
 use core::fmt::Display;
 
 use grafolean_core::api::Resource;
-use grafolean_core::jobs::JobKey;
+use grafolean_core::jobs::{Due, JobKey};
 use grafolean_core::journal::Event;
 use grafolean_core::time::Millis;
 
@@ -15,6 +15,11 @@ pub trait Observer {
     /// An event. `refused_path` is the path if it says that a value was refused, else empty.
     fn event(&self, event: &Event, refused_path: &str) {
         let _ = (event, refused_path);
+    }
+
+    /// A run begins. In the order in which the collector began them, as soon as it has.
+    fn run_began(&self, due: &Due) {
+        let _ = due;
     }
 
     /// A run ended with an error of the bot.

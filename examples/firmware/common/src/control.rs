@@ -4,6 +4,7 @@ use core::cell::Cell;
 
 use embassy_time::{Instant, Timer};
 use grafolean_embassy::core::bot::Bot;
+use grafolean_embassy::core::jobs::{Due, JobKey};
 use grafolean_embassy::core::outbox::Ledger;
 use grafolean_embassy::core::storage::Storage;
 use grafolean_embassy::core::time::Millis;
@@ -43,6 +44,7 @@ impl BotReport {
 #[derive(Debug)]
 pub struct Control {
     stop: Cell<bool>,
+    on_run: Cell<Option<fn(&Due)>>,
     bots: [Cell<BotReport>; 2],
 }
 
@@ -50,12 +52,21 @@ impl Control {
     /// All is to run.
     #[must_use]
     pub const fn new() -> Self {
-        Control { stop: Cell::new(false), bots: [const { Cell::new(BotReport::EMPTY) }; 2] }
+        Control {
+            stop: Cell::new(false),
+            on_run: Cell::new(None),
+            bots: [const { Cell::new(BotReport::EMPTY) }; 2],
+        }
     }
 
     /// Ends the bots: what is collected is delivered, for at most 10 s.
     pub fn stop(&self) {
         self.stop.set(true);
+    }
+
+    /// From now on this is told each run that begins.
+    pub fn on_run(&self, tell: fn(&Due)) {
+        self.on_run.set(Some(tell));
     }
 
     /// How the ping bot does.
@@ -99,7 +110,7 @@ impl Control {
 
     pub(crate) fn watch(&self, bot: usize) -> Watch<'_> {
         // There are two.
-        Watch { stop: &self.stop, report: &self.bots[bot % 2] }
+        Watch { stop: &self.stop, on_run: &self.on_run, report: &self.bots[bot % 2] }
     }
 }
 
@@ -113,6 +124,7 @@ impl Default for Control {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Watch<'a> {
     stop: &'a Cell<bool>,
+    on_run: &'a Cell<Option<fn(&Due)>>,
     report: &'a Cell<BotReport>,
 }
 
@@ -139,7 +151,13 @@ impl Watch<'_> {
 }
 
 impl Observer for Watch<'_> {
-    fn run_failed(&self, _: &grafolean_embassy::core::jobs::JobKey, _: &dyn core::fmt::Display) {
+    fn run_began(&self, due: &Due) {
+        if let Some(tell) = self.on_run.get() {
+            tell(due);
+        }
+    }
+
+    fn run_failed(&self, _: &JobKey, _: &dyn core::fmt::Display) {
         self.change(|report| report.failed_runs = report.failed_runs.saturating_add(1));
     }
 

@@ -11,7 +11,7 @@
 //! | 101, 102, 103 | panic, hard fault, unexpected interrupt |
 //! | 104 | the watchdog was not fed; a board on a table would be reset in 15 s more |
 //!
-//! `s` prints how it goes, `h` makes it hang.
+//! `s` prints how it goes, `r` prints each run from then on, `h` makes it hang.
 #![no_std]
 #![no_main]
 
@@ -21,7 +21,7 @@ mod regs;
 mod time;
 
 use core::cell::Cell;
-use core::fmt::Display;
+use core::fmt::{Display, Write};
 
 use cortex_m::peripheral::{NVIC, SYST};
 use cortex_m_rt::{ExceptionFrame, entry, exception};
@@ -30,6 +30,7 @@ use embassy_executor::raw::Executor;
 use embassy_executor::{SpawnError, SpawnToken};
 use embassy_net::{Config, Runner, Stack, StackResources};
 use embassy_time::{Instant, Timer};
+use grafolean_firmware::embassy::core::jobs::{Due, JobKey};
 use grafolean_firmware::embassy::core::outbox::Ledger;
 use grafolean_firmware::embassy::core::values::Decimal;
 use grafolean_firmware::embassy::net::EchoMemory;
@@ -186,10 +187,21 @@ async fn attend(stack: Stack<'static>, control: &'static Control) {
         match Serial.read() {
             Some(b'q') => control.stop(),
             Some(b's') => report(control),
+            Some(b'r') => control.on_run(print_run),
             Some(b'h') => hang(),
             _ => Timer::after_millis(LOOK_MS).await,
         }
     }
+}
+
+/// Prints a run that begins: its job, the second for which it is due, and the intervals that made it due.
+fn print_run(due: &Due) {
+    let JobKey { account, entity, item, name } = due.key;
+    let affecting = due.affecting_seconds().fold(heapless::String::<64>::new(), |mut text, seconds| {
+        let _ = write!(text, " {seconds}");
+        text
+    });
+    say(format_args!("run {account}.{entity}.{item}.{name} at {} for{affecting}", due.scheduled.0));
 }
 
 /// Does nothing any more, nor lets others: to see the watchdog at work.

@@ -396,22 +396,35 @@ impl Columns {
         }
         match fault {
             Some(why) => pen.put(self.values.0, self.values.1, why, pen.bad()),
-            None => pen.put(self.values.0, self.values.1, &values(row.entity, record, pen.is_wide()), PLAIN),
+            None => {
+                let (x, w) = self.values;
+                pen.put(x, w, &values(row.entity, record, pen.is_wide(), w.into()), PLAIN)
+            }
         };
         pen.skip();
     }
 }
 
-/// The latest values; `long`: with what their paths have beyond their last segment.
-fn values(entity: u64, record: &Record, long: bool) -> String {
+/// The latest values that fit into `width` characters as a whole, but at least one; `long`: with what their paths have
+/// beyond their last segment.
+fn values(entity: u64, record: &Record, long: bool, width: usize) -> String {
     let prefix = format!("entity.{entity}.");
     let short = |path: &str| -> String {
         let path = path.strip_prefix(&prefix).unwrap_or(path);
         if long { path.to_owned() } else { path.rsplit('.').next().unwrap_or(path).to_owned() }
     };
-    let all: Vec<String> =
-        record.values.iter().map(|(path, number)| format!("{}={}", short(path), plain(number))).collect();
-    all.join(" ")
+    let mut line = String::new();
+    for (path, number) in &record.values {
+        let value = format!("{}={}", short(path), plain(number));
+        if !line.is_empty() {
+            if line.chars().count() + 1 + value.chars().count() > width {
+                break;
+            }
+            line.push(' ');
+        }
+        line.push_str(&value);
+    }
+    line
 }
 
 /// A number as people read it: what is sent may have an exponent, to be short.

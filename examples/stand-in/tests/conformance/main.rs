@@ -113,7 +113,10 @@ fn table(report: &mut String, title: &str, sums: &BTreeMap<String, Sums>) {
 const OF_BOTS: [&str; 7] = ["status", "profile", "accounts", "entities", "credentials", "sensors", "values"];
 
 /// Fewer replayed lines of these resources fail the test.
-const AT_LEAST: usize = 375;
+const AT_LEAST: usize = if cfg!(feature = "server") { 390 } else { 375 };
+
+/// Other than so many replayed lines that went through the product's front fail the test. Only a socket has a front.
+const OF_FRONT: usize = if cfg!(feature = "server") { 10 } else { 0 };
 
 #[test]
 fn the_recorded_transcript_is_answered_alike() {
@@ -128,7 +131,11 @@ fn the_recorded_transcript_is_answered_alike() {
     let mut summary = Vec::new();
     for (way, lines) in &ways {
         let mut by_resource: BTreeMap<String, Sums> = BTreeMap::new();
+        let mut by_front: BTreeMap<String, Sums> = BTreeMap::new();
         for line in lines {
+            if let Some(front) = line.front {
+                by_front.entry(front.to_owned()).or_default().add(&line.outcome);
+            }
             by_resource.entry(line.resource.clone()).or_default().add(&line.outcome);
             match &line.outcome {
                 Outcome::Equal => {}
@@ -143,12 +150,14 @@ fn the_recorded_transcript_is_answered_alike() {
             }
         }
         table(&mut report, &format!("transcript, {way}"), &by_resource);
+        table(&mut report, &format!("of these through the front, {way}"), &by_front);
         let all: Sums = by_resource.values().copied().sum();
         summary.push(format!("transcript, {way}: {all}"));
     }
 
     // A line counts once, however often it was replayed.
     let mut once: BTreeMap<bool, Sums> = BTreeMap::new();
+    let mut front = Sums::default();
     for i in 0..ways[0].1.len() {
         let of_bots = OF_BOTS.contains(&ways[0].1[i].resource.as_str());
         let outcomes = || ways.iter().map(|(_, lines)| &lines[i].outcome);
@@ -158,17 +167,22 @@ fn the_recorded_transcript_is_answered_alike() {
             .or_else(|| outcomes().find(|o| matches!(o, Outcome::Excused(_))))
             .unwrap_or(&ways[0].1[i].outcome);
         once.entry(of_bots).or_default().add(worst);
+        if ways[0].1[i].front.is_some() {
+            front.add(worst);
+        }
     }
     report!(report, "");
     for line in summary {
         report!(report, "{line}");
     }
     report!(report, "transcript, of the resources of bots ({}): {}", OF_BOTS.join(", "), once[&true]);
+    report!(report, "transcript, through the product's front: {front}");
     report!(report, "transcript: {}", once.values().copied().sum::<Sums>());
     println!("{report}");
     assert!(failed.is_empty(), "answered in another way than by the real backend: {failed:#?}");
     let replayed = once[&true].replayed();
     assert!(replayed >= AT_LEAST, "{replayed} lines of the resources of bots were replayed, not {AT_LEAST}");
+    assert_eq!(front.replayed(), OF_FRONT, "replayed lines that went through the product's front");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use grafolean_stand_in::{Backend, ReplyBody, Request};
 
 use crate::recorded::{Answer, Sent};
+use crate::transcript::Front;
 
 /// Something that answers as the stand-in does.
 pub(crate) trait Over {
@@ -10,6 +11,9 @@ pub(crate) trait Over {
     const NAME: &'static str;
 
     fn change(&mut self, change: &mut dyn FnMut(&mut Backend));
+
+    /// Treats what is asked next as the product's front would.
+    fn front(&mut self, front: Option<Front>);
 
     /// None: closed without an answer. The second part are the interim statuses.
     fn ask(&mut self, request: &Sent, at_us: i64, same_connection: bool) -> (Option<Answer>, Vec<u16>);
@@ -23,6 +27,10 @@ impl Over for Alone {
 
     fn change(&mut self, change: &mut dyn FnMut(&mut Backend)) {
         change(&mut self.0);
+    }
+
+    fn front(&mut self, front: Option<Front>) {
+        assert_eq!(front, None, "there is no front without a socket");
     }
 
     fn ask(&mut self, sent: &Sent, at_us: i64, _: bool) -> (Option<Answer>, Vec<u16>) {
@@ -72,10 +80,11 @@ mod socket {
     use std::sync::atomic::{AtomicI64, Ordering};
     use std::time::Duration;
 
-    use grafolean_stand_in::{Backend, StandIn, StandInThread};
+    use grafolean_stand_in::{Backend, Misbehaviour, Rule, StandIn, StandInThread, Status};
 
     use super::Over;
     use crate::recorded::{Answer, Sent};
+    use crate::transcript::Front;
 
     /// An answer that takes longer fails the test.
     const LIMIT: Duration = Duration::from_secs(30);
@@ -102,6 +111,16 @@ mod socket {
 
         fn change(&mut self, change: &mut dyn FnMut(&mut Backend)) {
             self.stand_in.change(|backend| change(backend));
+        }
+
+        fn front(&mut self, front: Option<Front>) {
+            self.stand_in.behave_all();
+            let misbehaviour = match front {
+                Some(Front::InPlace(status)) => Misbehaviour::Status(Status::new(status)),
+                Some(Front::PlainHttp) => Misbehaviour::PlainHttp,
+                Some(Front::BodyLimit | Front::DatabaseFrozen) | None => return,
+            };
+            self.stand_in.misbehave(Rule::new(misbehaviour)).unwrap();
         }
 
         fn ask(&mut self, sent: &Sent, at_us: i64, same_connection: bool) -> (Option<Answer>, Vec<u16>) {

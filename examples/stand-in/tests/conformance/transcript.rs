@@ -12,7 +12,55 @@ const ADMIN: &str = "token-of-the-administrator";
 pub(crate) struct Line {
     pub(crate) name: String,
     pub(crate) resource: String,
+    /// What the product's front had to do with it, if it went through that.
+    pub(crate) front: Option<&'static str>,
     pub(crate) outcome: Outcome,
+}
+
+/// How the product's front treated a request, as far as the stand-in can be made to do the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[cfg_attr(not(feature = "server"), allow(dead_code, reason = "only a socket has a front"))]
+pub(crate) enum Front {
+    /// It looked at the length of the body only. The stand-in has the same limit.
+    BodyLimit,
+    /// It answered in place of an application that is down or frozen. The stand-in is told the status only.
+    InPlace(u16),
+    /// It has certificates and was asked over plain HTTP.
+    PlainHttp,
+    /// The application answered that its database does not.
+    DatabaseFrozen,
+}
+
+impl Front {
+    fn of(exchange: &Exchange) -> Option<Self> {
+        let status = exchange.response.as_ref().map(|r| r.status);
+        let name = exchange.name.as_str();
+        if name.starts_with("front-body-of-") || name == "front-chunked-over-limit" {
+            Some(Self::BodyLimit)
+        } else if name.starts_with("front-app-down-") || name.starts_with("front-app-frozen-") {
+            status.map(Self::InPlace)
+        } else if name.starts_with("front-db-frozen-") {
+            Some(Self::DatabaseFrozen)
+        } else if matches!(
+            name,
+            "front-https-plain-http-get"
+                | "front-https-plain-http-post"
+                | "front-https-plain-http-host-grafolean"
+        ) {
+            Some(Self::PlainHttp)
+        } else {
+            None
+        }
+    }
+
+    const fn group(self) -> &'static str {
+        match self {
+            Self::BodyLimit => "the limit of bodies",
+            Self::InPlace(_) => "in place of an application that is down",
+            Self::PlainHttp => "plain HTTP although it has certificates",
+            Self::DatabaseFrozen => "database frozen",
+        }
+    }
 }
 
 /// Lines of which a part is compared by its shape only, and why.
@@ -37,12 +85,10 @@ fn resource(request: &Sent) -> &str {
 fn skip(exchange: &Exchange, over: &str) -> Option<&'static str> {
     let request = &exchange.request;
     if exchange.via.is_some() {
-        // Of the product's front, the stand-in has the limit of bodies.
-        let of_the_limit = exchange.response.as_ref().is_some_and(|r| r.status == 413);
-        return match (of_the_limit, over) {
-            (true, "socket") => None,
-            (true, _) => Some("the limit of bodies is the server's, over a socket"),
-            (false, _) => Some("nginx in front of the backend, which the stand-in is not"),
+        return match (Front::of(exchange), over) {
+            (Some(_), "socket") => None,
+            (Some(_), _) => Some("what the front does is the server's, over a socket"),
+            (None, _) => Some("nginx in front of the backend, which the stand-in is not"),
         };
     }
     if request.path().starts_with("/api/admin/mqtt-auth-plug/") {
@@ -99,6 +145,7 @@ pub(crate) fn replay<O: Over>(over: &mut O) -> Vec<Line> {
     for line in recorded {
         let mut exchange = Exchange::read(line);
         log_in(&mut exchange.request, &logins);
+        let front = exchange.via.as_ref().and_then(|_| Front::of(&exchange));
         let outcome = match skip(&exchange, O::NAME) {
             Some(why) => Outcome::Skipped(why),
             None => {
@@ -107,18 +154,34 @@ pub(crate) fn replay<O: Over>(over: &mut O) -> Vec<Line> {
                         exchange.ids.iter().copied(),
                         exchange.tokens.iter().filter_map(|t| Token::new(t)),
                     );
-                    backend.stop_database(exchange.note == "database stopped");
+                    backend.stop_database(
+                        exchange.note == "database stopped" || front == Some(Front::DatabaseFrozen),
+                    );
                 });
+                over.front(front);
                 let same =
                     exchange.note.ends_with(" on one connection") && !exchange.note.starts_with("request 1 ");
                 let (answer, interim) = over.ask(&exchange.request, exchange.at_us[0], same);
                 let interim_differs = O::NAME == "socket" && interim != exchange.interim_statuses;
                 let interim = interim_differs
                     .then(|| format!("recorded {:?}, came {interim:?}", exchange.interim_statuses));
+                // The front also writes into answers of the application that it keeps the connection; the stand-in only into the front's own.
+                if let (Some(front), Some(recorded)) = (front, &mut exchange.response)
+                    && (front == Front::DatabaseFrozen || recorded.status < 300)
+                {
+                    recorded.headers.retain(|(name, value)| {
+                        (name.as_str(), value.as_str()) != ("connection", "keep-alive")
+                    });
+                }
                 judge(&exchange.name, exchange.response.as_ref(), answer.as_ref(), interim)
             }
         };
-        result.push(Line { name: exchange.name, resource: resource(&exchange.request).to_owned(), outcome });
+        result.push(Line {
+            resource: resource(&exchange.request).to_owned(),
+            front: exchange.via.as_ref().map(|_| front.map_or("anything else", Front::group)),
+            name: exchange.name,
+            outcome,
+        });
     }
     result
 }

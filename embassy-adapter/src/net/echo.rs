@@ -142,8 +142,9 @@ impl<'d, const N: usize> Echo<'d, N> {
     }
 
     /// Sends one request and waits for its reply: the round-trip time in microseconds, `None` if there was none within
-    /// `timeout_ms` milliseconds, which begin when it has its turn. The time is as fine as embassy-time's ticks, and includes what the executor takes to come
-    /// round.
+    /// `timeout_ms` milliseconds, which begin when it has its turn. The time is as fine as embassy-time's ticks, at
+    /// least 1, and includes what the executor takes to come round. What the request waited for a link-layer address does not count; on a
+    /// board that is busy at that moment it can then come out too short.
     ///
     /// # Errors
     /// [`EchoError`]: it was not sent.
@@ -196,7 +197,10 @@ impl<'d, const N: usize> Echo<'d, N> {
             let late = left - given > Duration::from_millis(ORDINARY_DELAY_MS);
             let sent = if late { left } else { given };
             let reply = with_deadline(until, reply(&socket, target, label)).await;
-            return Ok(reply.ok().map(|()| u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX)));
+            // Not 0, if the reply was there before this task came round to see that the request had left.
+            return Ok(reply
+                .ok()
+                .map(|()| u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX).max(1)));
         }
     }
 

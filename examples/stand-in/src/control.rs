@@ -257,7 +257,7 @@ impl Rule {
     /// # Errors
     /// [`RuleError`] with the place in the list.
     pub fn list_from_json(text: &str) -> Result<Vec<Self>, RuleError> {
-        match text.parse().map_err(RuleError::Json)? {
+        match without_keys_twice(text.as_bytes())? {
             Json::List(rules) => rules
                 .iter()
                 .enumerate()
@@ -419,8 +419,9 @@ pub(crate) fn answer(request: &OwnRequest<'_>) -> Option<Response<Payload>> {
             failure(StatusCode::UNSUPPORTED_MEDIA_TYPE, "`Content-Type` must be application/json")
         }
         (&Method::POST, None) => {
-            let rule = Json::from_bytes(&request.body).map_err(RuleError::Json);
-            match rule.and_then(|rule| Rule::from_json(&rule)).and_then(|rule| core.misbehave(rule)) {
+            let rule = without_keys_twice(&request.body);
+            let rule = rule.and_then(|rule| Rule::from_json(&rule)).and_then(|rule| known_bot(request, rule));
+            match rule.and_then(|rule| core.misbehave(rule)) {
                 Ok(id) => {
                     let id = vec![("id".to_owned(), Json::Int(id.to_string()))];
                     json(StatusCode::CREATED, Json::Object(id))
@@ -446,6 +447,26 @@ pub(crate) fn answer(request: &OwnRequest<'_>) -> Option<Response<Payload>> {
             response
         }
     })
+}
+
+fn without_keys_twice(text: &[u8]) -> Result<Json, RuleError> {
+    match Json::with_key_twice(text).map_err(RuleError::Json)? {
+        (json, None) => Ok(json),
+        (_, Some(field)) => Err(RuleError::Twice { field }),
+    }
+}
+
+/// A rule for a bot that is not there would never be applied. Tests in Rust may add the bot later.
+fn known_bot(request: &OwnRequest<'_>, rule: Rule) -> Result<Rule, RuleError> {
+    let Some(bot) = rule.bot.as_ref().filter(|bot| *bot != "unknown") else { return Ok(rule) };
+    let backend = request.core.backend();
+    let bots = backend.bots();
+    if bots.iter().any(|b| b.short_name == *bot) {
+        return Ok(rule);
+    }
+    let known: Vec<String> = bots.iter().take(RuleError::NAMED_BOTS).map(|b| b.short_name.clone()).collect();
+    let more = bots.len() - known.len();
+    Err(RuleError::NoSuchBot { bot: bot.clone(), known, more })
 }
 
 fn is_json(request: &OwnRequest<'_>) -> bool {

@@ -87,6 +87,15 @@ impl Json {
         decode(bytes)?.parse()
     }
 
+    /// The same, and the first key that stands twice in an object, of which only the last is kept.
+    #[cfg(feature = "server")]
+    pub(crate) fn with_key_twice(bytes: &[u8]) -> Result<(Self, Option<String>), JsonError> {
+        let text = decode(bytes)?;
+        let mut reader = Reader { text: &text, at: 0, twice: None };
+        let value = reader.whole()?;
+        Ok((value, reader.twice))
+    }
+
     /// An empty object.
     pub const fn object() -> Self {
         Self::Object(Vec::new())
@@ -206,11 +215,7 @@ impl core::str::FromStr for Json {
     type Err = JsonError;
 
     fn from_str(text: &str) -> Result<Self, JsonError> {
-        let mut reader = Reader { text, at: 0 };
-        reader.skip_space();
-        let value = reader.value(0)?;
-        reader.skip_space();
-        if reader.at == text.len() { Ok(value) } else { Err(reader.expected("the end of the text")) }
+        Reader { text, at: 0, twice: None }.whole()
     }
 }
 
@@ -314,9 +319,18 @@ fn utf8(bytes: &[u8]) -> Result<String, JsonError> {
 struct Reader<'a> {
     text: &'a str,
     at: usize,
+    /// The first key that stood twice in an object.
+    twice: Option<String>,
 }
 
 impl Reader<'_> {
+    fn whole(&mut self) -> Result<Json, JsonError> {
+        self.skip_space();
+        let value = self.value(0)?;
+        self.skip_space();
+        if self.at == self.text.len() { Ok(value) } else { Err(self.expected("the end of the text")) }
+    }
+
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -425,7 +439,10 @@ impl Reader<'_> {
                 value = Json::LoneSurrogate(value.python_str());
             }
             match entries.iter_mut().find(|(k, _)| *k == key) {
-                Some((_, old)) => *old = value,
+                Some((_, old)) => {
+                    *old = value;
+                    self.twice.get_or_insert(key);
+                }
                 None => entries.push((key, value)),
             }
             self.skip_space();

@@ -351,6 +351,9 @@ impl Rule {
             return Err(expected("method", "a method in capital letters, such as PUT"));
         }
         if let Some(path) = &self.path {
+            if path == "/api" || path.starts_with("/api/") {
+                return Err(expected("path", "without the /api at its beginning: patterns are below /api"));
+            }
             let inner = path.strip_suffix("/**").unwrap_or(path);
             if !path.starts_with('/') || inner.contains("**") || path.contains(['?', '#']) {
                 return Err(expected(
@@ -364,8 +367,13 @@ impl Rule {
         {
             return Err(expected("chance", "a number from 0 to 1"));
         }
-        if let Some(time) = self.lasts {
-            wait("for_ms", time)?;
+        if self.times == Some(0) {
+            return Err(expected("times", "at least 1: a rule for no request does nothing"));
+        }
+        if let Some(time) = self.lasts
+            && !(Duration::from_millis(1)..=MAX_WAIT).contains(&time)
+        {
+            return Err(expected("for_ms", "from 1 to 86400000 milliseconds"));
         }
         self.misbehaviour.check()
     }
@@ -510,6 +518,20 @@ pub enum RuleError {
         /// What it can have.
         expected: &'static str,
     },
+    /// A field stands there more than once.
+    Twice {
+        /// The field.
+        field: String,
+    },
+    /// There is no bot of this short name.
+    NoSuchBot {
+        /// The short name.
+        bot: String,
+        /// The first [`Self::NAMED_BOTS`] of those that there are.
+        known: Vec<String>,
+        /// How many there are besides.
+        more: usize,
+    },
     /// A field says which requests, but the misbehaviour is about none.
     DoesNotGoWith {
         /// Its name in JSON.
@@ -528,6 +550,11 @@ pub enum RuleError {
     },
 }
 
+impl RuleError {
+    /// How many bots [`Self::NoSuchBot`] names at most.
+    pub const NAMED_BOTS: usize = 20;
+}
+
 impl fmt::Display for RuleError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -538,6 +565,21 @@ impl fmt::Display for RuleError {
                 write!(f, "`{field}` is not known for {misbehaviour}; known are {}", known.join(", "))
             }
             Self::Expected { field, expected } => write!(f, "`{field}` must be {expected}"),
+            Self::Twice { field } => write!(f, "`{field}` stands there twice"),
+            Self::NoSuchBot { bot, known, more } => {
+                write!(
+                    f,
+                    "`bot` must be the short name of a bot, or unknown; no bot is called `{bot}`, but "
+                )?;
+                match known.as_slice() {
+                    [] => f.write_str("there is none at all")?,
+                    known => f.write_str(&known.join(", "))?,
+                }
+                if *more > 0 {
+                    write!(f, " and {more} more")?;
+                }
+                Ok(())
+            }
             Self::DoesNotGoWith { field, misbehaviour } => {
                 write!(f, "`{field}` does not go with {misbehaviour}, which is not about single requests")
             }
@@ -946,7 +988,19 @@ mod tests {
             (Rule::new(Misbehaviour::Close).chance(f64::NAN, 0), "`chance` must be a number from 0 to 1"),
             (
                 Rule::new(Misbehaviour::Close).lasts(MAX_WAIT + second),
-                "`for_ms` must be from 0 to 86400000 milliseconds",
+                "`for_ms` must be from 1 to 86400000 milliseconds",
+            ),
+            (
+                Rule::new(Misbehaviour::Close).lasts(Duration::ZERO),
+                "`for_ms` must be from 1 to 86400000 milliseconds",
+            ),
+            (
+                Rule::new(Misbehaviour::Close).times(0),
+                "`times` must be at least 1: a rule for no request does nothing",
+            ),
+            (
+                Rule::new(Misbehaviour::Close).path("/api/accounts/*/values"),
+                "`path` must be without the /api at its beginning: patterns are below /api",
             ),
             (
                 Rule::new(Misbehaviour::Delay(MAX_WAIT + second)),

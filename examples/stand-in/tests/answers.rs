@@ -10,6 +10,7 @@ use grafolean_stand_in::{
 const PING: &str = "3bfae491-8c49-42ca-8332-0ae431d59014";
 const MY: &str = "6dd02b71-0539-4175-a486-6cff92a38ae4";
 const BARE: &str = "1148055b-989a-477a-aec6-11b0e8010871";
+const ONE: &str = "0f4c2a52-6a0c-4b8f-9d57-5f6d2f6c3a11";
 const NOW: i64 = 1_795_370_400_123_456;
 
 fn token(text: &str) -> Token {
@@ -276,6 +277,31 @@ fn what_a_bot_may_not_see_is_403_whether_or_not_it_is_there() {
     assert_eq!(send(&mut b, "POST", &format!("/api/accounts/1/entities/?b={MY}"), "{}").status, 403);
     assert_eq!(send(&mut b, "DELETE", &format!("/api/accounts/1/entities/31?b={MY}"), "").status, 403);
     assert_eq!(send(&mut b, "POST", &format!("/api/profile/?b={PING}"), "{}").status, 403);
+}
+
+#[test]
+fn a_permission_for_an_account_covers_no_account_whose_id_begins_alike() {
+    let mut b = backend();
+    b.set_account(Account { id: 12, name: "Twelve".into() }).unwrap();
+    let everything = [Permission::new("accounts/1", None)];
+    b.set_bot(Bot::systemwide(74, "Of one", "my").token(token(ONE)).permissions(everything)).unwrap();
+    for resource in ["entities", "credentials", "sensors"] {
+        let own = get(&mut b, &format!("/api/accounts/1/{resource}/?b={ONE}"));
+        assert_eq!(own.status, 200, "{resource}");
+        let other = get(&mut b, &format!("/api/accounts/12/{resource}/?b={ONE}"));
+        is_refusal(&other, 403, "Access to resource denied, insufficient permissions");
+    }
+    for (method, values) in [("PUT", r#"[{"p":"a.b","v":1,"t":1}]"#), ("POST", r#"[{"p":"a.b","v":1}]"#)] {
+        let own = send(&mut b, method, &format!("/api/accounts/1/values/?b={ONE}"), values);
+        assert_eq!(own.status, 204, "{}", own.text());
+        let other = send(&mut b, method, &format!("/api/accounts/12/values/?b={ONE}"), values);
+        is_refusal(&other, 403, "Access to resource denied, insufficient permissions");
+    }
+    assert_eq!(b.paths(12), Vec::<String>::new());
+    assert_eq!(
+        get(&mut b, &format!("/api/accounts/?b={ONE}")).text(),
+        r#"{"list":[{"id":1,"name":"Main account"}]}"#
+    );
 }
 
 #[test]

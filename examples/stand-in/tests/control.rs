@@ -280,6 +280,19 @@ fn what_cannot_be_is_refused_with_field_and_limit() {
         (r#"{"kind":"close","bytes":1}"#, "`bytes` is not known for close"),
         (r#"{"kind":"close","times":-1}"#, "`times` must be a whole number from 0 to 18446744073709551615"),
         (r#"{"kind":"close","times":1.5}"#, "`times` must be a whole number"),
+        (r#"{"kind":"close","times":0}"#, "`times` must be at least 1"),
+        (r#"{"kind":"close","for_ms":0}"#, "`for_ms` must be from 1 to 86400000 milliseconds"),
+        (r#"{"kind":"close","times":1,"times":2}"#, "`times` stands there twice"),
+        (r#"{"kind":"close","kind":"reset"}"#, "`kind` stands there twice"),
+        (
+            r#"{"kind":"close","path":"/api/accounts/*/values"}"#,
+            "`path` must be without the /api at its beginning: patterns are below /api",
+        ),
+        (r#"{"kind":"close","path":"/api"}"#, "`path` must be without the /api"),
+        (
+            r#"{"kind":"close","bot":"pong"}"#,
+            "`bot` must be the short name of a bot, or unknown; no bot is called `pong`, but ping, custom",
+        ),
         (r#"{"kind":"close","path":7}"#, "`path` must be a text"),
         (r#"{"kind":"close","path":"x"}"#, "`path` must be a path below /api"),
         (r#"{"kind":"close","chance":2}"#, "`chance` must be a number from 0 to 1"),
@@ -312,6 +325,9 @@ fn what_cannot_be_is_refused_with_field_and_limit() {
         assert_eq!(status, 400, "{rule}");
         assert!(error.starts_with(why), "{rule}: {error}");
     }
+    assert_eq!(add(&stand_in, r#"{"kind":"close","bot":"unknown","times":1,"for_ms":1}"#).0, 201);
+    assert_eq!(add(&stand_in, r#"{"kind":"close","path":"/apis/**","bot":"custom"}"#).0, 201);
+    stand_in.behave_all();
     for _ in 0..MAX_RULES {
         stand_in.misbehave(Rule::new(Misbehaviour::Close).path("/nothing")).unwrap();
     }

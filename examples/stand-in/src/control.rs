@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Whoever reaches the stand-in may use it. A web page of somewhere else may not: browsers let it neither send JSON nor
-//! delete here, as they ask first and get no consent.
+//! delete here, as they ask first and get no consent; and a foreign `Origin`, or a `Host` that is a name which could be anybody's, is refused.
 
 use std::path::Path;
 use std::time::Duration;

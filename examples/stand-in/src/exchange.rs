@@ -1,6 +1,7 @@
 //! One request and its answer: from the socket to the backend and back, with the manners of uvicorn.
 
 use core::fmt;
+use core::net::{Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -60,11 +61,60 @@ fn is_own(target: &Uri) -> bool {
     (target.path() == "/" && target.query().is_none()) || target.path().starts_with("/stand-in/")
 }
 
+/// Why a request for something of the stand-in's own may be the doing of a web page of somewhere else; none if it is not.
+///
+/// A page of `http://evil.example` whose name is made to point here (DNS rebinding) sends that name as `Host`; a page of elsewhere
+/// that sends to an address of this host has another `Origin`. Neither header can be chosen by a page.
+fn stranger(headers: &HeaderMap, names: &[String]) -> Option<String> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = match (hosts.next().and_then(|host| host.to_str().ok()), hosts.next()) {
+        (Some(host), None) => host,
+        _ => return Some("the stand-in's own pages need one `Host` header".to_owned()),
+    };
+    let name = host_name(host);
+    let is_address = name
+        .strip_prefix('[')
+        .and_then(|n| n.strip_suffix(']'))
+        .map_or_else(|| name.parse::<Ipv4Addr>().is_ok(), |inner| inner.parse::<Ipv6Addr>().is_ok());
+    let is_known =
+        name.eq_ignore_ascii_case("localhost") || names.iter().any(|n| n.eq_ignore_ascii_case(name));
+    if !is_address && !is_known {
+        return Some(format!(
+            "the stand-in's own pages are not served as `{name}`, as a web page of somewhere else could give itself any name: \
+             ask for them by an IP address, as localhost, or by a name that was given at the start (--host-name)"
+        ));
+    }
+    let mut origins = headers.get_all(header::ORIGIN).iter();
+    let foreign = origins.find(|origin| {
+        let authority = origin.to_str().ok().and_then(|origin| origin.split_once("://"));
+        !authority.is_some_and(|(_, authority)| authority.eq_ignore_ascii_case(host))
+    });
+    foreign.map(|origin| {
+        let origin = String::from_utf8_lossy(origin.as_bytes());
+        format!("a web page of `{origin}` may not use the stand-in's own pages at `{host}`")
+    })
+}
+
+/// A `Host` without its port.
+fn host_name(host: &str) -> &str {
+    match host.rsplit_once(':') {
+        Some((name, port)) if port.bytes().all(|b| b.is_ascii_digit()) => name,
+        _ => host,
+    }
+}
+
 async fn own(
     shared: &Shared,
     head: &hyper::http::request::Parts,
     body: Incoming,
 ) -> Result<(Response<Payload>, End), NoAnswer> {
+    if let Some(why) = stranger(&head.headers, &shared.host_names) {
+        let text = "text/plain; charset=utf-8";
+        let mut response = OwnRequest::reply(StatusCode::FORBIDDEN, text, Bytes::from(why));
+        // The body, if there is one, is not read.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        return Ok((response, End::Linger));
+    }
     let body = match Limited::new(body, OWN_BODY_LIMIT).collect().await {
         Ok(body) => body.to_bytes(),
         Err(error) if error.is::<LengthLimitError>() => {

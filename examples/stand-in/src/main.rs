@@ -21,6 +21,10 @@ struct Options {
     /// Address to listen on; port 0 takes a free one.
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8480")]
     listen: SocketAddr,
+    /// Lets the live page and the rules be asked for by this name of this host too, besides its IP addresses and localhost; may be
+    /// given several times.
+    #[arg(long, value_name = "NAME")]
+    host_name: Vec<String>,
     /// Keeps the values in this file; without it they are gone at the end.
     #[arg(long, value_name = "FILE")]
     db: Option<PathBuf>,
@@ -87,6 +91,9 @@ fn run(options: &Options) -> Result<(), Box<dyn core::error::Error>> {
         .listen(options.listen)
         .keep_alive((!keep_alive.is_zero()).then_some(keep_alive))
         .body_limit((options.body_limit > 0).then_some(options.body_limit));
+    for name in &options.host_name {
+        builder = builder.host_name(name);
+    }
     if let Some(file) = &options.db {
         builder = builder.db(file);
     }

@@ -72,6 +72,7 @@ pub struct Builder {
     tls: Option<Arc<rustls::ServerConfig>>,
     clock: Clock,
     rules: Vec<Rule>,
+    host_names: Vec<String>,
 }
 
 /// Why a stand-in does not start.
@@ -190,6 +191,13 @@ impl Builder {
         self
     }
 
+    /// One more name of this host by which the stand-in's own pages may be asked for, without a port, besides its IP addresses and
+    /// `localhost`. Other names are refused there, as a web page of somewhere else could have its name point here.
+    pub fn host_name(mut self, name: &str) -> Self {
+        self.host_names.push(name.to_owned());
+        self
+    }
+
     /// Starts on the tokio runtime that this is called on.
     ///
     /// # Errors
@@ -270,6 +278,7 @@ impl Builder {
             keep_bodies: self.keep_bodies,
             tls: self.tls,
             clock: self.clock,
+            host_names: self.host_names,
         });
         Ok(StandIn {
             shared,
@@ -390,6 +399,8 @@ pub(crate) struct Shared {
     pub(crate) keep_bodies: bool,
     tls: Option<Arc<rustls::ServerConfig>>,
     pub(crate) clock: Clock,
+    /// Of this host, besides its addresses and `localhost`.
+    pub(crate) host_names: Vec<String>,
 }
 
 impl Shared {
@@ -434,6 +445,7 @@ impl StandIn {
                 i64::try_from(since.as_micros()).unwrap_or(i64::MAX)
             }),
             rules: Vec::new(),
+            host_names: Vec::new(),
         }
     }
 

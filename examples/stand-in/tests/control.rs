@@ -33,7 +33,7 @@ fn raw(stand_in: &StandIn, request: &str) -> std::io::Result<Vec<u8>> {
 /// Status and body.
 fn ask(stand_in: &StandIn, method: &str, path: &str, content_type: &str, body: &str) -> (u16, String) {
     let request = format!(
-        "{method} {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
+        "{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {content_type}\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     );
     let answer = String::from_utf8(raw(stand_in, &request).unwrap()).unwrap();
@@ -343,7 +343,7 @@ fn a_web_page_of_somewhere_else_can_change_nothing() {
         assert_eq!(ask(&stand_in, "POST", RULES, content_type, close).0, 415, "{content_type}");
     }
     let preflight = format!(
-        "OPTIONS {RULES} HTTP/1.1\r\nHost: x\r\nOrigin: http://y\r\nAccess-Control-Request-Method: DELETE\r\nConnection: close\r\n\r\n"
+        "OPTIONS {RULES} HTTP/1.1\r\nHost: localhost\r\nOrigin: http://localhost\r\nAccess-Control-Request-Method: DELETE\r\nConnection: close\r\n\r\n"
     );
     let answer = String::from_utf8(raw(&stand_in, &preflight).unwrap()).unwrap();
     assert!(answer.starts_with("HTTP/1.1 405") && !answer.contains("access-control-allow"), "{answer}");
@@ -355,6 +355,69 @@ fn a_web_page_of_somewhere_else_can_change_nothing() {
 }
 
 #[test]
+fn names_and_origins_of_somewhere_else_reach_neither_rules_nor_data_nor_page() {
+    let stand_in =
+        StandIn::builder().config(Config::demo().unwrap()).host_name("lab-pc").spawn_thread().unwrap();
+    let port = stand_in.address().port();
+    let rule = r#"{"kind":"close","path":"/nothing"}"#;
+    let send = |method: &str, path: &str, headers: &str| {
+        let request = format!(
+            "{method} {path} HTTP/1.1\r\n{headers}Connection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{rule}",
+            rule.len()
+        );
+        let answer = String::from_utf8(raw(&stand_in, &request).unwrap()).unwrap();
+        let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+        (head.split(' ').nth(1).unwrap().parse::<u16>().unwrap(), body.to_owned())
+    };
+    let everything = [
+        ("GET", "/"),
+        ("GET", "/stand-in/state"),
+        ("GET", "/stand-in/events"),
+        ("GET", "/stand-in/page.js"),
+        ("GET", "/stand-in/nothing"),
+        ("GET", RULES),
+        ("POST", RULES),
+        ("DELETE", RULES),
+    ];
+    let own = format!("127.0.0.1:{port}");
+    for (headers, why) in [
+        // A page whose name was made to point here: its requests are of the same origin.
+        ("Host: evil.example:8480\r\nOrigin: http://evil.example:8480\r\n", "not served as `evil.example`"),
+        ("Host: localhost.evil.example\r\n", "not served as `localhost.evil.example`"),
+        ("Host: 127.0.0.1.evil.example\r\n", "not served as `127.0.0.1.evil.example`"),
+        ("Host: lab-pc.evil.example\r\n", "not served as `lab-pc.evil.example`"),
+        ("Host: [evil]\r\n", "not served as `[evil]`"),
+        ("Host: \r\n", "not served as ``"),
+        ("Host: localhost\r\nHost: evil.example\r\n", "need one `Host`"),
+        // A page of elsewhere that sends to an address of this host.
+        (&format!("Host: {own}\r\nOrigin: http://evil.example\r\n"), "a web page of `http://evil.example`"),
+        (&format!("Host: {own}\r\nOrigin: http://127.0.0.1:1\r\n"), "a web page of `http://127.0.0.1:1`"),
+        (&format!("Host: {own}\r\nOrigin: http://localhost:{port}\r\n"), "a web page of `http://localhost:"),
+        (&format!("Host: {own}\r\nOrigin: null\r\n"), "a web page of `null`"),
+    ] {
+        for (method, path) in everything {
+            let (status, body) = send(method, path, headers);
+            assert_eq!(status, 403, "{method} {path} {headers}");
+            assert!(body.contains(why), "{method} {path} {headers}: {body}");
+        }
+    }
+    assert_eq!(send("GET", RULES, "Host: localhost\r\n"), (200, "{\"list\":[]}".to_owned()));
+    for host in [&own, "localhost", "LocalHost:80", "[::1]:8480", "10.1.2.3", "lab-pc:8480", "Lab-PC"] {
+        for origin in
+            [String::new(), format!("Origin: http://{host}\r\n"), format!("Origin: https://{host}\r\n")]
+        {
+            let headers = format!("Host: {host}\r\n{origin}");
+            assert_eq!(send("POST", RULES, &headers).0, 201, "{headers}");
+            for path in ["/", "/stand-in/state", RULES] {
+                assert_eq!(send("GET", path, &headers).0, 200, "{path} {headers}");
+            }
+        }
+    }
+    // The backend itself does not mind, as the real one.
+    begins(profile(&stand_in), "HTTP/1.1 200");
+}
+
+#[test]
 fn a_refusal_lets_the_answer_to_its_own_request_through_and_ends() {
     let stand_in = start();
     // On a connection that served the backend before.
@@ -363,7 +426,7 @@ fn a_refusal_lets_the_answer_to_its_own_request_through_and_ends() {
     let rule = r#"{"kind":"refuse","for_ms":50}"#;
     write!(
         socket,
-        "GET /api/profile/?b={PING} HTTP/1.1\r\nHost: x\r\n\r\nPOST {RULES} HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{rule}",
+        "GET /api/profile/?b={PING} HTTP/1.1\r\nHost: x\r\n\r\nPOST {RULES} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{rule}",
         rule.len()
     )
     .unwrap();

@@ -76,12 +76,12 @@ async fn exchange(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &
 }
 
 fn get(path: &str) -> String {
-    format!("GET {path}?b={PING} HTTP/1.1\r\nHost: x\r\n\r\n")
+    format!("GET {path}?b={PING} HTTP/1.1\r\nHost: localhost\r\n\r\n")
 }
 
 fn post(body: &str) -> String {
     format!(
-        "POST /api/accounts/1/values/?b={PING} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /api/accounts/1/values/?b={PING} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
 }
@@ -358,7 +358,7 @@ async fn its_own_pages_are_in_no_log_and_no_counter() {
     let stand_in = demo().start().await.unwrap();
     assert_eq!(stand_in.page_url(), format!("http://{}/", stand_in.address()));
     let mut page = connect(&stand_in).await;
-    let own = "GET / HTTP/1.1\r\nHost: x\r\n\r\n";
+    let own = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(exchange(&mut page, own).await.unwrap().status(), 200);
     assert_eq!(exchange(&mut page, &get("/stand-in/nothing")).await.unwrap().status(), 404);
     let mut socket = connect(&stand_in).await;

@@ -167,7 +167,7 @@ async fn a_refusal_can_end_by_itself_and_outlives_a_restart() {
 async fn the_stand_ins_own_connections_live_through_a_refusal() {
     let stand_in = start().await;
     let mut own = connect(&stand_in).await;
-    let page = "GET /stand-in/nothing HTTP/1.1\r\nHost: x\r\n\r\n";
+    let page = "GET /stand-in/nothing HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(ask(&mut own, page).await.status(), 404);
     stand_in.misbehave(Rule::new(Misbehaviour::Refuse)).unwrap();
     assert_eq!(ask(&mut own, page).await.status(), 404);

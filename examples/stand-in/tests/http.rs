@@ -76,12 +76,12 @@ async fn exchange(socket: &mut (impl AsyncRead + AsyncWrite + Unpin), request: &
 }
 
 fn get(path: &str) -> String {
-    format!("GET {path}?b={PING} HTTP/1.1\r\nHost: localhost\r\n\r\n")
+    format!("GET {path}?b={PING} HTTP/1.1\r\nHost: x\r\n\r\n")
 }
 
 fn post(body: &str) -> String {
     format!(
-        "POST /api/accounts/1/values/?b={PING} HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        "POST /api/accounts/1/values/?b={PING} HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
         body.len()
     )
 }
@@ -360,7 +360,8 @@ async fn its_own_pages_are_in_no_log_and_no_counter() {
     let mut page = connect(&stand_in).await;
     let own = "GET / HTTP/1.1\r\nHost: localhost\r\n\r\n";
     assert_eq!(exchange(&mut page, own).await.unwrap().status(), 200);
-    assert_eq!(exchange(&mut page, &get("/stand-in/nothing")).await.unwrap().status(), 404);
+    let nothing = own.replace(" / ", " /stand-in/nothing ");
+    assert_eq!(exchange(&mut page, &nothing).await.unwrap().status(), 404);
     let mut socket = connect(&stand_in).await;
     assert_eq!(exchange(&mut socket, &get("/api/profile/")).await.unwrap().status(), 200);
     // What is outside of both is the backend's.
@@ -371,7 +372,9 @@ async fn its_own_pages_are_in_no_log_and_no_counter() {
     assert_eq!((counters.requests, counters.connections, counters.open_connections), (3, 1, 1));
     assert_eq!(stand_in.requests().len(), 3);
     drop(page);
-    let long = post(&" ".repeat(100_000)).replace("/api/accounts/1/values/", "/stand-in/x");
+    let long = post(&" ".repeat(100_000))
+        .replace("/api/accounts/1/values/", "/stand-in/x")
+        .replace("Host: x", "Host: localhost");
     let mut socket = connect(&stand_in).await;
     assert_eq!(exchange(&mut socket, &long).await.unwrap().status(), 413);
 }

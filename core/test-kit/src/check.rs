@@ -1,14 +1,18 @@
 //! Assertions that say what was there instead.
 
 use core::fmt::Write as _;
+use core::ops::RangeInclusive;
 use std::collections::HashMap;
 
 use grafolean_core::bot::Bot;
+use grafolean_core::outbox::DropReason;
 use grafolean_core::storage::Storage;
 
 use crate::lab::{ACCOUNT, Lab};
-use crate::record::{Outcome, Run};
+use crate::record::{HandedOver, Outcome, Run, Stored};
 
+/// So far the times of a board's values may be from the true ones, in milliseconds: `Date`, which it learns the time from, has seconds.
+pub const LEARNED_CLOCK_MS: i64 = 1000;
 /// Lines of each kind that a report shows.
 const SHOWN: usize = 10;
 /// Paths that are compared in the search for near ones.
@@ -113,30 +117,68 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
         }
     }
 
-    /// Every value that was handed over is in the backend (one of its path and number), none waits or was dropped.
+    /// The bot has handed over values, and the backend has one stored value for each of them: of the same account, path, time in
+    /// milliseconds and number; none waits, was refused or dropped. A value that was followed by another one of its path and
+    /// millisecond is not looked for: the later one takes its place.
+    ///
+    /// Two kinds of times are known less exactly. A board learns the wall clock's time from the backend: its values may be off by
+    /// a second, [`LEARNED_CLOCK_MS`]. Where the backend permits no PUT, values go by POST and get the backend's time: then a stored
+    /// value of the same account, path and number counts if it came with a POST that arrived when or after the value was handed over.
     ///
     /// # Panics
-    /// If not; names the first that is missing.
+    /// If not, or if no value was handed over at all (where that is meant: [`Lab::assert_nothing_handed_over`]); names the first
+    /// that is missing, and what there is of its path.
     #[track_caller]
     pub fn assert_delivered(&self) {
-        let ledger = self.ledger();
-        let mut stored: HashMap<(u64, String), Vec<f64>> = HashMap::new();
-        for value in self.values() {
-            stored.entry((value.account, value.path)).or_default().push(value.number);
+        let (ledger, handed_over) = (self.ledger(), self.handed_over());
+        if handed_over.is_empty() {
+            panic!("no value was handed over\n{}", self.report())
         }
-        stored.values_mut().for_each(|numbers| numbers.sort_by(f64::total_cmp));
-        for handed in self.handed_over() {
-            let there = |numbers: &Vec<f64>| {
-                // The backend has no negative zero.
-                let number = handed.number.parse::<f64>().ok().map(|number| number + 0.0);
-                number.is_some_and(|n| numbers.binary_search_by(|other| other.total_cmp(&n)).is_ok())
-            };
-            if !stored.get(&(handed.key.account, handed.path.clone())).is_some_and(there) {
-                panic!("{handed} of {} ms is not in the backend; {ledger:?}", handed.at_ms)
-            }
+        let mut backend = Samples::new(self.values());
+        let latest: HashMap<_, _> =
+            handed_over.iter().enumerate().map(|(i, handed)| (place(handed), i)).collect();
+        let mut missing: Vec<&HandedOver> = handed_over
+            .iter()
+            .enumerate()
+            .filter(|(i, handed)| latest.get(&place(handed)) == Some(i))
+            .map(|(_, handed)| handed)
+            .collect();
+        let wanted = missing.len();
+        // What is known exactly is taken first.
+        missing.retain(|handed| {
+            let off_ms = if handed.time_ms.is_some() { 0 } else { LEARNED_CLOCK_MS };
+            let expected_ms = handed.expected_ms();
+            let range_ms = expected_ms.saturating_sub(off_ms)..=expected_ms.saturating_add(off_ms);
+            !backend.take(handed, range_ms, |_| true)
+        });
+        missing.retain(|handed| {
+            let range_ms = i64::try_from(handed.at_ms).unwrap_or(i64::MAX)..=i64::MAX;
+            !backend.take(handed, range_ms, |at_ms| self.posted_ms.contains(&at_ms))
+        });
+        if let Some(first) = missing.first() {
+            let there = backend.of(first);
+            panic!(
+                "{first} of {} ms is not in the backend, nor are {} more of {wanted} values; it has of this path, in ms:{}\n{ledger}",
+                first.expected_ms(),
+                missing.len() - 1,
+                lines(there.iter().map(|sample| format!("{}={}", sample.at_ms, sample.number))),
+            )
         }
-        if ledger.delivered != ledger.collected + ledger.recovered {
-            panic!("not all values are delivered: {ledger:?}")
+        if ledger.delivered + ledger.dropped_by(DropReason::Superseded) != ledger.collected + ledger.recovered
+        {
+            panic!("not all values are delivered: {ledger}")
+        }
+    }
+
+    /// The bot has handed over no value so far.
+    ///
+    /// # Panics
+    /// If it has; shows them.
+    #[track_caller]
+    pub fn assert_nothing_handed_over(&self) {
+        let handed_over = self.handed_over();
+        if !handed_over.is_empty() {
+            panic!("{} values were handed over:{}", handed_over.len(), lines(handed_over.iter()))
         }
     }
 
@@ -180,6 +222,52 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
         let all = paths.len();
         let near: Vec<&str> = paths.iter().take(5).map(|(_, path)| path.as_str()).collect();
         format!("; the nearest of {all} paths: {}", near.join(", "))
+    }
+}
+
+/// Where a value belongs: one of the same place follows it, and takes its place.
+fn place(handed: &HandedOver) -> (u64, &str, i64) {
+    (handed.key.account, &handed.path, handed.expected_ms())
+}
+
+/// The backend's values, each to be taken by one that was handed over.
+struct Samples(HashMap<(u64, String), Vec<Sample>>);
+
+struct Sample {
+    at_ms: i64,
+    number: f64,
+    taken: bool,
+}
+
+impl Samples {
+    /// Those of each path are in the order of their times.
+    fn new(values: Vec<Stored>) -> Self {
+        let mut all: HashMap<_, Vec<Sample>> = HashMap::new();
+        for Stored { account, path, at_ms, number } in values {
+            all.entry((account, path)).or_default().push(Sample { at_ms, number, taken: false });
+        }
+        Samples(all)
+    }
+
+    fn of(&self, handed: &HandedOver) -> &[Sample] {
+        self.0.get(&(handed.key.account, handed.path.clone())).map_or(&[], Vec::as_slice)
+    }
+
+    /// Takes the first of these times that may be this value; whether there is one.
+    fn take(
+        &mut self,
+        handed: &HandedOver,
+        range_ms: RangeInclusive<i64>,
+        may_be: impl Fn(i64) -> bool,
+    ) -> bool {
+        // The backend has no negative zero.
+        let Ok(number) = handed.number.parse::<f64>().map(|number| number + 0.0) else { return false };
+        let Some(samples) = self.0.get_mut(&(handed.key.account, handed.path.clone())) else { return false };
+        let first = samples.partition_point(|sample| sample.at_ms < *range_ms.start());
+        let in_time = samples.iter_mut().skip(first).take_while(|sample| sample.at_ms <= *range_ms.end());
+        let fits = |sample: &&mut Sample| !sample.taken && sample.number == number && may_be(sample.at_ms);
+        let found = in_time.into_iter().find(fits);
+        found.map(|sample| sample.taken = true).is_some()
     }
 }
 

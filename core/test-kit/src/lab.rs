@@ -5,7 +5,7 @@ use core::future::Future;
 use core::ops::{Range, RangeInclusive};
 use core::pin::Pin;
 use core::task::{Context as TaskContext, Poll, Waker};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -16,7 +16,7 @@ use grafolean_core::bot::Bot;
 use grafolean_core::collector::{
     Action, BodyStatus, Collector, RequestError, RequestId, ResponseHead, Settings,
 };
-use grafolean_core::context::{Lender, RunContext};
+use grafolean_core::context::Lender;
 use grafolean_core::jobs::{Due, RunId};
 use grafolean_core::journal::{Event, RefreshError, RefreshSummary};
 use grafolean_core::outbox::{Ledger, OutboxEvent};
@@ -32,7 +32,7 @@ use crate::clock::{self, Clock};
 use crate::device::{Credential, Device, Sensor};
 use crate::memory::Memory;
 use crate::record::{HandedOver, Job, Outcome, Run, Sent, Stored, Told};
-use crate::shared::Shared;
+use crate::shared::{Shared, Watched};
 
 /// The account that a lab's devices and values belong to, unless told otherwise.
 pub const ACCOUNT: u64 = 1;
@@ -156,6 +156,7 @@ impl Setup {
             sent: Vec::new(),
             events: Vec::new(),
             taken: 0,
+            posted_ms: BTreeSet::new(),
         }
     }
 }
@@ -214,6 +215,8 @@ pub struct Lab<B: Bot + 'static, S: Storage<B> + 'static = Memory<B>> {
     events: Vec<Told>,
     /// So many of the values handed over were taken.
     taken: usize,
+    /// When the backend was given values by POST: what it stores by them has these times, in milliseconds since the start.
+    pub(crate) posted_ms: BTreeSet<i64>,
 }
 
 /// A run under way.
@@ -867,7 +870,7 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
     fn perform(&mut self, due: Due, job: B::Job) {
         let (bot, shared) = (Rc::clone(&self.bot), Rc::clone(&self.shared));
         let future = Box::pin(async move {
-            let mut cx = RunContext::new(&*shared, &due);
+            let mut cx = Watched::new(&*shared, &due);
             bot.perform(&job, &due, &mut cx).await.map_err(|error| error.to_string())
         });
         self.tasks.push(Task { due, future, woken: Arc::new(Woken(AtomicBool::new(true))) });
@@ -1044,6 +1047,13 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
             }
             done @ (None | Some(Answer::Lost | Answer::Cut { .. })) => {
                 let now_us = i64::try_from(self.clock.unix_ms()).unwrap_or(i64::MAX).saturating_mul(1000);
+                if self
+                    .sent
+                    .get(sent)
+                    .is_some_and(|sent| sent.method == "POST" && sent.path.contains("/values"))
+                {
+                    self.posted_ms.insert(i64::try_from(now_ms).unwrap_or(i64::MAX));
+                }
                 let reply = self.backend.answer(request, now_us);
                 let mut bytes = match reply.body {
                     ReplyBody::Bytes(bytes) => bytes.to_vec(),

@@ -18,6 +18,7 @@ pub mod backend {
 }
 
 pub use answer::{Answer, SILENCE_LIMIT_MS};
+pub use check::LEARNED_CLOCK_MS;
 pub use clock::{Clock, Sleep};
 pub use device::Device;
 pub use lab::{ACCOUNT, BOT, Lab, LatencyMs, SEED_VARIABLE, Setup};

@@ -81,8 +81,11 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub struct HandedOver {
-    /// When, in milliseconds since the lab's start.
+    /// When it was handed over, in milliseconds since the lab's start.
     pub at_ms: u64,
+    /// Its own time, in milliseconds since the lab's start, negative if before: that of `Context::value_at`, or of the system's
+    /// clock. None for the present time of a board, which learns the wall clock's: that differs from `at_ms` by up to a second.
+    pub time_ms: Option<i64>,
     /// By which run.
     pub run: RunId,
     /// Of which job. The value belongs to the job's account.
@@ -91,6 +94,13 @@ pub struct HandedOver {
     pub path: String,
     /// The number as it goes over the wire.
     pub number: String,
+}
+
+impl HandedOver {
+    /// The time that it should be stored with, as far as it is known.
+    pub(crate) fn expected_ms(&self) -> i64 {
+        self.time_ms.unwrap_or_else(|| i64::try_from(self.at_ms).unwrap_or(i64::MAX))
+    }
 }
 
 impl fmt::Display for HandedOver {

@@ -6,7 +6,10 @@ mod support;
 use grafolean_core::bot::{Anything, Bot, Context, JobSink, NewJob};
 use grafolean_core::interval::{Interval, Intervals};
 use grafolean_core::jobs::Due;
-use grafolean_test::{Answer, Device, Lab, Script};
+use grafolean_core::outbox::DropReason;
+use grafolean_core::time::UnixMillis;
+use grafolean_test::backend::Permission;
+use grafolean_test::{Answer, Device, Lab, Script, Setup};
 use support::{Bus, Meter, Wire, lab};
 
 /// What `call` panics with.
@@ -114,26 +117,169 @@ fn values_that_wait_or_were_refused_are_not_delivered() {
     lab.add(Device::new(17).every(60));
     lab.next_run();
     let message = message_of(|| lab.assert_delivered());
-    assert!(message.starts_with("entity.17.r0=7 of ") && message.contains("queued: 1"), "{message}");
+    assert!(message.starts_with("entity.17.r0=7 of ") && message.contains("queued 1"), "{message}");
     lab.run_for_s(1);
     lab.assert_delivered();
     lab.outage_s(0..1000);
     lab.next_run();
     let message = message_of(|| lab.assert_delivered());
     assert!(
-        message.starts_with("not all values are delivered: ") && message.contains("queued: 1"),
+        message.contains("nor are 0 more of 2 values; it has of this path, in ms:\n")
+            && message.contains("delivered 1 + queued 1"),
         "{message}"
     );
-    // The backend says that it has taken a value, and has not.
-    let (mut lab, wire) = support::lab();
-    wire.then(0, Ok(8));
-    lab.add(Device::new(17).every(60));
+}
+
+#[test]
+fn values_that_the_backend_only_says_to_have_are_not_delivered() {
+    for lost in [1, 2] {
+        let (mut lab, _) = lab();
+        lab.add(Device::new(17).every(60));
+        for n in 1..=2 {
+            // The same number both times: the other one must not stand for it.
+            if n == lost {
+                lab.answer_next("PUT values", Answer::body(204, ""));
+            }
+            lab.next_run();
+            lab.run_for_s(1);
+        }
+        assert_eq!((lab.ledger().delivered, lab.values().len()), (2, 1));
+        let message = message_of(|| lab.assert_delivered());
+        let missing = lab.handed_over()[lost - 1].at_ms;
+        let stored = lab.handed_over()[2 - lost].at_ms;
+        assert!(message.starts_with(&format!("entity.17.r0=7 of {missing} ms is not in")), "{message}");
+        assert!(
+            message.contains(&format!("\n  {stored}=7\n")) && message.contains("delivered 2"),
+            "{message}"
+        );
+    }
+}
+
+/// Stores what the bot sends next with times that are this many milliseconds later, or with this number instead.
+fn store_otherwise(lab: &mut Lab<Meter<Wire>>, shift_ms: i64, number: i64) {
     lab.answer_next("PUT values", Answer::body(204, ""));
+    lab.run_for_s(1);
+    let handed = lab.handed_over().pop().unwrap();
+    let unix_ms = 1_767_225_600_000 + i64::try_from(handed.at_ms).unwrap() + shift_ms;
+    let time = format!("{}.{:03}", unix_ms / 1000, unix_ms % 1000);
+    let body = format!("[{{\"p\": \"{}\", \"v\": {number}, \"t\": {time}}}]", handed.path);
+    let target = "/api/accounts/1/values/?b=3bfae491-8c49-42ca-8332-0ae431d59014";
+    let request = grafolean_test::backend::Request::json("PUT", target, body);
+    assert_eq!(lab.backend().answer(&request, 0).status, 204);
+}
+
+#[test]
+fn values_with_another_time_or_number_are_not_delivered() {
+    for (shift_ms, number, delivered) in [(0, 7, true), (1, 7, false), (-3_600_000, 7, false), (0, 8, false)]
+    {
+        let (mut lab, _) = lab();
+        lab.add(Device::new(17).every(60));
+        lab.next_run();
+        store_otherwise(&mut lab, shift_ms, number);
+        assert_eq!((lab.values().len(), lab.values()[0].number), (1, number as f64));
+        if delivered {
+            lab.assert_delivered();
+        } else {
+            assert!(message_of(|| lab.assert_delivered()).contains("is not in the backend"));
+        }
+    }
+}
+
+#[test]
+fn a_lab_without_values_has_delivered_nothing() {
+    let (mut lab, _) = lab();
+    lab.refresh();
+    assert!(
+        message_of(|| lab.assert_delivered()).starts_with("no value was handed over\nAfter 0 ms: 0 jobs")
+    );
+    lab.assert_nothing_handed_over();
+    lab.add(Device::new(17).every(60));
+    lab.refresh();
+    lab.next_run();
+    let message = message_of(|| lab.assert_nothing_handed_over());
+    assert_eq!(message, "1 values were handed over:\n  entity.17.r0=7");
+}
+
+/// Hands over one path with several times, and one twice at the same instant.
+struct Log;
+
+impl Bot for Log {
+    type Name = ();
+    type Entity = Anything;
+    type Credential = Anything;
+    type Sensor = Anything;
+    type Job = ();
+    type Error = &'static str;
+
+    fn protocol(&self) -> Option<&str> {
+        None
+    }
+
+    fn own_jobs(&self, _: u64, jobs: &mut dyn JobSink<()>) {
+        jobs.add(NewJob::new(Intervals::one(Interval::new(60).unwrap()), ()));
+    }
+
+    async fn perform<C: Context<Bot = Self>>(&self, _: &(), _: &Due, cx: &mut C) -> Result<(), &'static str> {
+        for n in 0..3u32 {
+            let time = UnixMillis(1_767_225_600_000 - 5_000 + u64::from(n) * 10);
+            cx.value_at(time, "log.line", 4u32).map_err(|_| "line")?;
+            cx.value("log.lines", n).map_err(|_| "lines")?;
+        }
+        Ok(())
+    }
+}
+
+#[test]
+fn values_with_times_of_their_own_are_delivered_each_and_the_last_of_an_instant_stands_for_it() {
+    let mut lab = Lab::new(Log);
     lab.next_run();
     lab.run_for_s(1);
-    assert_eq!((lab.ledger().delivered, lab.values().len()), (1, 0));
+    let times: Vec<_> = lab.handed_over().iter().map(|v| v.time_ms.unwrap()).collect();
+    let now = i64::try_from(lab.handed_over()[0].at_ms).unwrap();
+    assert_eq!(times, [-5_000, now, -4_990, now, -4_980, now]);
+    assert_eq!(lab.values().len(), 4);
+    assert_eq!(lab.ledger().dropped_by(DropReason::Superseded), 2);
+    lab.assert_delivered();
+}
+
+#[test]
+fn values_that_were_dropped_are_not_delivered_and_their_reason_is_named() {
+    let mut lab =
+        Setup::host().settings(|s| s.outbox.max_age_ms = 60_000).lab(|_| Meter(Wire::always(0, Ok(7))));
+    lab.add(Device::new(17).every(60));
+    lab.refresh();
+    lab.outage_s(0..300);
+    lab.run_until_s(600);
+    assert_eq!(lab.ledger().queued, 0);
     let message = message_of(|| lab.assert_delivered());
-    assert!(message.starts_with("entity.17.r0=8 of ") && message.contains("delivered: 1"), "{message}");
+    assert!(message.contains("(too_old "), "{message}");
+}
+
+#[test]
+fn values_with_the_backends_time_are_delivered_if_each_came_with_a_post_after_it() {
+    let posts = || {
+        let (mut lab, _) = lab();
+        lab.add(Device::new(17).every(60));
+        lab.refresh();
+        lab.permissions([
+            Permission::new("accounts/1/values", Some(&["POST"])),
+            Permission::new("accounts/1", Some(&["GET"])),
+        ]);
+        lab.latency_ms(100);
+        lab
+    };
+    let mut lab = posts();
+    lab.run_for_s(600);
+    assert!(lab.values().len() > 8);
+    lab.assert_delivered();
+    let mut lab = posts();
+    lab.next_run();
+    lab.run_for_s(5);
+    lab.answer_next("POST values", Answer::body(204, ""));
+    lab.next_run();
+    lab.run_for_s(5);
+    assert_eq!((lab.values().len(), lab.ledger().delivered), (1, 2));
+    assert!(message_of(|| lab.assert_delivered()).contains("is not in the backend, nor are 0 more of 2"));
 }
 
 #[test]

@@ -198,6 +198,9 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
             self.requests().len(),
             self.values().len(),
         );
+        if let Some(hint) = self.woken_elsewhere() {
+            let _ = write!(text, "\n{hint}");
+        }
         let _ = write!(text, "\nLast runs:{}", lines(runs.iter().rev()));
         let _ = write!(text, "\nLast told:{}", lines(self.events().iter().rev()));
         text

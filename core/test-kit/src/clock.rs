@@ -8,6 +8,11 @@ use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use grafolean_core::jobs::JobKey;
+
+/// So often a run may ask its context, its clock or a script before it lets others go on: more counts as a run that never waits.
+const CALLS_AT_ONCE: u32 = 1_000_000;
+
 /// The time of a lab. Clones show the same time, and can be kept in a bot's driver.
 ///
 /// ```
@@ -41,26 +46,44 @@ impl Clock {
     }
 
     /// Milliseconds since the lab's start.
+    ///
+    /// # Panics
+    /// In a run that asks a million times without waiting in between, as all that a run is given: time never passes for it.
     #[must_use]
     pub fn now_ms(&self) -> u64 {
+        count_call();
         self.time().now_ms
     }
 
     /// The wall clock's time, in Unix milliseconds.
+    ///
+    /// # Panics
+    /// As [`Clock::now_ms`].
     #[must_use]
     pub fn unix_ms(&self) -> u64 {
+        count_call();
         let time = self.time();
         time.unix_ms + time.now_ms
     }
 
-    /// Waits this many milliseconds of simulated time, counted from now. Dropping the future ends the wait.
+    /// Waits this many milliseconds of simulated time, counted from now. Dropping the future ends the wait. After 0 ms no time has
+    /// passed, but all others have had their turn.
+    ///
+    /// # Panics
+    /// As [`Clock::now_ms`].
     #[must_use = "futures do nothing unless polled"]
     pub fn sleep_ms(&self, ms: u32) -> Sleep {
-        Sleep { at_ms: self.now_ms().saturating_add(ms.into()), clock: self.clone(), timer: None }
+        Sleep {
+            at_ms: self.now_ms().saturating_add(ms.into()),
+            clock: self.clone(),
+            timer: None,
+            gave_way: false,
+        }
     }
 
     /// What the bot's `Context::now` shows.
     pub(crate) fn monotonic_ms(&self) -> u64 {
+        count_call();
         let time = self.time();
         time.boot_ms + time.now_ms
     }
@@ -103,6 +126,8 @@ pub struct Sleep {
     clock: Clock,
     at_ms: u64,
     timer: Option<u64>,
+    /// Others have had their turn.
+    gave_way: bool,
 }
 
 impl Future for Sleep {
@@ -111,8 +136,14 @@ impl Future for Sleep {
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
         let mut time = this.clock.time();
+        // Once even if there is nothing to wait for: who loops on waits of 0 ms must not keep the lab from noticing it.
+        let gave_way = core::mem::replace(&mut this.gave_way, true);
         if time.now_ms >= this.at_ms {
-            return Poll::Ready(());
+            if gave_way {
+                return Poll::Ready(());
+            }
+            cx.waker().wake_by_ref();
+            return Poll::Pending;
         }
         let id = *this.timer.get_or_insert_with(|| {
             time.next_timer += 1;
@@ -131,25 +162,46 @@ impl Drop for Sleep {
     }
 }
 
+/// The run that is being polled.
+struct Current {
+    clock: Clock,
+    key: JobKey,
+    calls: u32,
+}
+
 thread_local! {
-    /// The clock of the lab whose runs are being polled on this thread.
-    static CURRENT: RefCell<Option<Clock>> = const { RefCell::new(None) };
+    /// The run that is being polled on this thread.
+    static CURRENT: RefCell<Option<Current>> = const { RefCell::new(None) };
 }
 
 /// The clock of the lab whose run asks; none outside of runs.
 pub(crate) fn current() -> Option<Clock> {
-    CURRENT.with_borrow(Clone::clone)
+    CURRENT.with_borrow(|current| current.as_ref().map(|current| current.clock.clone()))
 }
 
-/// Calls `call` as part of a run in a lab with this clock. Labs may run within labs.
-pub(crate) fn within<R>(clock: &Clock, call: impl FnOnce() -> R) -> R {
-    struct Restore(Option<Clock>);
+/// Counts what the run that is being polled asks for; a run that asks again and again without waiting would hang the test.
+pub(crate) fn count_call() {
+    let endless = CURRENT.with_borrow_mut(|current| {
+        let current = current.as_mut()?;
+        current.calls += 1;
+        (current.calls > CALLS_AT_ONCE).then_some((current.key, current.clock.time().now_ms))
+    });
+    if let Some((key, now_ms)) = endless {
+        panic!(
+            "the {key} goes on without waiting: {CALLS_AT_ONCE} calls at once at {now_ms} ms, and time never passes"
+        )
+    }
+}
+
+/// Calls `call` as part of this job's run in a lab with this clock. Labs may run within labs.
+pub(crate) fn within<R>(clock: &Clock, key: JobKey, call: impl FnOnce() -> R) -> R {
+    struct Restore(Option<Current>);
     impl Drop for Restore {
         fn drop(&mut self) {
             let before = self.0.take();
             CURRENT.with_borrow_mut(|current| *current = before);
         }
     }
-    let _restore = Restore(CURRENT.replace(Some(clock.clone())));
+    let _restore = Restore(CURRENT.replace(Some(Current { clock: clock.clone(), key, calls: 0 })));
     call()
 }

@@ -7,9 +7,10 @@ use core::pin::Pin;
 use core::task::{Context as TaskContext, Poll, Waker};
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::Wake;
+use std::thread::ThreadId;
 
 use grafolean_core::api::Token;
 use grafolean_core::bot::Bot;
@@ -17,7 +18,7 @@ use grafolean_core::collector::{
     Action, BodyStatus, Collector, RequestError, RequestId, ResponseHead, Settings,
 };
 use grafolean_core::context::Lender;
-use grafolean_core::jobs::{Due, RunId};
+use grafolean_core::jobs::{Due, JobKey, RunId};
 use grafolean_core::journal::{Event, RefreshError, RefreshSummary};
 use grafolean_core::outbox::{Ledger, OutboxEvent};
 use grafolean_core::random::SplitMix64;
@@ -157,6 +158,7 @@ impl Setup {
             events: Vec::new(),
             taken: 0,
             posted_ms: BTreeSet::new(),
+            elsewhere: Elsewhere::default(),
         }
     }
 }
@@ -217,6 +219,7 @@ pub struct Lab<B: Bot + 'static, S: Storage<B> + 'static = Memory<B>> {
     taken: usize,
     /// When the backend was given values by POST: what it stores by them has these times, in milliseconds since the start.
     pub(crate) posted_ms: BTreeSet<i64>,
+    elsewhere: Elsewhere,
 }
 
 /// A run under way.
@@ -224,13 +227,31 @@ struct Task {
     due: Due,
     future: Pin<Box<dyn Future<Output = Result<(), String>>>>,
     woken: Arc<Woken>,
+    /// How often it was polled at the instant of this many milliseconds.
+    polls: u32,
+    polled_ms: u64,
 }
 
-struct Woken(AtomicBool);
+struct Woken {
+    now: AtomicBool,
+    key: JobKey,
+    thread: ThreadId,
+    elsewhere: Elsewhere,
+}
+
+/// The job of a run that was woken by another thread than its lab's, which simulated time cannot wait for.
+type Elsewhere = Arc<Mutex<Option<JobKey>>>;
 
 impl Wake for Woken {
     fn wake(self: Arc<Self>) {
-        self.0.store(true, Ordering::Relaxed);
+        self.wake_by_ref();
+    }
+
+    fn wake_by_ref(self: &Arc<Self>) {
+        if std::thread::current().id() != self.thread {
+            *self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner) = Some(self.key);
+        }
+        self.now.store(true, Ordering::Relaxed);
     }
 }
 
@@ -814,6 +835,9 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
     #[track_caller]
     fn settle(&mut self) {
         for _ in 0..STEPS_AT_ONCE {
+            if let Some(hint) = self.woken_elsewhere() {
+                panic!("{hint}\n{}", self.report())
+            }
             // None of the three may be left out because another one did something.
             let (acts, flies, runs) = (self.act(), self.fly(), self.wake());
             self.tell();
@@ -822,7 +846,25 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
                 return;
             }
         }
-        panic!("it never comes to rest: a run that goes on without waiting?\n{}", self.report())
+        let now_ms = self.now_ms();
+        let most = self.tasks.iter().filter(|task| task.polled_ms == now_ms).max_by_key(|task| task.polls);
+        match most {
+            Some(Task { due, polls, .. }) => panic!(
+                "it never comes to rest: a run that goes on without waiting? The {} was polled {polls} times at {now_ms} ms\n{}",
+                due.key,
+                self.report()
+            ),
+            None => panic!("it never comes to rest at {now_ms} ms\n{}", self.report()),
+        }
+    }
+
+    /// What to say if a run was woken by another thread.
+    pub(crate) fn woken_elsewhere(&self) -> Option<String> {
+        let key = (*self.elsewhere.lock().unwrap_or_else(PoisonError::into_inner))?;
+        Some(format!(
+            "the {key} was woken by another thread: simulated time does not wait for threads, so its runs end by chance; \
+             let its driver work on the lab's thread, as a Script or over a Clock"
+        ))
     }
 
     fn act(&mut self) -> bool {
@@ -873,21 +915,30 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
             let mut cx = Watched::new(&*shared, &due);
             bot.perform(&job, &due, &mut cx).await.map_err(|error| error.to_string())
         });
-        self.tasks.push(Task { due, future, woken: Arc::new(Woken(AtomicBool::new(true))) });
+        let woken = Woken {
+            now: AtomicBool::new(true),
+            key: due.key,
+            thread: std::thread::current().id(),
+            elsewhere: Arc::clone(&self.elsewhere),
+        };
+        self.tasks.push(Task { due, future, woken: Arc::new(woken), polls: 0, polled_ms: 0 });
     }
 
     /// Polls the runs that were woken, in the order of their begin.
     fn wake(&mut self) -> bool {
+        let now_ms = self.now_ms();
         let mut any = false;
         let mut i = 0;
         while let Some(task) = self.tasks.get_mut(i) {
-            if !task.woken.0.swap(false, Ordering::Relaxed) {
+            if !task.woken.now.swap(false, Ordering::Relaxed) {
                 i += 1;
                 continue;
             }
             any = true;
+            task.polls = if task.polled_ms == now_ms { task.polls.saturating_add(1) } else { 1 };
+            task.polled_ms = now_ms;
             let waker = Waker::from(Arc::clone(&task.woken));
-            let polled = clock::within(&self.clock, || {
+            let polled = clock::within(&self.clock, task.due.key, || {
                 task.future.as_mut().poll(&mut TaskContext::from_waker(&waker))
             });
             match polled {

@@ -2,6 +2,7 @@
 
 use core::fmt;
 use core::future::pending;
+use core::panic::Location;
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
@@ -37,6 +38,8 @@ struct State<Q, A> {
     steps: VecDeque<Step<A>>,
     otherwise: Option<Otherwise<Q, A>>,
     asked: Vec<(u64, Q)>,
+    /// Where the test has made it.
+    made: &'static Location<'static>,
 }
 
 enum Step<A> {
@@ -45,14 +48,22 @@ enum Step<A> {
 }
 
 impl<Q, A> Script<Q, A> {
-    /// A device that has nothing to say yet.
+    /// A device that has nothing to say yet. Messages about it name the line of this call.
     #[must_use]
+    #[track_caller]
     pub fn new() -> Self {
-        Script(Arc::new(Mutex::new(State { steps: VecDeque::new(), otherwise: None, asked: Vec::new() })))
+        let made = Location::caller();
+        Script(Arc::new(Mutex::new(State {
+            steps: VecDeque::new(),
+            otherwise: None,
+            asked: Vec::new(),
+            made,
+        })))
     }
 
     /// A device that gives the same answer each time, after this many milliseconds.
     #[must_use]
+    #[track_caller]
     pub fn always(delay_ms: u32, answer: A) -> Self
     where
         A: Clone + Send + 'static,
@@ -85,6 +96,7 @@ impl<Q, A> Script<Q, A> {
     }
 
     fn step(&self, question: Q) -> Step<A> {
+        clock::count_call();
         let at_ms = clock::current().map_or(0, |clock| clock.now_ms());
         let (mut step, otherwise) = {
             let mut state = self.state();
@@ -98,14 +110,16 @@ impl<Q, A> Script<Q, A> {
             step = Some(Step::Answer(delay_ms, answered));
             self.state().otherwise.get_or_insert(answer);
         }
-        let times = {
+        let (times, made) = {
             let mut state = self.state();
             state.asked.push((at_ms, question));
-            state.asked.len()
+            (state.asked.len(), state.made)
         };
         match step {
             Some(step) => step,
-            None => panic!("the device was asked {times} times, its script has {} answers", times - 1),
+            None => {
+                panic!("the device of {made} was asked {times} times, its script has {} answers", times - 1)
+            }
         }
     }
 
@@ -115,7 +129,10 @@ impl<Q, A> Script<Q, A> {
     /// If it has nothing to say (neither a queued answer nor [`Script::otherwise`]), or outside of a lab's run.
     pub async fn ask(&self, question: Q) -> A {
         let Some(clock) = clock::current() else {
-            panic!("a scripted device was asked outside of a lab's run, where no time passes")
+            panic!(
+                "the device of {} was asked outside of a lab's run, where no time passes",
+                self.state().made
+            )
         };
         match self.step(question) {
             Step::Answer(delay_ms, answer) => {
@@ -133,7 +150,10 @@ impl<Q, A> Script<Q, A> {
     pub fn ask_now(&self, question: Q) -> A {
         match self.step(question) {
             Step::Answer(_, answer) => answer,
-            Step::Hang => panic!("the device hangs by its script, in a call that cannot wait"),
+            Step::Hang => {
+                let made = self.state().made;
+                panic!("the device of {made} hangs by its script, in a call that cannot wait")
+            }
         }
     }
 
@@ -144,6 +164,23 @@ impl<Q, A> Script<Q, A> {
         Q: Clone,
     {
         self.state().asked.clone()
+    }
+
+    /// All that was queued has been asked for.
+    ///
+    /// # Panics
+    /// If not.
+    #[track_caller]
+    pub fn assert_used_up(&self) {
+        let (left, times, made) = {
+            let state = self.state();
+            (state.steps.len(), state.asked.len(), state.made)
+        };
+        if left > 0 {
+            panic!(
+                "the device of {made} was asked {times} times, {left} answers of its script were not asked for"
+            )
+        }
     }
 
     /// How often it was asked.
@@ -160,6 +197,7 @@ impl<Q, A> Clone for Script<Q, A> {
 }
 
 impl<Q, A> Default for Script<Q, A> {
+    #[track_caller]
     fn default() -> Self {
         Self::new()
     }

@@ -3,6 +3,8 @@
 
 mod support;
 
+use std::task::Poll;
+
 use grafolean_core::bot::{Anything, Bot, Context, JobSink, NewJob};
 use grafolean_core::interval::{Interval, Intervals};
 use grafolean_core::jobs::Due;
@@ -311,7 +313,22 @@ fn a_script_that_has_no_answer_says_how_often_it_was_asked() {
     let mut lab = Lab::new(Meter(wire));
     lab.add(Device::new(17).every(10));
     let message = message_of(|| lab.run_for_s(100));
-    assert_eq!(message, "the device was asked 3 times, its script has 2 answers");
+    assert!(message.starts_with("the device of core/test-kit/tests/assertions.rs:"), "{message}");
+    assert!(message.ends_with(" was asked 3 times, its script has 2 answers"), "{message}");
+}
+
+#[test]
+fn a_script_that_was_not_asked_for_all_of_it_says_what_is_left_and_where_it_was_made() {
+    let (script, line): (Script<u32, u32>, u32) = (Script::new(), line!());
+    script.assert_used_up();
+    script.then(0, 1).then(0, 2).then_hang();
+    script.ask_now(1);
+    let message = message_of(|| script.assert_used_up());
+    assert!(message.contains(&format!("tests/assertions.rs:{line}:")), "{message}");
+    assert!(message.ends_with(" was asked 1 times, 2 answers of its script were not asked for"), "{message}");
+    script.ask_now(2);
+    message_of(|| _ = script.ask_now(3));
+    script.assert_used_up();
 }
 
 #[test]
@@ -328,8 +345,15 @@ fn a_script_answers_in_order_then_by_its_rule_and_remembers_its_questions() {
     assert!(message.contains("outside of a lab's run"), "{message}");
 }
 
-/// Goes on without ever waiting for something.
-struct Restless;
+/// A custom bot with one job that never waits for something, each in its way.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Restless {
+    Yields,
+    SleepsZero,
+    Retries,
+    WatchesTheClock,
+    AsksAtOnce,
+}
 
 impl Bot for Restless {
     type Name = ();
@@ -344,25 +368,91 @@ impl Bot for Restless {
     }
 
     fn own_jobs(&self, _: u64, jobs: &mut dyn JobSink<()>) {
-        jobs.add(NewJob::new(Intervals::one(Interval::new(60).unwrap()), ()));
+        jobs.add(NewJob::new(Intervals::one(Interval::new(60).unwrap()), ()).named("rush"));
     }
 
     async fn perform<C: Context<Bot = Self>>(&self, _: &(), _: &Due, cx: &mut C) -> Result<(), &'static str> {
+        let dead: Script<(), Result<(), ()>> = Script::always(0, Err(()));
+        let began = cx.now();
         loop {
-            std::future::poll_fn(|cx| {
-                cx.waker().wake_by_ref();
-                std::task::Poll::<()>::Pending
-            })
-            .await;
-            let _ = cx.now();
+            match self {
+                Restless::Yields => {
+                    let mut gave_way = false;
+                    std::future::poll_fn(|cx| {
+                        cx.waker().wake_by_ref();
+                        if std::mem::replace(&mut gave_way, true) { Poll::Ready(()) } else { Poll::Pending }
+                    })
+                    .await;
+                }
+                Restless::SleepsZero => cx.sleep_ms(0).await,
+                Restless::Retries if dead.ask(()).await.is_ok() => return Ok(()),
+                Restless::WatchesTheClock if cx.now() > began => return Ok(()),
+                Restless::AsksAtOnce if dead.ask_now(()).is_ok() => return Ok(()),
+                _ => {}
+            }
         }
     }
 }
 
 #[test]
-#[should_panic(expected = "it never comes to rest: a run that goes on without waiting?")]
-fn a_run_that_never_waits_is_noticed() {
-    Lab::new(Restless).next_run();
+fn a_run_that_goes_on_without_waiting_is_noticed_and_named() {
+    for (how, why) in [
+        (Restless::Yields, "it never comes to rest: "),
+        (Restless::SleepsZero, "it never comes to rest: "),
+        (Restless::Retries, "it never comes to rest: "),
+        (Restless::WatchesTheClock, "without waiting: 1000000 calls at once at "),
+        (Restless::AsksAtOnce, "without waiting: 1000000 calls at once at "),
+    ] {
+        let message = message_of(|| _ = Lab::new(how).next_run());
+        assert!(message.contains(why), "{how:?}: {message}");
+        assert!(
+            message.contains("The job of account 1, \"rush\" was polled 100000 times at ")
+                || message.starts_with("the job of account 1, \"rush\" goes on"),
+            "{how:?}: {message}"
+        );
+    }
+}
+
+#[test]
+fn a_wait_of_no_time_takes_none_and_lets_others_go_on() {
+    let wire = Wire::always(0, Ok(7));
+    let mut lab = Lab::new(Meter(wire));
+    lab.add(Device::new(17).every(60));
+    assert_eq!(lab.next_run().took_ms, Some(0));
+    let mut sleep = Box::pin(lab.clock().sleep_ms(0));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    assert_eq!(sleep.as_mut().poll(&mut cx), Poll::Pending);
+    assert_eq!(sleep.as_mut().poll(&mut cx), Poll::Ready(()));
+}
+
+/// Its answers come from a thread.
+struct Threaded;
+
+impl Bus for Threaded {
+    async fn read(&self, _: u64, _: u16) -> Result<i64, &'static str> {
+        let mut answered = false;
+        std::future::poll_fn(|cx| {
+            if std::mem::replace(&mut answered, true) {
+                return Poll::Ready(Ok(7));
+            }
+            let waker = cx.waker().clone();
+            std::thread::spawn(move || waker.wake()).join().unwrap();
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+#[test]
+fn a_run_that_another_thread_wakes_is_named_with_the_reason_why_that_cannot_work() {
+    let mut lab = Lab::new(Meter(Threaded));
+    lab.add(Device::new(17).every(60));
+    let message = message_of(|| _ = lab.next_run());
+    assert!(
+        message.starts_with("the job of account 1, entity 17 was woken by another thread: "),
+        "{message}"
+    );
+    assert!(lab.report().contains("woken by another thread"));
 }
 
 /// Waits for a thing that nobody ever wakes.

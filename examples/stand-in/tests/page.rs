@@ -663,6 +663,99 @@ fn it_is_legible_on_a_phone_and_on_a_desk_in_light_and_dark() {
 
 #[test]
 #[ignore = "needs chromium and chromedriver"]
+fn a_phone_shows_charts_first_and_everything_is_large_enough_to_touch() {
+    let stand_in = demo().spawn_thread().unwrap();
+    for ago in [30.0, 20.0, 10.0] {
+        put(&stand_in, &[("entity.31.ping.rtt", ago, ago), ("host.load", ago, ago)]);
+    }
+    for i in 0..8 {
+        http(stand_in.address(), "GET", &format!("/api/x{i}?b={PING}"), "");
+    }
+    let browser = open(&stand_in);
+    browser.size(390, 844);
+    browser.go(&stand_in.page_url());
+    browser.wait("innerWidth === 390 && document.querySelectorAll('.card .value-line').length === 2");
+    browser.wait("document.querySelectorAll('#requests li').length === 5");
+    let top = |selector: &str| {
+        browser
+            .of(&format!("document.querySelector({}).getBoundingClientRect().top", json!(selector)))
+            .as_f64()
+            .unwrap()
+    };
+    browser.wait("document.querySelector('.card > svg').getBoundingClientRect().height > 50");
+    let chart = browser.of("document.querySelector('.card > svg').getBoundingClientRect().bottom");
+    assert!(chart.as_f64().unwrap() < 844.0, "the first chart ends at {chart} px");
+    assert!(top("#values") < top("#bots") && top("#bots") < top("#requests"));
+    // WCAG 2.2, 2.5.8.
+    let targets = "[...document.querySelectorAll('a, button, input, select, label.check')].filter(e => e.checkVisibility())";
+    assert!(browser.of(&format!("{targets}.length")).as_u64().unwrap() >= 9);
+    let small = format!(
+        "{targets}.map(e => [e.outerHTML.slice(0, 60), e.getBoundingClientRect()]).filter(([, r]) => r.width < 24 || r.height < 24).map(([e, r]) => `${{e}}: ${{r.width}} x ${{r.height}}`)"
+    );
+    assert_eq!(browser.of(&small), json!([]));
+    // The parts that are further down are a touch away.
+    browser.run("document.querySelector('nav a[href=\"#requests-title\"]').click();");
+    browser.wait("scrollY > 100");
+    let at = top("#requests-title");
+    assert!((0.0..844.0).contains(&at), "the requests are at {at} px");
+    assert_eq!(browser.problems(), Vec::<String>::new());
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver"]
+fn what_is_not_known_yet_is_not_said_to_be_nothing() {
+    let stand_in = demo().spawn_thread().unwrap();
+    let browser = Browser::open();
+    browser.devtools("Network.enable", &json!({}));
+    browser.devtools("Network.setBlockedURLs", &json!({"urls": ["*/stand-in/state"]}));
+    browser.go(&stand_in.page_url());
+    // Several frames have been drawn by then, without a state.
+    browser.wait("document.querySelector('#link').dataset.state === 'lost'");
+    for note in ["#requests-note", "#values-note", "#bots-note", "#silent-note"] {
+        let shown = browser.of(&format!("document.querySelector({}).checkVisibility()", json!(note)));
+        assert_eq!(shown, false, "{note}: {}", browser.text(note));
+    }
+    browser.devtools("Network.setBlockedURLs", &json!({"urls": []}));
+    browser.wait("document.querySelector('#link').dataset.state === 'live'");
+    browser.wait("document.querySelector('#requests-note').innerText === 'No requests yet.'");
+    browser.wait("document.querySelector('#values-note').innerText.startsWith('No values yet.')");
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver"]
+fn large_numbers_have_a_letter_or_a_power_of_ten() {
+    let stand_in = demo().spawn_thread().unwrap();
+    let numbers = [
+        (1e6, "1M"),
+        (-2.5e6, "−2.5M"),
+        (123_456_789.0, "123.5M"),
+        (999_960_000.0, "1G"),
+        (999.9e12, "999.9T"),
+        (999.99e12, "1.00e15"),
+        (3.3e16, "3.30e16"),
+        (-1e300, "−1.00e300"),
+    ];
+    let names: Vec<String> = (0..numbers.len()).map(|i| format!("host.n{i}")).collect();
+    put(
+        &stand_in,
+        &names.iter().zip(numbers).map(|(name, (v, _))| (name.as_str(), v, 1.0)).collect::<Vec<_>>(),
+    );
+    let browser = open(&stand_in);
+    for (name, (v, shown)) in names.iter().zip(numbers) {
+        browser.wait(&format!("{}?.querySelector('.last').textContent", card(name)));
+        let last = browser.of(&format!("{}.querySelector('.last').textContent", card(name)));
+        assert_eq!(last, json!(shown), "{v}");
+    }
+    let texts =
+        browser.of("[...document.querySelectorAll('.card span, .card text')].map(e => e.textContent)");
+    for text in texts.as_array().unwrap() {
+        let text = text.as_str().unwrap();
+        assert!(!text.split(' ').any(|t| t.contains('e') && t.ends_with(['k', 'M', 'G', 'T'])), "{text}");
+    }
+}
+
+#[test]
+#[ignore = "needs chromium and chromedriver"]
 fn a_lost_connection_is_told_and_the_page_recovers_by_itself() {
     let stand_in = demo().spawn_thread().unwrap();
     put(&stand_in, &[("a.b", 1.0, 1.0)]);

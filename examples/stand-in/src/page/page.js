@@ -43,13 +43,15 @@
   const show = (e, visible) => { if (e.hidden === visible) e.hidden = !visible; };
   const toggle = (e, name, on) => { if (e.classList.contains(name) !== on) e.classList.toggle(name, on); };
   const many = (n, one, more) => `${count(n)} ${n === 1 ? one : more || one + "s"}`;
-  const count = n => n < 1e6 ? n.toLocaleString("en-US").replaceAll(",", "\u202f") : short(n);
+  const count = n => n < 999500 ? n.toLocaleString("en-US").replaceAll(",", "\u202f") : short(n);
   const trim = s => s.includes(".") ? s.replace(/\.?0+$/, "") : s;
 
+  // With a letter up to 999.9 T, then with a power of ten; never both. What rounds to a thousand of a size is one of the next.
   const short = v => {
     const a = Math.abs(v);
+    if (a >= 0.99995e15) return v.toExponential(2).replace("e+", "e");
     for (const [size, letter] of [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"]])
-      if (a >= size) return a / size < 1e6 ? trim((v / size).toPrecision(a / size < 100 ? 3 : 4)) + letter : v.toExponential(2);
+      if (a / size >= 0.99995) return trim((v / size).toPrecision(a / size < 99.95 ? 3 : 4)) + letter;
     return String(v);
   };
 
@@ -91,7 +93,14 @@
     const time = `${two(d.getHours())}:${two(d.getMinutes())}:${two(d.getSeconds())}`;
     return Math.abs(now() - ms) < 72e6 ? time : `${d.getFullYear()}-${two(d.getMonth() + 1)}-${two(d.getDate())} ${time}`;
   };
-  const bytes = n => n < 1000 ? `${n} B` : n < 1e6 ? `${(n / 1e3).toPrecision(3)} kB` : n < 1e9 ? `${(n / 1e6).toPrecision(3)} MB` : `${(n / 1e9).toPrecision(3)} GB`;
+  // So many digits that count, but none before the point left out.
+  const digits = (v, n) => Math.abs(v) < 10 ** (n - 1) ? v.toPrecision(n) : v.toFixed(0);
+  const bytes = n => {
+    for (const [size, unit] of [[1e12, "TB"], [1e9, "GB"], [1e6, "MB"], [1e3, "kB"]])
+      if (n >= size * (size === 1e3 ? 1 : 0.9995)) return `${digits(n / size, 3)} ${unit}`;
+    return `${n} B`;
+  };
+  const took = us => us < 999500 ? `${digits(us / 1000, 2)} ms` : `${(us / 1e6).toFixed(1)} s`;
   const readable = path => path.replaceAll("%2e", ".").replaceAll("%3a", ":");
 
   // Makes the children of an element be these, moving as few as it can.
@@ -437,14 +446,15 @@
       under.append(el("span", "", clock(r.time_us / 1000)), el("span", "", r.bot === null ? "no token" : r.bot === "unknown" ? "unknown token" : r.bot));
       if (r.values || r.bytes) under.append(el("span", "", many(r.values, "value")), el("span", "", bytes(r.bytes)));
       if (r.rule !== null) under.append(el("span", "odd", `misbehaved by rule ${r.rule}`));
-      under.append(el("span", "", r.took_us < 1e6 ? `${(r.took_us / 1000).toPrecision(2)} ms`.replace(/^(\d+)e.*/, "$1 ms") : `${(r.took_us / 1e6).toFixed(1)} s`));
+      under.append(el("span", "", took(r.took_us)));
       item.append(top, under);
       rows.set(key, item);
       return item;
     }));
     for (const key of rows.keys()) if (!kept.has(key)) rows.delete(key);
     show($("requests-more"), matching.length > shown.length);
-    const note = shown.length === 0 ? (failedOnly ? "No request failed lately." : "No requests yet.")
+    // Until the first state has come, nothing is known.
+    const note = totals === null ? "" : shown.length === 0 ? (failedOnly ? "No request failed lately." : "No requests yet.")
       : matching.length === shown.length && requests.size === MAX_REQUESTS ? `The page keeps the last ${MAX_REQUESTS} requests.` : "";
     show($("requests-note"), note !== "");
     put($("requests-note"), note);
@@ -507,8 +517,8 @@
       return group.el;
     }));
     const note = [];
-    if (series.size === 0) note.push(accounts.size ? "No values yet. They appear here as soon as a bot delivers some." : "There are no accounts yet, so there can be no values.");
-    else if (matching.length === 0) note.push(`Nothing matches the filter among ${many(series.size, "path")}.`);
+    if (totals !== null && series.size === 0) note.push(accounts.size ? "No values yet. They appear here as soon as a bot delivers some." : "There are no accounts yet, so there can be no values.");
+    else if (series.size > 0 && matching.length === 0) note.push(`Nothing matches the filter among ${many(series.size, "path")}.`);
     else if (shown.length < matching.length) note.push(`${count(shown.length)} of ${count(matching.length)} charts are shown: use the filter to find others.`);
     else if (words.length) note.push(`${many(shown.length, "chart")} of ${many(series.size, "path")}.`);
     const missing = Math.max(leftOut, totals ? totals.paths - series.size : 0);

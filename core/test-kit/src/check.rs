@@ -27,7 +27,13 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
     pub fn assert_value(&self, path: &str, number: f64) {
         match self.value(path) {
             Some(value) if value == number => {}
-            Some(value) => panic!("{path} is {value}, not {number}; all of it: {:?}", self.series(path)),
+            Some(value) => {
+                panic!(
+                    "{path} is {value}, not {number}; all of it: {:?}{}",
+                    self.series(path),
+                    self.waiting()
+                )
+            }
             None => panic!("there is no value of {path}{}", self.near(path)),
         }
     }
@@ -43,7 +49,7 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
             panic!("there is no value of {path}{}", self.near(path))
         }
         if !series.iter().map(|(_, number)| number).eq(numbers) {
-            panic!("{path} has {series:?} (ms, number), not the numbers {numbers:?}")
+            panic!("{path} has {series:?} (ms, number), not the numbers {numbers:?}{}", self.waiting())
         }
     }
 
@@ -105,15 +111,40 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
         }
     }
 
-    /// The collector has told nothing that it would warn of: no faults, no failed refreshes, no cancelled runs.
+    /// No run has failed, and the collector has told nothing that it would warn of: no faults, no failed refreshes, no cancelled runs.
     ///
     /// # Panics
     /// If it has; shows it.
     #[track_caller]
     pub fn assert_no_warnings(&self) {
         let warnings: Vec<_> = self.events().iter().filter(|told| told.event.is_warning()).collect();
-        if !warnings.is_empty() {
-            panic!("there were {} warnings:{}", warnings.len(), lines(warnings.iter()))
+        let runs = self.runs();
+        let failed: Vec<_> = runs.iter().filter(|run| matches!(run.outcome, Outcome::Failed(_))).collect();
+        if !warnings.is_empty() || !failed.is_empty() {
+            panic!(
+                "there were {} warnings:{}\nand {} failed runs:{}",
+                warnings.len(),
+                lines(warnings.iter()),
+                failed.len(),
+                lines(failed.iter())
+            )
+        }
+    }
+
+    /// All misbehaviour that was scripted has happened, at least once each: every [`Lab::answer_next`] and [`Lab::answer_always`] had a
+    /// request that it was for, and one was made in every [`Lab::outage_s`].
+    ///
+    /// # Panics
+    /// If not; shows what has not happened.
+    #[track_caller]
+    pub fn assert_all_answered(&self) {
+        let calls = self.misbehaviour.not_happened();
+        if !calls.is_empty() {
+            panic!(
+                "there was no request for:{}\nbut for:{}",
+                lines(calls.iter()),
+                lines(self.requests().iter().rev())
+            )
         }
     }
 
@@ -198,6 +229,10 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
             self.requests().len(),
             self.values().len(),
         );
+        let calls = self.misbehaviour.not_happened();
+        if !calls.is_empty() {
+            let _ = write!(text, "\nScripted and not happened:{}", lines(calls.iter()));
+        }
         if let Some(hint) = self.woken_elsewhere() {
             let _ = write!(text, "\n{hint}");
         }
@@ -214,8 +249,9 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
         if paths.is_empty() {
             let ledger = self.ledger();
             return format!(
-                ", nor of any other path of account {ACCOUNT}; {} values were handed over, {} wait to be sent",
-                ledger.collected, ledger.queued
+                ", nor of any other path of account {ACCOUNT}; {} values were handed over{}",
+                ledger.collected,
+                self.waiting()
             );
         }
         for (distance, other) in &mut paths {
@@ -224,7 +260,15 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
         paths.sort();
         let all = paths.len();
         let near: Vec<&str> = paths.iter().take(5).map(|(_, path)| path.as_str()).collect();
-        format!("; the nearest of {all} paths: {}", near.join(", "))
+        format!("; the nearest of {all} paths: {}{}", near.join(", "), self.waiting())
+    }
+
+    /// What to do about values that are still under way.
+    fn waiting(&self) -> String {
+        match self.ledger().queued {
+            0 => String::new(),
+            n => format!("; {n} wait to be sent: values travel together, go on for a second (run_for_s(1))"),
+        }
     }
 }
 

@@ -29,6 +29,8 @@ pub struct Device {
 
 #[derive(Clone)]
 pub(crate) enum Credential {
+    /// None was chosen: one without details, where there is a protocol.
+    Default,
     New(String),
     Known(u64),
 }
@@ -36,6 +38,7 @@ pub(crate) enum Credential {
 impl core::fmt::Debug for Credential {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         match self {
+            Credential::Default => f.write_str("Default"),
             Credential::New(_) => f.write_str("New(..)"),
             Credential::Known(id) => write!(f, "Known({id})"),
         }
@@ -61,7 +64,7 @@ impl Device {
             account: None,
             protocol: None,
             details: "{}".to_owned(),
-            credential: Credential::New("{}".to_owned()),
+            credential: Credential::Default,
             sensors: Vec::new(),
             assigned: true,
         }

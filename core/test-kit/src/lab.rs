@@ -207,7 +207,7 @@ pub struct Lab<B: Bot + 'static, S: Storage<B> + 'static = Memory<B>> {
     random: SplitMix64,
     next_id: u64,
     latency_ms: RangeInclusive<u32>,
-    misbehaviour: Misbehaviour,
+    pub(crate) misbehaviour: Misbehaviour,
     flights: Vec<Flight>,
     tasks: Vec<Task>,
     held: Vec<(Due, B::Job)>,
@@ -333,7 +333,8 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
     /// refresh.
     ///
     /// # Panics
-    /// If the backend does not take it: details that are no JSON object, ids that are of nothing.
+    /// If the backend does not take it: details that are no JSON object, ids that are of nothing. If it has a credential or sensors,
+    /// but neither it nor the bot has a protocol.
     #[track_caller]
     pub fn add(&mut self, device: Device) -> u64 {
         let account = device.account.unwrap_or(ACCOUNT);
@@ -344,6 +345,7 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
         entity.details = json(&device.details, "details of a device");
         if let Some(protocol) = protocol {
             let credential = match device.credential {
+                Credential::Default => self.new_credential(account, &protocol, "{}"),
                 Credential::New(details) => self.new_credential(account, &protocol, &details),
                 Credential::Known(id) => id,
             };
@@ -360,6 +362,11 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
             let bot = device.assigned.then_some(int4(BOT));
             let made = EntityProtocol { credential: int4(credential), sensors, bot };
             entity.protocols.push((protocol, made));
+        } else if !device.sensors.is_empty() || !matches!(device.credential, Credential::Default) {
+            panic!(
+                "device {} has a credential or sensors, which are of a protocol: a custom bot has none, give Device::protocol",
+                device.id
+            )
         }
         self.put(account, entity)
     }
@@ -519,23 +526,43 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
 
     /// What becomes of the next request that matches, instead of the backend's own answer. Several of them take turns in their order.
     ///
-    /// `which` is a method, a part of the path, or both: `"PUT values"`, `"POST"`, `"/accounts/1/sensors/"`, `""` for any.
+    /// `which` is a method, a part of the path, or both: `"PUT values"`, `"POST"`, `"/accounts/1/sensors/"`, `""` for any. Whether
+    /// there was such a request tells [`Lab::assert_all_answered`].
+    ///
+    /// # Panics
+    /// If `which` can match no request: a method not in capitals, or one that a collector does not use; a space in the path.
+    #[track_caller]
     pub fn answer_next(&mut self, which: &str, answer: Answer) {
         self.misbehaviour.add(which, answer, true);
     }
 
     /// What becomes of all requests that match, until [`Lab::answer_as_usual`]. The first of several counts.
+    ///
+    /// # Panics
+    /// As [`Lab::answer_next`].
+    #[track_caller]
     pub fn answer_always(&mut self, which: &str, answer: Answer) {
         self.misbehaviour.add(which, answer, false);
     }
 
-    /// The backend behaves again: what was scripted is forgotten, outages included.
+    /// The backend behaves again: what was scripted holds no longer, outages included. What has not happened until now was in vain:
+    /// [`Lab::assert_all_answered`] tells it.
     pub fn answer_as_usual(&mut self) {
         self.misbehaviour.clear();
     }
 
     /// There is no connection to the backend from the first until just before the second, in seconds since the start.
+    ///
+    /// # Panics
+    /// If there is nothing between them, or all of it has passed.
+    #[track_caller]
     pub fn outage_s(&mut self, seconds: Range<u64>) {
+        if seconds.is_empty() {
+            panic!("an outage of {seconds:?} s ends before it begins")
+        }
+        if seconds.end.saturating_mul(1000) <= self.now_ms() {
+            panic!("an outage of {seconds:?} s since the start has passed: it is {} ms now", self.now_ms())
+        }
         let ms = seconds.start.saturating_mul(1000)..seconds.end.saturating_mul(1000);
         self.misbehaviour.add_outage(ms);
     }
@@ -579,6 +606,29 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
     /// If none has within two days.
     #[track_caller]
     pub fn next_run(&mut self) -> Run {
+        self.next_run_that("run", |_| true)
+    }
+
+    /// Goes on until another run of a job of this name has ended, or was ended: its record.
+    ///
+    /// # Panics
+    /// If none has within two days.
+    #[track_caller]
+    pub fn next_run_of(&mut self, name: &str) -> Run {
+        self.next_run_that(&format!("run of a job {name:?}"), |run| run.due.key.name == name)
+    }
+
+    /// Goes on until another run for which `which` is true has ended, or was ended: its record.
+    ///
+    /// # Panics
+    /// If none has within two days.
+    #[track_caller]
+    pub fn next_run_where(&mut self, which: impl FnMut(&Run) -> bool) -> Run {
+        self.next_run_that("such run", which)
+    }
+
+    #[track_caller]
+    fn next_run_that(&mut self, what: &str, mut which: impl FnMut(&Run) -> bool) -> Run {
         let end_ms = self.now_ms().saturating_add(2 * DAY_MS);
         let running = |(i, run): (usize, &Run)| (run.outcome == Outcome::Running).then_some(i);
         let open: Vec<usize> = self.runs.iter().enumerate().filter_map(running).collect();
@@ -589,12 +639,12 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
             let mut ended =
                 candidates.filter_map(|i| lab.runs.get(i)).filter(|r| r.outcome != Outcome::Running);
             // Of several that ended at the same instant, the one that began first.
-            last = ended.next().cloned();
+            last = ended.find(|run| which(run)).cloned();
             last.is_some()
         });
         match last {
             Some(run) => run,
-            None => panic!("no run has ended within two days\n{}", self.report()),
+            None => panic!("no {what} has ended within two days\n{}", self.report()),
         }
     }
 
@@ -684,6 +734,12 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
         runs
     }
 
+    /// The runs that have begun of jobs of this name, in order.
+    #[must_use]
+    pub fn runs_of(&self, name: &str) -> Vec<Run> {
+        self.runs().into_iter().filter(|run| run.due.key.name == name).collect()
+    }
+
     /// All values that were handed over and taken, in order.
     #[must_use]
     pub fn handed_over(&self) -> Vec<HandedOver> {
@@ -760,7 +816,11 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
     }
 
     /// The requests that match, as in [`Lab::answer_next`].
+    ///
+    /// # Panics
+    /// As there.
     #[must_use]
+    #[track_caller]
     pub fn requests_of(&self, which: &str) -> Vec<&Sent> {
         let which = crate::answer::Matcher::new(which);
         self.sent.iter().filter(|sent| which.matches(sent)).collect()

@@ -11,7 +11,7 @@ use grafolean_core::jobs::Due;
 use grafolean_core::outbox::DropReason;
 use grafolean_core::time::UnixMillis;
 use grafolean_test::backend::Permission;
-use grafolean_test::{Answer, Device, Lab, Script, Setup};
+use grafolean_test::{Answer, Device, Lab, Outcome, Script, Setup};
 use support::{Bus, Meter, Wire, lab};
 
 /// What `call` panics with.
@@ -42,12 +42,22 @@ fn a_missing_value_names_the_paths_that_are_near() {
 }
 
 #[test]
-#[should_panic(expected = "nor of any other path of account 1; 1 values were handed over, 1 wait to be sent")]
-fn a_missing_value_tells_how_far_values_have_come() {
+fn an_assertion_before_values_have_arrived_says_that_they_wait_and_for_how_long() {
     let (mut lab, _) = lab();
     lab.add(Device::new(17).every(60));
     lab.next_run();
+    let hint = "; 1 wait to be sent: values travel together, go on for a second (run_for_s(1))";
+    let message = message_of(|| lab.assert_value("entity.17.r0", 7.0));
+    assert!(message.contains(", nor of any other path of account 1; 1 values were handed over"), "{message}");
+    assert!(message.ends_with(hint), "{message}");
+    assert!(message_of(|| lab.assert_series("entity.17.r0", &[7.0])).ends_with(hint));
+    lab.run_for_s(1);
     lab.assert_value("entity.17.r0", 7.0);
+    assert!(!message_of(|| lab.assert_value("entity.17.r0", 8.0)).contains("wait to be sent"));
+    lab.next_run();
+    assert!(message_of(|| lab.assert_value("entity.17.r0", 8.0)).ends_with(hint));
+    assert!(message_of(|| lab.assert_value("entity.17.r1", 8.0)).ends_with(hint));
+    assert!(message_of(|| lab.assert_series("entity.17.r0", &[7.0, 7.0])).ends_with(hint));
 }
 
 #[test]
@@ -97,6 +107,17 @@ fn runs_that_did_not_end_well_are_shown_by_job_and_reason() {
     assert!(message.contains("account 1, entity 17, 0 values, 5 ms, failed: checksum"), "{message}");
     assert!(message.contains("60000 ms, cancelled at its deadline"), "{message}");
     assert!(message_of(|| lab.assert_no_warnings()).starts_with("there were 1 warnings:\n"));
+}
+
+#[test]
+fn runs_that_failed_are_worth_a_warning() {
+    let mut lab = Lab::new(Meter(Wire::always(5, Err("checksum"))));
+    lab.add(Device::new(17).every(60));
+    lab.run_for_s(300);
+    assert!(!lab.runs().is_empty() && lab.runs().iter().all(|run| run.outcome != Outcome::Done));
+    let message = message_of(|| lab.assert_no_warnings());
+    assert!(message.starts_with("there were 0 warnings: none\nand "), "{message}");
+    assert!(message.ends_with("5 ms, failed: checksum"), "{message}");
 }
 
 #[test]
@@ -343,6 +364,81 @@ fn a_script_answers_in_order_then_by_its_rule_and_remembers_its_questions() {
     let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
     let message = message_of(|| _ = outside.as_mut().poll(&mut cx));
     assert!(message.contains("outside of a lab's run"), "{message}");
+}
+
+#[test]
+fn misbehaviour_that_can_match_no_request_is_refused() {
+    let (mut lab, _) = lab();
+    for (which, why) in [
+        ("Put values", "\"Put values\" matches no request: methods are in capitals, PUT"),
+        ("post", "\"post\" matches no request: methods are in capitals, POST"),
+        ("PUTT values", "\"PUTT values\" matches no request: a collector uses GET, POST, PUT, DELETE only"),
+        ("values PUT", "\"values PUT\" matches no request: there are no spaces in a path"),
+    ] {
+        assert_eq!(message_of(|| lab.answer_always(which, Answer::Lost)), why);
+        assert_eq!(message_of(|| lab.answer_next(which, Answer::Lost)), why);
+        assert_eq!(message_of(|| _ = lab.requests_of(which)), why);
+    }
+    lab.run_until_s(100);
+    #[allow(clippy::reversed_empty_ranges, reason = "it is what a test may have by mistake")]
+    for (seconds, why) in [
+        (200..150, "an outage of 200..150 s ends before it begins"),
+        (200..200, "an outage of 200..200 s ends before it begins"),
+        (50..100, "an outage of 50..100 s since the start has passed: it is 100000 ms now"),
+    ] {
+        assert_eq!(message_of(|| lab.outage_s(seconds)), why);
+    }
+    lab.outage_s(50..101);
+}
+
+#[test]
+fn misbehaviour_that_has_not_happened_is_told() {
+    let (mut lab, _) = lab();
+    lab.assert_all_answered();
+    lab.add(Device::new(17).every(60));
+    lab.answer_always("PUT valuse", Answer::Lost);
+    lab.answer_next("PUT values", Answer::Lost);
+    lab.outage_s(100_000..100_001);
+    lab.refresh();
+    let all = "\n  answer_always(\"PUT valuse\", ..)\n  answer_next(\"PUT values\", ..)\n  outage_s(100000..100001)\n";
+    let message = message_of(|| lab.assert_all_answered());
+    assert!(message.starts_with(&format!("there was no request for:{all}but for:\n  GET ")), "{message}");
+    assert!(lab.report().contains(&format!("Scripted and not happened:{all}")));
+    lab.next_run();
+    lab.run_for_s(10);
+    // What was taken back counts, too.
+    lab.answer_as_usual();
+    lab.answer_always("PUT values", Answer::Lost);
+    let message = message_of(|| lab.assert_all_answered());
+    assert!(message.contains("valuse") && message.contains("(\"PUT values\"") && message.contains("outage"));
+    assert!(!message.contains("answer_next"), "{message}");
+
+    let (mut lab, _) = support::lab();
+    lab.add(Device::new(17).every(60));
+    lab.answer_always("PUT values", Answer::status(500));
+    lab.answer_next("GET profile", Answer::status(500));
+    lab.outage_s(90..160);
+    lab.run_for_s(200);
+    lab.assert_all_answered();
+    assert!(!lab.report().contains("Scripted"));
+    lab.answer_as_usual();
+    lab.assert_all_answered();
+}
+
+#[test]
+fn a_device_of_a_bot_without_protocol_must_not_have_credential_or_sensors() {
+    let mut lab = Lab::new(Log);
+    let credential = Device::new(3).credential(r#"{"community": "x"}"#);
+    for device in [credential, Device::new(3).credential_id(1), Device::new(3).every(60)] {
+        let message = message_of(|| _ = lab.add(device));
+        assert!(
+            message.starts_with("device 3 has a credential or sensors, which are of a protocol: "),
+            "{message}"
+        );
+    }
+    lab.add(Device::new(3));
+    lab.add(Device::new(4).credential("{}").every(60).protocol("snmp"));
+    assert_eq!(lab.entities().len(), 2);
 }
 
 /// A custom bot with one job that never waits for something, each in its way.

@@ -438,9 +438,30 @@ fn a_custom_bot_has_jobs_state_and_entities_as_its_permissions_allow() {
         lab.remove(100 + n);
     }
     lab.run_until_s(250);
+    assert_eq!(
+        (lab.runs_of("count").len(), lab.runs_of("keep").len(), lab.runs_of("other").len()),
+        (5, 5, 0)
+    );
     assert!(lab.entities().is_empty());
     assert_eq!(lab.requests_of("POST entities").len(), 2);
     assert_eq!(lab.requests_of("DELETE").len(), 1);
+}
+
+#[test]
+fn the_next_run_is_that_of_a_job_that_is_named_or_chosen() {
+    let mut lab = Lab::new(Custom);
+    assert!(matches!(lab.next_run_of("keep").outcome, Outcome::Failed(why) if why.contains("403")));
+    assert_eq!(lab.now_ms(), 7_000);
+    let count = lab.next_run_of("count");
+    assert_eq!((count.key().name, count.began_ms, count.is_done()), ("count", 67_000, true));
+    let third = lab.next_run_where(|run| run.began_ms > 150_000 && !run.is_done());
+    assert_eq!((third.key().name, third.began_ms), ("keep", 187_000));
+    // Its runs have other names.
+    let (mut lab, _) = support::lab();
+    lab.add(Device::new(17).every(3600));
+    let missing = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lab.next_run_of("kept")));
+    let message = missing.unwrap_err().downcast::<String>().unwrap();
+    assert!(message.starts_with("no run of a job \"kept\" has ended within two days\nAfter "), "{message}");
 }
 
 #[test]

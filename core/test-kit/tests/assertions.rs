@@ -209,6 +209,19 @@ fn values_with_another_time_or_number_are_not_delivered() {
 }
 
 #[test]
+fn a_boards_values_may_be_off_by_a_second_and_no_more() {
+    for (shift_ms, delivered) in [(0, true), (1000, true), (-1000, true), (1001, false), (-1001, false)] {
+        let mut lab = Setup::board().lab(|_| Meter(Wire::always(20, Ok(7))));
+        lab.add(Device::new(17).every(60));
+        lab.next_run();
+        store_otherwise(&mut lab, shift_ms, 7);
+        assert_eq!(lab.handed_over()[0].time_ms, None);
+        let message = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| lab.assert_delivered()));
+        assert_eq!(message.is_ok(), delivered, "{shift_ms}");
+    }
+}
+
+#[test]
 fn a_lab_without_values_has_delivered_nothing() {
     let (mut lab, _) = lab();
     lab.refresh();

@@ -41,6 +41,9 @@ impl Machine {
     }
 }
 
+/// One build at a time: they share a folder.
+static BUILT: Mutex<BTreeMap<Machine, Firmware>> = Mutex::new(BTreeMap::new());
+
 /// A firmware that has been built.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Firmware {
@@ -61,19 +64,28 @@ impl Firmware {
     /// # Errors
     /// [`EmulationError`].
     pub fn build(machine: Machine) -> Result<Self, EmulationError> {
-        static BUILT: Mutex<BTreeMap<Machine, Firmware>> = Mutex::new(BTreeMap::new());
-        // One build at a time: they share a folder.
         let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some(firmware) = built.get(&machine) {
             return Ok(firmware.clone());
         }
         let elf = match std::env::var_os("EMULATION_FIRMWARE") {
             Some(folder) => Path::new(&folder).join(machine.name()).with_extension("elf"),
-            None => compile(machine)?,
+            None => compile(machine, None)?,
         };
         let firmware = Self::measure(machine, elf)?;
         built.insert(machine, firmware.clone());
         Ok(firmware)
+    }
+
+    /// Builds the firmware for [`Machine::Mps2`] with TLS: it trusts the certificates of the authority in the file `ca`, PEM or DER.
+    ///
+    /// The authority is part of the firmware, so `EMULATION_FIRMWARE` doesn't count here.
+    ///
+    /// # Errors
+    /// [`EmulationError`].
+    pub fn build_with_tls(ca: &Path) -> Result<Self, EmulationError> {
+        let _one_at_a_time = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::measure(Machine::Mps2, compile(Machine::Mps2, Some(ca))?)
     }
 
     fn measure(machine: Machine, elf: PathBuf) -> Result<Self, EmulationError> {
@@ -97,7 +109,8 @@ impl Firmware {
     }
 }
 
-fn compile(machine: Machine) -> Result<PathBuf, EmulationError> {
+/// With the file `ca` it has TLS.
+fn compile(machine: Machine, ca: Option<&Path>) -> Result<PathBuf, EmulationError> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = here.join("../firmware/qemu-mps2");
     let target_dir =
@@ -114,10 +127,21 @@ fn compile(machine: Machine) -> Result<PathBuf, EmulationError> {
         }
     }
     // The harness gives them at start.
-    for key in
-        ["BACKEND_URL", "PING_BOT_TOKEN", "SENSOR_BOT_TOKEN", "SENSOR_PATH", "SENSOR_INTERVAL", "ACCOUNT_ID"]
-    {
+    for key in [
+        "BACKEND_URL",
+        "BACKEND_CA",
+        "PING_BOT_TOKEN",
+        "SENSOR_BOT_TOKEN",
+        "SENSOR_PATH",
+        "SENSOR_INTERVAL",
+        "ACCOUNT_ID",
+    ] {
         cargo.env_remove(key);
+    }
+    if let Some(ca) = ca {
+        let ca =
+            std::path::absolute(ca).map_err(|source| EmulationError::File { file: ca.into(), source })?;
+        cargo.args(["--features", "tls"]).env("BACKEND_URL", "https://10.0.2.2/api").env("BACKEND_CA", ca);
     }
     let output = cargo.output().map_err(|source| EmulationError::Program { program: "cargo", source })?;
     if !output.status.success() {
@@ -131,7 +155,8 @@ fn compile(machine: Machine) -> Result<PathBuf, EmulationError> {
     }
     let built = target_dir.join(TARGET).join("release/grafolean-qemu");
     // The next machine's is built to the same place.
-    let elf = target_dir.join(machine.name()).with_extension("elf");
+    let extension = if ca.is_some() { "tls.elf" } else { "elf" };
+    let elf = target_dir.join(machine.name()).with_extension(extension);
     std::fs::copy(&built, &elf).map_err(|source| EmulationError::File { file: built, source })?;
     Ok(elf)
 }

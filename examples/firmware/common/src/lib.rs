@@ -4,7 +4,8 @@
 //! [`Control::stop`]. A firmware that needs something else takes it as a pattern: it is nothing but calls of `grafolean-embassy`.
 //!
 //! # Features
-//! `ping` and `sensor`, both on by default: a firmware that leaves one out is smaller by it.
+//! `ping` and `sensor`, both on by default: a firmware that leaves one out is smaller by it. With `tls` the backend is reached by HTTPS
+//! only, and [`run`] also takes the board's random numbers (`Random`).
 //!
 //! # Cost
 //! [`PING_BUDGET`] and [`SENSOR_BUDGET`], which are asserted when this is compiled.
@@ -15,6 +16,8 @@
 mod control;
 mod pinger;
 mod sensor;
+#[cfg(feature = "tls")]
+mod tls;
 
 use core::fmt;
 
@@ -39,6 +42,8 @@ pub use grafolean_embassy as embassy;
 pub use grafolean_firmware_settings::{SettingError, Settings};
 pub use pinger::NetPinger;
 pub use sensor::{Gauge, SensorBot};
+#[cfg(feature = "tls")]
+pub use tls::Random;
 
 use control::Watch;
 
@@ -51,8 +56,12 @@ const _: () = net::assert_sockets(SOCKETS, 2, PINGS);
 
 /// The buffer of HTTP, and of a connection in each direction, in bytes.
 const BUFFER: usize = 1024;
-/// The three of them.
-const BUFFERS: usize = 3 * BUFFER;
+/// The three of them, and those of TLS.
+const BUFFERS: usize = 3 * BUFFER + TLS_BUFFERS;
+#[cfg(feature = "tls")]
+const TLS_BUFFERS: usize = size_of::<tls::Records>();
+#[cfg(not(feature = "tls"))]
+const TLS_BUFFERS: usize = 0;
 
 /// The ping bot of a board. It keeps no host name that is longer than 32 bytes.
 pub type Ping = PingBot<NetPinger<PINGS>, 32>;
@@ -75,6 +84,9 @@ grafolean_embassy::core::inline_storage! {
     }
 }
 
+#[cfg(feature = "tls")]
+type Transport = Http<'static, tls::Connector<'static>>;
+#[cfg(not(feature = "tls"))]
 type Transport = Http<'static, NetConnector<'static>>;
 
 /// The RAM of the ping bot.
@@ -89,7 +101,11 @@ pub const SENSOR_BUDGET: Budget =
         .and_buffers(BUFFERS);
 
 #[cfg(target_pointer_width = "32")]
-const _: () = assert!(PING_BUDGET.total() <= 24 * 1024 && SENSOR_BUDGET.total() <= 16 * 1024);
+const _: () =
+    assert!(PING_BUDGET.total() <= 24 * 1024 + TLS_RAM && SENSOR_BUDGET.total() <= 16 * 1024 + TLS_RAM);
+/// What TLS may take of each: its buffers, and what its handshake keeps while it waits.
+#[cfg(target_pointer_width = "32")]
+const TLS_RAM: usize = if TLS_BUFFERS == 0 { 0 } else { TLS_BUFFERS + 5 * 1024 };
 
 /// Why a bot can't be run.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,6 +119,9 @@ pub enum StartError {
     Interval,
     /// The transport.
     Http(HttpSetupError),
+    /// TLS: `BACKEND_CA`.
+    #[cfg(feature = "tls")]
+    Tls(grafolean_embassy::tls::TlsSetupError),
     /// The collector.
     Collector(SetupError),
 }
@@ -114,6 +133,8 @@ impl fmt::Display for StartError {
             StartError::Token(error) => write!(f, "{error}"),
             StartError::Interval => f.write_str("SENSOR_INTERVAL is no interval"),
             StartError::Http(error) => write!(f, "{error}"),
+            #[cfg(feature = "tls")]
+            StartError::Tls(error) => write!(f, "BACKEND_CA: {error}"),
             StartError::Collector(error) => write!(f, "{error}"),
         }
     }
@@ -134,6 +155,12 @@ impl From<TokenError> for StartError {
 impl From<HttpSetupError> for StartError {
     fn from(error: HttpSetupError) -> Self {
         StartError::Http(error)
+    }
+}
+#[cfg(feature = "tls")]
+impl From<grafolean_embassy::tls::TlsSetupError> for StartError {
+    fn from(error: grafolean_embassy::tls::TlsSetupError) -> Self {
+        StartError::Tls(error)
     }
 }
 impl From<SetupError> for StartError {
@@ -175,11 +202,18 @@ struct Place<B: Bot, S: Storage<B> + 'static, const W: usize> {
 struct Buffers {
     net: NetMemory<BUFFER, BUFFER>,
     http: [u8; BUFFER],
+    #[cfg(feature = "tls")]
+    records: tls::Records,
 }
 
 impl<B: Bot, S: Storage<B>, const W: usize> Place<B, S, W> {
     const fn new() -> Self {
-        let buffers = Buffers { net: NetMemory::new(), http: [0; BUFFER] };
+        let buffers = Buffers {
+            net: NetMemory::new(),
+            http: [0; BUFFER],
+            #[cfg(feature = "tls")]
+            records: tls::Records::new(),
+        };
         Place { shared: StaticCell::new(), buffers: ConstStaticCell::new(buffers) }
     }
 }
@@ -198,8 +232,11 @@ pub async fn run(
     gauge: &'static dyn Gauge,
     seed: u64,
     control: &Control,
+    #[cfg(feature = "tls")] random: Random,
 ) -> Ends {
     let _ = (stack, settings, pings, gauge, seed, control);
+    #[cfg(not(feature = "tls"))]
+    let random = ();
     // By attributes: code after `if !cfg!(...) { return }` stays in an async block.
     #[cfg(not(feature = "ping"))]
     let ping = core::future::ready(None);
@@ -210,7 +247,7 @@ pub async fn run(
         let token = settings.ping_bot_token?;
         let bot = Ping::new(NetPinger::new(Echo::new(stack, pings)));
         let watch = control.watch(control::PING);
-        Some(collect(stack, settings, token, &bot, &PING, &MEMORY, seed, watch).await)
+        Some(collect(stack, settings, token, &bot, &PING, &MEMORY, seed, watch, random).await)
     };
     #[cfg(not(feature = "sensor"))]
     let sensor = core::future::ready(None);
@@ -222,7 +259,7 @@ pub async fn run(
         let bot = SensorBot::new(gauge, settings.sensor_path, settings.sensor_interval_s);
         let Some(bot) = bot else { return Some(Err(StartError::Interval)) };
         let (seed, watch) = (seed.rotate_left(32), control.watch(control::SENSOR));
-        Some(collect(stack, settings, token, &bot, &SENSOR, &MEMORY, seed, watch).await)
+        Some(collect(stack, settings, token, &bot, &SENSOR, &MEMORY, seed, watch, random).await)
     };
     let (ping, sensor) = join(ping, sensor).await;
     Ends { ping, sensor }
@@ -239,10 +276,13 @@ async fn collect<B: Bot, S: Storage<B>, const W: usize>(
     memory: &'static ConstStaticCell<S>,
     seed: u64,
     watch: Watch<'_>,
+    #[cfg(feature = "tls")] random: Random,
+    #[cfg(not(feature = "tls"))] (): (),
 ) -> Result<Ledger, StartError> {
     let url = BaseUrl::parse(settings.backend_url)?;
     let token = Token::parse(token)?;
-    let Buffers { net, http } = place.buffers.try_take().ok_or(SetupError::RunBefore)?;
+    let buffers = place.buffers.try_take().ok_or(SetupError::RunBefore)?;
+    let connector = NetConnector::new(stack, &mut buffers.net);
     let memory = memory.try_take().ok_or(SetupError::RunBefore)?;
     let shared: &Shared<B, Lent<'static, S>, W> = place
         .shared
@@ -254,7 +294,17 @@ async fn collect<B: Bot, S: Storage<B>, const W: usize>(
             Shared::new(collector, Lent(memory))
         })
         .ok_or(SetupError::RunBefore)?;
-    let mut http = Http::new(NetConnector::new(stack, net), url, http, Limits::DEFAULT)?;
+    #[cfg(feature = "tls")]
+    let clock = || shared.with(|collector| collector.wall()).map(|unix| unix.0 / 1000);
+    #[cfg(feature = "tls")]
+    let connector = {
+        // Before a missing authority, which http:// would not need.
+        if !url.https {
+            return Err(HttpSetupError::NeedsPlain.into());
+        }
+        tls::connector(connector, random, &clock, settings.backend_ca, &mut buffers.records)?
+    };
+    let mut http = Http::new(connector, url, &mut buffers.http, Limits::DEFAULT)?;
     let driver = DriverSettings { longest_wait_ms: control::LONGEST_WAIT_MS, ..DriverSettings::default() };
     let control = async {
         while !watch.report(shared) {

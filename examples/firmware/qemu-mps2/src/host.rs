@@ -1,4 +1,5 @@
-//! What the emulator's host gives by semihosting: a place for logs, settings at start, the time as a seed, an exit code.
+//! What the emulator's host gives by semihosting: a place for logs, settings at start, the time as a seed, random numbers for TLS, an
+//! exit code.
 //!
 //! Operations: ARM's semihosting specification (release 2024Q3).
 #![allow(unsafe_code)]
@@ -27,6 +28,32 @@ pub(crate) fn exit(code: u8) -> ! {
 pub(crate) fn time_s() -> u32 {
     // SAFETY: the operation takes no block.
     unsafe { cortex_m_semihosting::syscall1(SYS_TIME, 0) as u32 }
+}
+
+/// Fills `buf` with random numbers; whether it could.
+///
+/// FOR THE EMULATOR ONLY: MPS2 has no generator of random numbers, so they are read from the host's `/dev/urandom`. A board without
+/// a debugger has no host. It takes its own true random generator: see [`grafolean_firmware::Random`].
+#[cfg(feature = "tls")]
+pub(crate) fn random(buf: &mut [u8]) -> bool {
+    const SYS_OPEN: usize = 0x01;
+    const SYS_CLOSE: usize = 0x02;
+    const SYS_READ: usize = 0x06;
+    const READ_BINARY: usize = 1;
+    const FILE: &core::ffi::CStr = c"/dev/urandom";
+    let open = [FILE.as_ptr() as usize, READ_BINARY, FILE.count_bytes()];
+    // SAFETY: the operation reads this block and the name.
+    let file = unsafe { cortex_m_semihosting::syscall1(SYS_OPEN, open.as_ptr() as usize) };
+    if file == usize::MAX {
+        return false;
+    }
+    let read = [file, buf.as_mut_ptr() as usize, buf.len()];
+    // SAFETY: the operation reads this block, and writes at most as many bytes as it says into `buf`, which lives.
+    let missing = unsafe { cortex_m_semihosting::syscall1(SYS_READ, read.as_ptr() as usize) };
+    let close = [file];
+    // SAFETY: the operation reads this block.
+    unsafe { cortex_m_semihosting::syscall1(SYS_CLOSE, close.as_ptr() as usize) };
+    missing == 0
 }
 
 /// What QEMU was given by `-semihosting-config arg=...`, joined by blanks; empty if it does not fit.

@@ -70,6 +70,10 @@ fn main() -> ! {
     say(format_args!("ram ping bot: {PING_BUDGET}"));
     say(format_args!("ram sensor bot: {SENSOR_BUDGET}"));
     let settings = settings();
+    #[cfg(feature = "tls")]
+    say(format_args!(
+        "warning: emulator only: random numbers for TLS are the host's, this chip has no generator of them"
+    ));
 
     static ETHERNET: StaticCell<Ethernet> = StaticCell::new();
     let ethernet = ETHERNET.init_with(|| Ethernet::new(MAC));
@@ -163,7 +167,17 @@ async fn bots(stack: Stack<'static>, settings: Settings<'static>, seed: u64, con
     static PING_BUFFERS: StaticCell<EchoMemory<PINGS>> = StaticCell::new();
     static COUNTER: Counter = Counter;
     let pings = PING_BUFFERS.init_with(EchoMemory::new);
-    let ends = grafolean_firmware::run(stack, &settings, pings, &COUNTER, seed, control).await;
+    let ends = grafolean_firmware::run(
+        stack,
+        &settings,
+        pings,
+        &COUNTER,
+        seed,
+        control,
+        #[cfg(feature = "tls")]
+        grafolean_firmware::Random(host::random),
+    )
+    .await;
     report(control);
     exit(code(&ends));
 }

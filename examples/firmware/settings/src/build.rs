@@ -4,8 +4,13 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::string::String;
+use std::vec::Vec;
 
-use crate::{SettingError, Settings};
+use grafolean_core::api::BaseUrl;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
+use crate::{BACKEND_CA, SettingError, Settings};
 
 /// The file that a user makes; it is not committed.
 pub const FILE: &str = "settings.toml";
@@ -24,6 +29,14 @@ pub enum BuildError {
     Twice(PathBuf, usize, String),
     /// A setting can't be used; where it stands.
     Setting(String, String, SettingError),
+    /// `BACKEND_CA` is no certificate in PEM or DER.
+    NoCertificate(PathBuf),
+    /// `BACKEND_URL` begins with `https://`, but the firmware has no TLS.
+    NeedsTls,
+    /// `BACKEND_URL` begins with `http://`, but the firmware has TLS and nothing else.
+    NeedsPlain,
+    /// `BACKEND_URL` begins with `https://`, but nobody is trusted.
+    NeedsCa,
     /// `OUT_DIR` or `CARGO_MANIFEST_DIR` is not set: this is for build scripts.
     NotABuildScript,
 }
@@ -39,6 +52,19 @@ impl fmt::Display for BuildError {
                 write!(f, "{}, line {line}: {key} stands there twice", file.display())
             }
             BuildError::Setting(place, key, error) => write!(f, "{place}: {key}: {error}"),
+            BuildError::NoCertificate(file) => {
+                write!(f, "{BACKEND_CA}: {}: holds no certificate in PEM or DER", file.display())
+            }
+            BuildError::NeedsTls => f.write_str(
+                "BACKEND_URL begins with https://: build with --features tls, or where the board has no such feature use http://",
+            ),
+            BuildError::NeedsPlain => f.write_str(
+                "BACKEND_URL begins with http://, but the firmware is built with its feature tls: use https://, or build without it",
+            ),
+            BuildError::NeedsCa => write!(
+                f,
+                "BACKEND_URL begins with https://, so {BACKEND_CA} must be a file with the certificate of the authority that signed the backend's"
+            ),
             BuildError::NotABuildScript => {
                 f.write_str("OUT_DIR or CARGO_MANIFEST_DIR is missing: not a build script")
             }
@@ -49,7 +75,8 @@ impl fmt::Display for BuildError {
 impl std::error::Error for BuildError {}
 
 /// Reads `settings.toml` beside the firmware's `Cargo.toml` (or `settings.example.toml` where it is missing), then the
-/// environment, which wins, and writes `settings.rs` into `OUT_DIR`: an expression of type [`Settings`].
+/// environment, which wins, and writes `settings.rs` into `OUT_DIR`: an expression of type [`Settings`]. A firmware that can speak
+/// TLS has a feature `tls` for it.
 ///
 /// # Errors
 /// [`BuildError`], to be printed by the build script, which then fails.
@@ -59,19 +86,67 @@ pub fn generate() -> Result<(), BuildError> {
     // Cargo would not look at a file that does not exist: the folder's own change shows that it was made.
     say(&format!("rerun-if-changed={}", here.display()));
     let mut file = here.join(FILE);
-    if !file.exists() {
+    let is_example = !file.exists();
+    if is_example {
         say(&format!("warning=no {FILE}: built with the settings of {EXAMPLE}, which reach no backend"));
         file = here.join(EXAMPLE);
     }
     let text = std::fs::read_to_string(&file).map_err(|e| BuildError::File(file.clone(), e))?;
-    let given: Vec<_> =
-        Settings::KEYS.iter().filter_map(|key| Some((*key, std::env::var(key).ok()?))).collect();
-    for key in Settings::KEYS {
+    let given: Vec<_> = keys().filter_map(|key| Some((key, std::env::var(key).ok()?))).collect();
+    for key in keys() {
         say(&format!("rerun-if-env-changed={key}"));
     }
-    let source = source(&file, &text, &given)?;
+    let (mut settings, ca) = settings(&file, &text, &given)?;
+    let bytes;
+    let ca = match ca.map(|ca| here.join(ca)) {
+        Some(ca) => {
+            say(&format!("rerun-if-changed={}", ca.display()));
+            bytes = std::fs::read(&ca).map_err(|e| BuildError::File(ca.clone(), e))?;
+            certificates(&bytes).ok_or(BuildError::NoCertificate(ca))?
+        }
+        None => Vec::new(),
+    };
+    let ca: Vec<&[u8]> = ca.iter().map(|der| &**der).collect();
+    settings.backend_ca = &ca;
+    // The example's address is nobody's: it is given at start.
+    if !is_example || given.iter().any(|(key, _)| *key == "BACKEND_URL") {
+        check_scheme(&settings, std::env::var_os("CARGO_FEATURE_TLS").is_some())?;
+    }
+    let source = source(&settings);
     let to = out.join("settings.rs");
     std::fs::write(&to, source).map_err(|e| BuildError::File(to, e))
+}
+
+fn keys() -> impl Iterator<Item = &'static str> {
+    Settings::KEYS.into_iter().chain([BACKEND_CA])
+}
+
+/// The certificates in a file, in DER; `None`: there are none, or it is something else.
+fn certificates(file: &[u8]) -> Option<Vec<CertificateDer<'_>>> {
+    if is_der(file) {
+        return Some([CertificateDer::from(file)].into());
+    }
+    let all: Vec<_> = CertificateDer::pem_slice_iter(file).collect::<Result<_, _>>().ok()?;
+    (!all.is_empty() && all.iter().all(|der| is_der(der))).then_some(all)
+}
+
+/// Whether this is one SEQUENCE of DER with a length of two bytes, as each certificate is. What is in it is checked at start.
+fn is_der(bytes: &[u8]) -> bool {
+    match bytes {
+        [0x30, 0x82, high, low, rest @ ..] => rest.len() == usize::from(u16::from_be_bytes([*high, *low])),
+        _ => false,
+    }
+}
+
+/// Whether the URL is one for a firmware with or without TLS, and with TLS, whether there is somebody to trust.
+fn check_scheme(settings: &Settings<'_>, has_tls: bool) -> Result<(), BuildError> {
+    let is_https = BaseUrl::parse(settings.backend_url).is_ok_and(|url| url.https);
+    match (is_https, has_tls) {
+        (true, false) => Err(BuildError::NeedsTls),
+        (false, true) => Err(BuildError::NeedsPlain),
+        (true, true) if settings.backend_ca.is_empty() => Err(BuildError::NeedsCa),
+        _ => Ok(()),
+    }
 }
 
 fn say(what: &str) {
@@ -79,9 +154,21 @@ fn say(what: &str) {
     let _ = writeln!(std::io::stdout(), "cargo::{what}");
 }
 
-/// The settings of a file with this text and of the environment, as an expression of Rust.
-fn source(file: &Path, text: &str, environment: &[(&'static str, String)]) -> Result<String, BuildError> {
-    let mut settings = Settings::DEFAULT;
+/// The settings of a file with this text and of the environment, and the file of certificates.
+fn settings<'a>(
+    file: &Path,
+    text: &'a str,
+    environment: &'a [(&'static str, String)],
+) -> Result<(Settings<'a>, Option<&'a str>), BuildError> {
+    let mut settings: Settings<'a> = Settings::DEFAULT;
+    let mut ca = "";
+    let mut set = |settings: &mut Settings<'a>, key: &str, value: &'a str| match key {
+        BACKEND_CA => {
+            ca = value;
+            Ok(())
+        }
+        _ => settings.set(key, value),
+    };
     let mut seen: Vec<&str> = Vec::new();
     for (n, line) in text.lines().enumerate() {
         let bad = || BuildError::Line(file.to_owned(), n + 1);
@@ -96,19 +183,25 @@ fn source(file: &Path, text: &str, environment: &[(&'static str, String)]) -> Re
         }
         seen.push(key);
         let place = format!("{}, line {}", file.display(), n + 1);
-        settings.set(key, value).map_err(|e| BuildError::Setting(place, key.to_owned(), e))?;
+        set(&mut settings, key, value).map_err(|e| BuildError::Setting(place, key.to_owned(), e))?;
     }
     for (key, value) in environment {
         let place = String::from("environment");
-        settings.set(key, value).map_err(|e| BuildError::Setting(place, (*key).to_owned(), e))?;
+        set(&mut settings, key, value).map_err(|e| BuildError::Setting(place, (*key).to_owned(), e))?;
     }
     if settings.backend_url.is_empty() {
         let (place, key) = (file.display().to_string(), String::from("BACKEND_URL"));
         let missing = settings.set("BACKEND_URL", "").err().unwrap_or(SettingError::Unknown);
         return Err(BuildError::Setting(place, key, missing));
     }
+    Ok((settings, (!ca.is_empty()).then_some(ca)))
+}
+
+/// The settings as an expression of Rust.
+fn source(settings: &Settings<'_>) -> String {
     let Settings {
         backend_url,
+        backend_ca,
         ping_bot_token,
         sensor_bot_token,
         sensor_path,
@@ -118,12 +211,14 @@ fn source(file: &Path, text: &str, environment: &[(&'static str, String)]) -> Re
         wifi_ssid,
         wifi_password,
     } = settings;
-    Ok(format!(
-        "Settings {{ backend_url: {backend_url:?}, ping_bot_token: {ping_bot_token:?}, \
+    let backend_ca: Vec<_> = backend_ca.iter().map(|der| format!("&{der:?}")).collect();
+    let backend_ca = backend_ca.join(", ");
+    format!(
+        "Settings {{ backend_url: {backend_url:?}, backend_ca: &[{backend_ca}], ping_bot_token: {ping_bot_token:?}, \
          sensor_bot_token: {sensor_bot_token:?}, sensor_path: {sensor_path:?}, \
          sensor_interval_s: {sensor_interval_s}, account: {account:?}, refresh_interval_s: {refresh_interval_s}, \
          wifi_ssid: {wifi_ssid:?}, wifi_password: {wifi_password:?} }}\n"
-    ))
+    )
 }
 
 /// A text in quotes without escapes, or a number; a comment may follow.
@@ -143,7 +238,8 @@ mod tests {
 
     fn built(text: &str, environment: &[(&'static str, &str)]) -> Result<String, String> {
         let environment: Vec<_> = environment.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
-        source(Path::new("settings.toml"), text, &environment).map_err(|e| e.to_string())
+        let settings = settings(Path::new("settings.toml"), text, &environment).map_err(|e| e.to_string());
+        settings.map(|(settings, _)| source(&settings))
     }
 
     const URL: &str = "BACKEND_URL = \"http://192.0.2.1/api\"\n";
@@ -178,5 +274,61 @@ mod tests {
         }
         let error = built(URL, &[("ACCOUNT_ID", "secret")]).unwrap_err();
         assert_eq!(error, "environment: ACCOUNT_ID: must be a whole number");
+    }
+
+    /// A SEQUENCE of 256 bytes.
+    fn der(filling: u8) -> Vec<u8> {
+        [&[0x30, 0x82, 1, 0][..], &[filling; 256]].concat()
+    }
+
+    #[test]
+    fn a_file_of_certificates_is_pem_with_one_or_more_or_der_and_nothing_else() {
+        // 260 bytes of zeros but for the head.
+        let pem = format!(
+            "a comment\n-----BEGIN CERTIFICATE-----\nMIIBAAAA{}AAA=\n-----END CERTIFICATE-----\n",
+            "A".repeat(336)
+        );
+        let got =
+            |bytes: &[u8]| certificates(bytes).map(|all| all.iter().map(|c| c.to_vec()).collect::<Vec<_>>());
+        assert_eq!(got(&der(7)), Some([der(7)].into()));
+        assert_eq!(got(pem.as_bytes()), Some([der(0)].into()));
+        assert_eq!(got(pem.repeat(2).as_bytes()), Some([der(0), der(0)].into()));
+        let key = pem.replace("CERTIFICATE", "PRIVATE KEY");
+        let cut = pem.replace("MIIBAAAA", "MIIBAAAAAAAA");
+        let (short, long) = (&der(7)[..259], [der(7), der(7)].concat());
+        for bad in [&b""[..], b"text", key.as_bytes(), cut.as_bytes(), short, &long] {
+            assert_eq!(got(bad), None, "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn the_file_of_certificates_is_named_in_the_file_or_environment_and_its_certificates_are_written() {
+        let text = format!("{URL}BACKEND_CA = \"ca.pem\"\n");
+        let environment = [("BACKEND_CA", "other.pem".to_owned())];
+        let (_, ca) = settings(Path::new("settings.toml"), &text, &[]).unwrap();
+        assert_eq!(ca, Some("ca.pem"));
+        let (_, ca) = settings(Path::new("settings.toml"), &text, &environment).unwrap();
+        assert_eq!(ca, Some("other.pem"));
+        let source = source(&Settings { backend_ca: &[&[1, 2], &[3]], ..Settings::DEFAULT });
+        assert!(source.contains("backend_ca: &[&[1, 2], &[3]]"), "{source}");
+    }
+
+    #[test]
+    fn https_without_tls_or_authority_and_http_with_tls_are_errors_of_the_build() {
+        let check = |backend_url, backend_ca, has_tls| {
+            let settings = Settings { backend_url, backend_ca, ..Settings::DEFAULT };
+            check_scheme(&settings, has_tls).map_err(|e| e.to_string())
+        };
+        let (http, https) = ("http://192.0.2.1/api", "https://192.0.2.1/api");
+        assert_eq!(check(http, &[], false), Ok(()));
+        assert_eq!(check(https, &[&[1]], true), Ok(()));
+        for (url, has_tls, why) in [
+            (https, false, "build with --features tls"),
+            (http, true, "http://, but the firmware is built with its feature tls"),
+            (https, true, "BACKEND_CA must be a file"),
+        ] {
+            let error = check(url, &[], has_tls).unwrap_err();
+            assert!(error.contains(why), "{error}");
+        }
     }
 }

@@ -10,7 +10,8 @@
 //! # Settings
 //! | key | what | default |
 //! | --- | --- | --- |
-//! | `BACKEND_URL` | the backend's address, as `http://192.0.2.10:8080/api` | none, required |
+//! | `BACKEND_URL` | the backend's address, as `http://192.0.2.10:8080/api`; `https` where the firmware has a feature `tls` | none, required |
+//! | `BACKEND_CA` | with `https`: a file with the certificates of the authorities that are trusted, PEM or DER, relative to the firmware's folder. It is read when the firmware is built | none, required for `https` |
 //! | `PING_BOT_TOKEN` | the token of the ping bot | the board does not ping |
 //! | `SENSOR_BOT_TOKEN` | the token of the custom bot that posts the sensor's values | the board posts none |
 //! | `SENSOR_PATH` | where its values go | `board.temperature` |
@@ -41,11 +42,16 @@ pub const MAX_SSID_BYTES: usize = 32;
 /// The longest password of a Wi-Fi network, in bytes (WPA2).
 pub const MAX_WIFI_PASSWORD_BYTES: usize = 63;
 
+/// The setting that is a file.
+pub const BACKEND_CA: &str = "BACKEND_CA";
+
 /// What a firmware needs to know: see [the crate](self).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Settings<'a> {
     /// `BACKEND_URL`
     pub backend_url: &'a str,
+    /// The certificates in the file `BACKEND_CA`, in DER; empty without TLS.
+    pub backend_ca: &'a [&'a [u8]],
     /// `PING_BOT_TOKEN`
     pub ping_bot_token: Option<&'a str>,
     /// `SENSOR_BOT_TOKEN`
@@ -70,6 +76,8 @@ pub struct Settings<'a> {
 pub enum SettingError {
     /// There is no such setting.
     Unknown,
+    /// It is a file, which is read when the firmware is built.
+    BuildOnly,
     /// `BACKEND_URL`
     Url(UrlError),
     /// A token.
@@ -91,6 +99,9 @@ impl fmt::Display for SettingError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             SettingError::Unknown => f.write_str("there is no such setting"),
+            SettingError::BuildOnly => {
+                f.write_str("is a file that is read when the firmware is built, it can't be given at start")
+            }
             SettingError::Url(error) => write!(f, "{error}"),
             SettingError::Token(error) => write!(f, "{error}"),
             SettingError::Path => write!(
@@ -109,7 +120,7 @@ impl fmt::Display for SettingError {
 impl core::error::Error for SettingError {}
 
 impl<'a> Settings<'a> {
-    /// All settings that there are.
+    /// All settings that [`Settings::set`] takes: those that are no files.
     pub const KEYS: [&'static str; 9] = [
         "BACKEND_URL",
         "PING_BOT_TOKEN",
@@ -125,6 +136,7 @@ impl<'a> Settings<'a> {
     /// The defaults. `BACKEND_URL` is empty.
     pub const DEFAULT: Settings<'static> = Settings {
         backend_url: "",
+        backend_ca: &[],
         ping_bot_token: None,
         sensor_bot_token: None,
         sensor_path: "board.temperature",
@@ -160,6 +172,7 @@ impl<'a> Settings<'a> {
             "JOBS_REFRESH_INTERVAL" => self.refresh_interval_s = interval(value, default.refresh_interval_s)?,
             "WIFI_SSID" => self.wifi_ssid = bounded(value, MAX_SSID_BYTES)?,
             "WIFI_PASSWORD" => self.wifi_password = bounded(value, MAX_WIFI_PASSWORD_BYTES)?,
+            BACKEND_CA => return Err(SettingError::BuildOnly),
             _ => return Err(SettingError::Unknown),
         }
         Ok(())
@@ -191,6 +204,7 @@ impl fmt::Debug for Settings<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Settings")
             .field("backend_url", &self.backend_url)
+            .field("backend_ca", &self.backend_ca.len())
             .field("ping_bot", &self.ping_bot_token.is_some())
             .field("sensor_bot", &self.sensor_bot_token.is_some())
             .field("sensor_path", &self.sensor_path)
@@ -230,6 +244,7 @@ mod tests {
         }
         let expected = Settings {
             backend_url: given[0],
+            backend_ca: &[],
             ping_bot_token: Some(TOKEN),
             sensor_bot_token: Some(TOKEN),
             sensor_path: "hall.temperature",
@@ -259,6 +274,7 @@ mod tests {
             ("ACCOUNT_ID", "secret", "whole number"),
             ("WIFI_SSID", "a secret that has more than 32 bytes", "at most 32 bytes"),
             ("TOKEN", TOKEN, "no such setting"),
+            ("BACKEND_CA", "secret", "when the firmware is built"),
         ];
         for (key, value, why) in cases {
             let mut settings = Settings::DEFAULT;

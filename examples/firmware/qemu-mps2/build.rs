@@ -1,9 +1,20 @@
 //! Checks the settings, and tells the linker what memory the board has.
 
 use std::error::Error;
+use std::process::ExitCode;
 use std::{env, fs, path::PathBuf};
 
-fn main() -> Result<(), Box<dyn Error>> {
+fn main() -> ExitCode {
+    match build() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(why) => {
+            println!("cargo::error={why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn build() -> Result<(), Box<dyn Error>> {
     grafolean_firmware_settings::build::generate()?;
     // Of MPS2's 4 MB each only as much as a larger microcontroller has.
     let (flash, ram) =

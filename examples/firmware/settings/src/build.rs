@@ -29,6 +29,8 @@ pub enum BuildError {
     Twice(PathBuf, usize, String),
     /// A setting can't be used; where it stands.
     Setting(String, String, SettingError),
+    /// The file `BACKEND_CA` can't be read.
+    Ca(PathBuf, io::Error),
     /// `BACKEND_CA` is no certificate in PEM or DER.
     NoCertificate(PathBuf),
     /// `BACKEND_URL` begins with `https://`, but the firmware has no TLS.
@@ -52,6 +54,7 @@ impl fmt::Display for BuildError {
                 write!(f, "{}, line {line}: {key} stands there twice", file.display())
             }
             BuildError::Setting(place, key, error) => write!(f, "{place}: {key}: {error}"),
+            BuildError::Ca(file, error) => write!(f, "{BACKEND_CA}: {}: {error}", file.display()),
             BuildError::NoCertificate(file) => {
                 write!(f, "{BACKEND_CA}: {}: holds no certificate in PEM or DER", file.display())
             }
@@ -101,7 +104,7 @@ pub fn generate() -> Result<(), BuildError> {
     let ca = match ca.map(|ca| here.join(ca)) {
         Some(ca) => {
             say(&format!("rerun-if-changed={}", ca.display()));
-            bytes = std::fs::read(&ca).map_err(|e| BuildError::File(ca.clone(), e))?;
+            bytes = std::fs::read(&ca).map_err(|e| BuildError::Ca(ca.clone(), e))?;
             certificates(&bytes).ok_or(BuildError::NoCertificate(ca))?
         }
         None => Vec::new(),

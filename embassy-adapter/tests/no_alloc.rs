@@ -1,12 +1,12 @@
 //! A whole collector on a board's terms: nothing is allocated once everything is set up.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "support/allocations.rs"]
+mod allocations;
 #[path = "support/backend.rs"]
 mod backend;
 mod support;
 
-use std::alloc::{GlobalAlloc, Layout, System};
-use std::cell::Cell;
 use std::net::IpAddr;
 
 use embassy_futures::join::join;
@@ -22,29 +22,8 @@ use grafolean_embassy::core::storage::Storage;
 use grafolean_embassy::core::values::Decimal;
 use grafolean_embassy::{DriverSettings, Shared, run};
 
+use allocations::allocations;
 use backend::{Answer, Backend, TOKEN};
-
-thread_local!(static ALLOCATIONS: Cell<u64> = const { Cell::new(0) });
-
-/// Counts what each thread allocates.
-struct Counting;
-
-// SAFETY: all is left to the system's allocator; counting touches a thread-local that needs no memory.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Reads a thermometer, which takes its time.
 struct Thermometer;
@@ -110,14 +89,14 @@ fn collect<B: Bot, S: Storage<B>>(bot: &B, memory: S, backend: &Backend) -> Ledg
     // The first use of a thread's timers, of its waker and of the wake-up may allocate.
     support::simulate(1, Timer::after_millis(1));
     support::simulate(200, async {
-        let before = ALLOCATIONS.get();
+        let before = allocations();
         let driver_settings = DriverSettings::default();
         let stop = async {
             Timer::after_secs(60).await;
             shared.stop(5_000);
         };
         let ledger = join(run(bot, &shared, &mut transport, &(), &driver_settings), stop).await.0.unwrap();
-        assert_eq!(ALLOCATIONS.get(), before);
+        assert_eq!(allocations(), before);
         assert!(ledger.balanced() && ledger.queued == 0, "{ledger}");
         ledger
     })
@@ -130,9 +109,9 @@ fn a_collector_does_not_allocate_from_its_first_request_to_its_end() {
     assert!(ledger.delivered >= 15, "{ledger}");
     assert!(backend.holding(r#"{"p":"board.third","v":21.7,"t":"#) >= 4);
     // The counter does count.
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     let boxed = std::hint::black_box(Box::new(1));
-    assert_eq!(ALLOCATIONS.get(), before + *boxed);
+    assert_eq!(allocations(), before + *boxed);
 }
 
 /// Every address answers after 1.5 ms.

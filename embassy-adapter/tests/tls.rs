@@ -2,6 +2,8 @@
 #![cfg(all(feature = "nal", feature = "tls-p384"))]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "support/allocations.rs"]
+mod allocations;
 #[path = "support/ca.rs"]
 mod ca;
 #[path = "support/ca_forger.rs"]
@@ -12,7 +14,6 @@ mod support;
 #[path = "support/tcp.rs"]
 mod tcp;
 
-use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 use std::collections::HashSet;
 use std::io::{Read as _, Write as _};
@@ -38,32 +39,11 @@ use grafolean_embassy::{DriverSettings, Shared, Transport, run};
 use grafolean_stand_in::{Config as Backend, StandIn};
 use rcgen::{BasicConstraints, DnType, ExtendedKeyUsagePurpose, IsCa, KeyPair, date_time_ymd};
 
+use allocations::allocations;
 use ca::{Authority, Identity, NAME, PATIENCE, Seen, Server, greet, hello, request as next_request, write};
 use ca_forger::{CERTIFICATE_REQUEST, ENCRYPTED_EXTENSIONS, Forger, HANDSHAKE, message, record};
 use requests::{List, Outcome, Request, TOKEN, get, request};
 use tcp::Host;
-
-thread_local!(static ALLOCATIONS: Cell<u64> = const { Cell::new(0) });
-
-/// Counts what each thread allocates.
-struct Counting;
-
-// SAFETY: all is left to the system's allocator; counting touches a thread-local that needs no memory.
-unsafe impl GlobalAlloc for Counting {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        ALLOCATIONS.set(ALLOCATIONS.get() + 1);
-        // SAFETY: as the caller promises.
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: as the caller promises.
-        unsafe { System.dealloc(ptr, layout) }
-    }
-}
-
-#[global_allocator]
-static ALLOCATOR: Counting = Counting;
 
 /// Knows the server's name.
 struct Names;
@@ -488,7 +468,7 @@ fn a_hundred_connections_have_a_hundred_secrets_and_take_no_memory() {
     let mut tls = Tls::new(tcp, Dice(2), || Some(NOW), settings, &mut read, &mut write).unwrap();
     let mut exchange = async || {
         use embedded_io_async::{Read, Write};
-        let before = ALLOCATIONS.get();
+        let before = allocations();
         let mut stream = tls.connect("127.0.0.1", server.port).await.unwrap();
         stream.write_all(b"GET / HTTP/1.1\r\n\r\n").await.unwrap();
         stream.flush().await.unwrap();
@@ -498,7 +478,7 @@ fn a_hundred_connections_have_a_hundred_secrets_and_take_no_memory() {
             len += stream.read(&mut answer[len..]).await.unwrap();
         }
         Tls::<NalConnector<Host, &Names>, Dice, fn() -> Option<u64>>::close(stream).await;
-        ALLOCATIONS.get() - before
+        allocations() - before
     };
     // The first use of a thread's timers and sockets may allocate.
     support::real(PATIENCE, exchange());
@@ -514,9 +494,9 @@ fn a_hundred_connections_have_a_hundred_secrets_and_take_no_memory() {
         assert!(all.insert(random.to_vec()) && all.insert(share), "used twice");
     }
     // The counter does count.
-    let before = ALLOCATIONS.get();
+    let before = allocations();
     let boxed = std::hint::black_box(Box::new(1));
-    assert_eq!(ALLOCATIONS.get(), before + *boxed);
+    assert_eq!(allocations(), before + *boxed);
 }
 
 #[test]

@@ -39,8 +39,9 @@ pub trait Lender {
     /// Something has changed: the driver's loop, its requests and whoever waits look again.
     fn tell(&self);
 
-    /// A value was handed over and taken: there is something to send.
-    fn value_taken(&self, due: &Due, path: &str, number: &NumberText);
+    /// A value was handed over and taken: there is something to send. `time` is the one that the bot or the system's clock
+    /// gave it; `None`: it gets one when the collector has learned it.
+    fn value_taken(&self, due: &Due, time: Option<UnixMillis>, path: &str, number: &NumberText);
 }
 
 /// The context of one run.
@@ -121,7 +122,7 @@ impl<'a, L: Lender> RunContext<'a, L> {
         let (account, path) = (self.due.key.account, path.as_str()?);
         self.lender.lend(|c| c.handle_value(account, time, path, &number))?;
         self.values = self.values.saturating_add(1);
-        self.lender.value_taken(self.due, path, &number);
+        self.lender.value_taken(self.due, time, path, &number);
         Ok(())
     }
 }

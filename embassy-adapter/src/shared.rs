@@ -208,7 +208,7 @@ impl<B: Bot, S: Storage<B>, const W: usize> Lender for Shared<B, S, W> {
         self.changes.tell();
     }
 
-    fn value_taken(&self, _: &Due, _: &str, _: &NumberText) {
+    fn value_taken(&self, _: &Due, _: Option<UnixMillis>, _: &str, _: &NumberText) {
         self.changes.tell();
     }
 }

@@ -17,7 +17,7 @@ use grafolean_core::bot::Bot;
 use grafolean_core::collector::{
     Action, BodyStatus, Collector, RequestError, RequestId, ResponseHead, Settings,
 };
-use grafolean_core::context::Lender;
+use grafolean_core::context::{Lender, RunContext};
 use grafolean_core::jobs::{Due, JobKey, RunId};
 use grafolean_core::journal::{Event, RefreshError, RefreshSummary};
 use grafolean_core::outbox::{Ledger, OutboxEvent};
@@ -33,7 +33,7 @@ use crate::clock::{self, Clock};
 use crate::device::{Credential, Device, Sensor};
 use crate::memory::Memory;
 use crate::record::{HandedOver, Job, Outcome, Run, Sent, Stored, Told};
-use crate::shared::{Shared, Watched};
+use crate::shared::Shared;
 
 /// The account that a lab's devices and values belong to, unless told otherwise.
 pub const ACCOUNT: u64 = 1;
@@ -972,7 +972,7 @@ impl<B: Bot + 'static, S: Storage<B> + 'static> Lab<B, S> {
     fn perform(&mut self, due: Due, job: B::Job) {
         let (bot, shared) = (Rc::clone(&self.bot), Rc::clone(&self.shared));
         let future = Box::pin(async move {
-            let mut cx = Watched::new(&*shared, &due);
+            let mut cx = RunContext::new(&*shared, &due);
             bot.perform(&job, &due, &mut cx).await.map_err(|error| error.to_string())
         });
         let woken = Woken {

@@ -322,7 +322,7 @@ impl<B: Bot> Lender for Shared<B> {
         self.changed.notify_one();
     }
 
-    fn value_taken(&self, due: &Due, path: &str, number: &NumberText) {
+    fn value_taken(&self, due: &Due, _: Option<UnixMillis>, path: &str, number: &NumberText) {
         self.observer.value(due, path, number.as_str());
         self.changed.notify_one();
     }

@@ -13,4 +13,5 @@ pub mod clock;
 pub mod driver;
 pub mod env;
 pub mod http;
+pub mod outbox;
 pub mod plan;

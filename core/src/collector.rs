@@ -24,9 +24,9 @@ use crate::jobs::{Due, JobCounters, JobEvent, JobKey, JobTable, JobsState, RunId
 use crate::journal::{Event, Fault, FaultKind, Journal, JournalState, Kind, RefreshError, RefreshSummary};
 use crate::json::{Frame, Framer, Writer};
 use crate::model::first_id;
-use crate::outbox::{self, BatchHead, Ledger, Outbox, PushError, ValueTime};
+use crate::outbox::{self, BatchHead, DropReason, Ledger, Left, Outbox, PushError, Unstored, ValueTime};
 use crate::random::SplitMix64;
-use crate::state::States;
+use crate::state::{StateSlot, States};
 use crate::storage::{Parts, Storage};
 use crate::time::{DateNotice, Millis, UnixMillis, WallClock, WallSource};
 use crate::values::{MAX_PATH_BYTES, NumberText, ValuePath};
@@ -276,6 +276,7 @@ pub struct Collector<B: Bot, S: Storage<B>> {
     planned: bool,
     random: SplitMix64,
     stopping: bool,
+    states_forgotten: u32,
     bot: core::marker::PhantomData<fn() -> B>,
 }
 
@@ -325,6 +326,7 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
             planned: false,
             random,
             stopping: false,
+            states_forgotten: 0,
             bot: core::marker::PhantomData,
         }
     }
@@ -725,9 +727,12 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
         while self.work {
             let Parts { mut config, faults, events, states, .. } = self.storage.parts();
             let mut journal = Journal::new(&mut self.journal, faults, events);
+            let forgotten = &mut self.states_forgotten;
             let mut forget = |event: &JobEvent| {
-                if let JobEvent::Removed { key, .. } = event {
-                    States::new(states).forget(key);
+                if let JobEvent::Removed { key, .. } = event
+                    && States::new(states).forget(key)
+                {
+                    *forgotten = forgotten.wrapping_add(1);
                 }
             };
             let (now, jobs) = (self.now, &mut self.jobs);
@@ -869,22 +874,52 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
         path: &str,
         number: &NumberText,
     ) -> Result<(), HandOverError> {
-        let limit = self.settings.max_path_bytes.min(MAX_PATH_BYTES);
-        let path = ValuePath::new(path, limit).map_err(|e| HandOverError::Value(e.into()))?;
-        let time = match time.or_else(|| self.wall.use_at(self.now)) {
+        let path = self.value_path(path)?;
+        let time = self.value_time(time);
+        self.hand_over(account, time, path, number, None)
+    }
+
+    /// The time that a value handed over now is to have; without a `time` of its own the present one. For a store, which
+    /// needs it before [`Collector::handle_stored_value`].
+    pub fn value_time(&mut self, time: Option<UnixMillis>) -> ValueTime {
+        match time.or_else(|| self.wall.use_at(self.now)) {
             Some(unix) => ValueTime::Unix(unix),
             None => ValueTime::Monotonic(self.now),
-        };
+        }
+    }
+
+    fn value_path<'p>(&self, path: &'p str) -> Result<ValuePath<'p>, HandOverError> {
+        let limit = self.settings.max_path_bytes.min(MAX_PATH_BYTES);
+        ValuePath::new(path, limit).map_err(|e| HandOverError::Value(e.into()))
+    }
+
+    fn hand_over(
+        &mut self,
+        account: u64,
+        time: ValueTime,
+        path: ValuePath<'_>,
+        number: &NumberText,
+        entry: Option<Entry>,
+    ) -> Result<(), HandOverError> {
         // A flush ends when all values have gone; those of the last runs go without waiting, too.
         let flush = self.stopping && self.outbox.is_idle();
-        // On a host the outbox grows, up to its limit, before anything is dropped.
+        // On a host the outbox grows, up to its limit, before anything is dropped or parked.
         let text_bytes = path.as_str().len() + number.as_bytes().len();
         while !self.outbox.has_room(&self.storage.parts().outbox, text_bytes) && self.storage.grow_outbox() {
             self.outbox.handle_grown(&mut self.storage.parts().outbox);
         }
         loop {
-            let mut mem = self.storage.parts().outbox;
-            match self.outbox.push(&mut mem, self.now, account, time, path, number) {
+            let (mut mem, now) = (self.storage.parts().outbox, self.now);
+            let pushed = match entry {
+                None => self.outbox.push(&mut mem, now, account, time, path, number),
+                Some(Entry::Stored(r)) => {
+                    self.outbox.push_stored(&mut mem, now, account, time, path, number, r)
+                }
+                Some(Entry::Parked(at, r)) => {
+                    self.outbox.recover(&mut mem, now, account, time, at, path, number, r)
+                }
+            };
+            match pushed {
                 Err(PushError::TooManyAccounts { .. }) if self.storage.grow_queues() => {
                     self.outbox.handle_grown(&mut self.storage.parts().outbox);
                 }
@@ -896,6 +931,116 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
                 }
             }
         }
+    }
+
+    // What a store needs: see the chapter of `outbox` about it.
+
+    /// Like [`Collector::handle_value`], for a value that a store has under `record`; `time` is of
+    /// [`Collector::value_time`]. See [`Outbox::push_stored`].
+    ///
+    /// # Errors
+    /// [`HandOverError`]: it was not taken, never collected, and its record did not come in.
+    pub fn handle_stored_value(
+        &mut self,
+        account: u64,
+        time: ValueTime,
+        path: &str,
+        number: &NumberText,
+        record: u64,
+    ) -> Result<(), HandOverError> {
+        let path = self.value_path(path)?;
+        self.hand_over(account, time, path, number, Some(Entry::Stored(record)))
+    }
+
+    /// A store has found so many values of earlier lives: see [`Outbox::handle_stored`].
+    pub fn handle_stored(&mut self, values: u64) {
+        self.outbox.handle_stored(self.now, values);
+    }
+
+    /// A parked value comes back: see [`Outbox::recover`].
+    ///
+    /// # Errors
+    /// [`HandOverError`]: it stays parked.
+    pub fn recover_value(
+        &mut self,
+        account: u64,
+        time: ValueTime,
+        handed_over: ValueTime,
+        path: &str,
+        number: &NumberText,
+        record: u64,
+    ) -> Result<(), HandOverError> {
+        let path = self.value_path(path)?;
+        self.hand_over(account, time, path, number, Some(Entry::Parked(handed_over, record)))
+    }
+
+    /// The next record that has left, until there is none: see [`Outbox::poll_left`].
+    pub fn poll_left(&mut self) -> Option<Left> {
+        self.outbox.poll_left(&mut self.storage.parts().outbox)
+    }
+
+    /// Values that only the store has.
+    #[must_use]
+    pub const fn parked(&self) -> u64 {
+        self.outbox.parked()
+    }
+
+    /// The store has given up parked values: see [`Outbox::drop_parked`].
+    pub fn drop_parked(&mut self, reason: DropReason, values: u64) -> u64 {
+        self.outbox.drop_parked(reason, values)
+    }
+
+    /// Counts values found in a store that can't be taken back: see [`Outbox::count_unrecoverable`].
+    pub fn count_unrecoverable(&mut self, reason: DropReason, values: u64) {
+        self.outbox.count_unrecoverable(reason, values);
+    }
+
+    /// How many parked values of an account may come back now: see [`Outbox::room_for_backlog`].
+    #[must_use]
+    pub fn room_for_backlog(&mut self, account: u64) -> u32 {
+        self.outbox.room_for_backlog(&mut self.storage.parts().outbox, account)
+    }
+
+    /// The oldest value without a record, and its text in `text` (path, then number): see [`Outbox::oldest_unstored`].
+    pub fn oldest_unstored(&mut self, before: Millis, text: &mut [u8]) -> Option<Unstored> {
+        let mut mem = self.storage.parts().outbox;
+        let unstored = self.outbox.oldest_unstored(&mut mem, before)?;
+        self.outbox.unstored_text(&mut mem, text);
+        Some(unstored)
+    }
+
+    /// That value is stored now: see [`Outbox::set_record`].
+    pub fn set_record(&mut self, record: u64) -> bool {
+        self.outbox.set_record(&mut self.storage.parts().outbox, record)
+    }
+
+    /// The records of the values that are on their way: see [`Outbox::records_in_flight`].
+    pub fn records_in_flight(&mut self, each: impl FnMut(u64)) {
+        self.outbox.records_in_flight(&mut self.storage.parts().outbox, each);
+    }
+
+    /// Gives each state that was set to another value since it was given last: see [`States::changed`].
+    pub fn changed_states(&mut self, each: impl FnMut(&StateSlot)) {
+        States::new(self.storage.parts().states).changed(each);
+    }
+
+    /// Gives all states: for a store that writes them all anew.
+    pub fn all_states(&mut self, each: impl FnMut(&StateSlot)) {
+        States::new(self.storage.parts().states).all(each);
+    }
+
+    /// How often states were forgotten, as their job is gone: when it has moved, a store writes all states anew. Wraps.
+    #[must_use]
+    pub const fn states_forgotten(&self) -> u32 {
+        self.states_forgotten
+    }
+
+    /// Puts a state back that a store kept: see [`States::restore`].
+    ///
+    /// # Errors
+    /// [`StateError::Full`].
+    pub fn restore_state(&mut self, state: StateSlot) -> Result<(), StateError> {
+        States::new(self.storage.parts().states).restore(state)
     }
 
     /// A run has ended, by itself or because it was cancelled. Late calls are harmless.
@@ -1069,7 +1214,7 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
         self.outbox.flush(&mut mem, self.now);
     }
 
-    /// Whether it was told to stop and has nothing under way or queued any more.
+    /// Whether it was told to stop and has nothing under way or queued in memory any more; values may be parked.
     #[must_use]
     pub fn is_finished(&mut self) -> bool {
         let mem = self.storage.parts().config.jobs;
@@ -1143,6 +1288,15 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
     pub const fn storage(&self) -> &S {
         &self.storage
     }
+}
+
+/// What a value that comes in has to do with a store.
+#[derive(Clone, Copy)]
+enum Entry {
+    /// It is handed over, and stored under this record.
+    Stored(u64),
+    /// It was parked, and handed over at this time.
+    Parked(ValueTime, u64),
 }
 
 fn write_draft(draft: &EntityDraft<'_>, request: OwnRequest, buf: &mut [u8]) -> Option<usize> {

@@ -1,4 +1,4 @@
-//! Keyed state of jobs: small values that a job's later runs find again, bounded, in RAM.
+//! Keyed state of jobs: small values that a job's later runs find again, bounded, in RAM; a store can keep them longer.
 
 use crate::bot::StateError;
 use crate::hash::Fnv1a64;
@@ -8,12 +8,15 @@ use crate::probe::{self, Probed};
 /// The most bytes of one state.
 pub const MAX_STATE_BYTES: usize = 32;
 
-/// Room for one state.
-#[derive(Clone, Copy, Debug)]
+/// Marks a state that a store does not have yet.
+const CHANGED: u8 = 0x80;
+
+/// Room for one state, or a state as a store keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StateSlot {
     job: u64,
     name: u64,
-    /// Length and 1; 0 is an empty slot.
+    /// Length and 1, and [`CHANGED`]; 0 is an empty slot.
     len: u8,
     bytes: [u8; MAX_STATE_BYTES],
 }
@@ -21,6 +24,34 @@ pub struct StateSlot {
 impl StateSlot {
     /// No state.
     pub const EMPTY: Self = StateSlot { job: 0, name: 0, len: 0, bytes: [0; MAX_STATE_BYTES] };
+
+    /// A state as a store kept it: the hash of its job's key, that of its name, and its bytes; `None` if they are more than
+    /// [`MAX_STATE_BYTES`].
+    #[must_use]
+    pub fn new(job: u64, name: u64, value: &[u8]) -> Option<Self> {
+        let mut bytes = [0; MAX_STATE_BYTES];
+        bytes.get_mut(..value.len())?.copy_from_slice(value);
+        Some(StateSlot { job, name, len: value.len() as u8 + 1, bytes })
+    }
+
+    /// The FNV-1a 64 hash of its job's key ([`JobKey::fnv1a64`]).
+    #[must_use]
+    pub const fn job(&self) -> u64 {
+        self.job
+    }
+
+    /// The FNV-1a 64 hash of its name.
+    #[must_use]
+    pub const fn name(&self) -> u64 {
+        self.name
+    }
+
+    /// What it holds.
+    #[must_use]
+    pub fn value(&self) -> &[u8] {
+        let len = usize::from(self.len & !CHANGED).saturating_sub(1);
+        self.bytes.get(..len).unwrap_or_default()
+    }
 
     fn is(&self, job: u64, name: u64) -> bool {
         self.job == job && self.name == name
@@ -61,9 +92,9 @@ impl<'a> States<'a> {
     pub fn get(&self, job: &JobKey, name: &str, buf: &mut [u8]) -> Option<usize> {
         let (job, name) = (job.fnv1a64(), Fnv1a64::of(name.as_bytes()));
         let slot = self.slots.get(probe::find(self.slots, job, |s| s.is(job, name))?)?;
-        let len = usize::from(slot.len).checked_sub(1)?;
-        buf.get_mut(..len)?.copy_from_slice(slot.bytes.get(..len)?);
-        Some(len)
+        let value = slot.value();
+        buf.get_mut(..value.len())?.copy_from_slice(value);
+        Some(value.len())
     }
 
     /// Stores a state.
@@ -71,29 +102,66 @@ impl<'a> States<'a> {
     /// # Errors
     /// [`StateError`]: what was stored before remains.
     pub fn set(&mut self, job: &JobKey, name: &str, value: &[u8]) -> Result<(), StateError> {
-        let full = StateError::Full { capacity: self.capacity() };
-        if value.len() > MAX_STATE_BYTES {
-            return Err(StateError::TooLong { limit: MAX_STATE_BYTES });
-        }
         let (job, name) = (job.fnv1a64(), Fnv1a64::of(name.as_bytes()));
-        let mut new = StateSlot { job, name, len: value.len() as u8 + 1, bytes: [0; MAX_STATE_BYTES] };
-        if let Some(bytes) = new.bytes.get_mut(..value.len()) {
-            bytes.copy_from_slice(value);
-        }
-        let there = probe::find(self.slots, job, |s| s.is(job, name));
-        if let Some(slot) = there.and_then(|at| self.slots.get_mut(at)) {
-            *slot = new;
+        let Some(mut new) = StateSlot::new(job, name, value) else {
+            return Err(StateError::TooLong { limit: MAX_STATE_BYTES });
+        };
+        new.len |= CHANGED;
+        if let Some(slot) = self.find_mut(job, name) {
+            // The same again is nothing to write, unless it never was: flash wears.
+            if slot.value() != value {
+                *slot = new;
+            }
             return Ok(());
         }
-        if probe::insert(self.slots, new) { Ok(()) } else { Err(full) }
+        self.insert(new)
     }
 
-    /// Forgets all states of a job.
-    pub fn forget(&mut self, job: &JobKey) {
-        let job = job.fnv1a64();
+    /// Puts a state back that a store kept. One that was set since then remains.
+    ///
+    /// # Errors
+    /// [`StateError::Full`].
+    pub fn restore(&mut self, state: StateSlot) -> Result<(), StateError> {
+        if state.len == 0 || self.find_mut(state.job, state.name).is_some() {
+            return Ok(());
+        }
+        self.insert(StateSlot { len: state.len & !CHANGED, ..state })
+    }
+
+    /// Gives each state that was set to another value since it was given last. O(slots).
+    pub fn changed(&mut self, mut each: impl FnMut(&StateSlot)) {
+        for slot in self.slots.iter_mut().filter(|s| s.len & CHANGED != 0) {
+            slot.len &= !CHANGED;
+            each(slot);
+        }
+    }
+
+    /// All states; none counts as changed after that. O(slots).
+    pub fn all(&mut self, mut each: impl FnMut(&StateSlot)) {
+        for slot in self.slots.iter_mut().filter(|s| s.len != 0) {
+            slot.len &= !CHANGED;
+            each(slot);
+        }
+    }
+
+    /// Forgets all states of a job; whether there were any.
+    pub fn forget(&mut self, job: &JobKey) -> bool {
+        let (job, mut any) = (job.fnv1a64(), false);
         while let Some(at) = probe::find(self.slots, job, |s| s.job == job) {
             probe::remove(self.slots, at);
+            any = true;
         }
+        any
+    }
+
+    fn find_mut(&mut self, job: u64, name: u64) -> Option<&mut StateSlot> {
+        let at = probe::find(self.slots, job, |s| s.is(job, name))?;
+        self.slots.get_mut(at)
+    }
+
+    fn insert(&mut self, new: StateSlot) -> Result<(), StateError> {
+        let full = StateError::Full { capacity: self.capacity() };
+        if probe::insert(self.slots, new) { Ok(()) } else { Err(full) }
     }
 }
 

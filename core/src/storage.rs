@@ -75,6 +75,7 @@ pub trait Storage<B: Bot> {
 /// | `states` | keyed states of all jobs; 0 if the bot keeps none |
 /// | `faults` | faults that are remembered, so that each is told once |
 /// | `events` | events that wait to be logged; further ones are counted |
+/// | `stored` | may be left out; 1: values can have records in a store (16 bytes more per cell) |
 ///
 /// What a configuration takes is the type's size: `size_of::<Memory>()`.
 ///
@@ -120,7 +121,7 @@ macro_rules! inline_storage {
         sensors: $sensors:expr, jobs: $jobs:expr, spare: $spare:expr, intervals: $intervals:expr,
         distinct_intervals: $distinct:expr, runs: $runs:expr, cells: $cells:expr, element: $element:expr,
         scratch: $scratch:expr, listing: $listing:expr, states: $states:expr, faults: $faults:expr,
-        events: $events:expr $(,)?
+        events: $events:expr $(, stored: $stored:expr)? $(,)?
     }) => {
         $(#[$meta])*
         $vis struct $name {
@@ -149,6 +150,8 @@ macro_rules! inline_storage {
             cells: [$crate::outbox::Cell; $cells],
             index: [u32; $cells],
             queues: [$crate::outbox::AccountQueue; $accounts + $spare],
+            records: [u64; ($cells) * (0 $(+ $stored)?)],
+            left: [u64; ($cells + 1) * (0 $(+ $stored)?)],
             faults: [$crate::journal::FaultSlot; $faults],
             events: [Option<$crate::journal::Event>; $events],
             states: [$crate::state::StateSlot; $states],
@@ -183,6 +186,8 @@ macro_rules! inline_storage {
                     cells: [$crate::outbox::Cell::EMPTY; $cells],
                     index: [0; $cells],
                     queues: [const { $crate::outbox::AccountQueue::EMPTY }; $accounts + $spare],
+                    records: [0; ($cells) * (0 $(+ $stored)?)],
+                    left: [0; ($cells + 1) * (0 $(+ $stored)?)],
                     faults: [$crate::journal::FaultSlot::EMPTY; $faults],
                     events: [None; $events],
                     states: [$crate::state::StateSlot::EMPTY; $states],
@@ -226,6 +231,7 @@ macro_rules! inline_storage {
                     },
                     outbox: $crate::outbox::OutboxMem {
                         cells: &mut self.cells, index: &mut self.index, accounts: &mut self.queues,
+                        records: &mut self.records, left: &mut self.left,
                     },
                     faults: &mut self.faults,
                     events: &mut self.events,

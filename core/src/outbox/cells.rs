@@ -408,6 +408,22 @@ impl List {
         self.len += 1;
     }
 
+    /// Puts a value behind `after`, which is in the list; at its front if `after` is none.
+    pub(super) fn insert_after(&mut self, cells: &mut Cells<'_>, after: Link, link: Link) {
+        if after == NONE {
+            self.push_front(cells, link);
+        } else if after == self.tail {
+            self.push_back(cells, link);
+        } else {
+            let next = cells.next(after);
+            cells.set_prev(link, after);
+            cells.set_next(link, next);
+            cells.set_next(after, link);
+            cells.set_prev(next, link);
+            self.len += 1;
+        }
+    }
+
     pub(super) fn unlink(&mut self, cells: &mut Cells<'_>, link: Link) {
         let (prev, next) = (cells.prev(link), cells.next(link));
         if prev == NONE {

@@ -145,7 +145,7 @@ impl Outbox {
                 break;
             }
         }
-        self.flushing &= self.ledger.queued > 0;
+        self.flushing &= !self.is_idle();
         self.tell_room(mem);
         let live = live.map(|slot| (slot, Place::Live));
         let suspects = suspects.map(|slot| (slot, Place::Suspect));
@@ -483,12 +483,13 @@ impl Outbox {
                 && let Some(unix) = self.unix(Millis(cells.time_ms(at)))
             {
                 cells.fix_time(at, unix);
+                self.stored.forget_storing(at);
                 self.untimed -= 1;
             }
             if self.index(mem.index).find_same(&cells, at) == NONE {
                 self.wait_in(mem, at, flight.slot, place, front);
             } else {
-                self.release(mem, at);
+                self.release(mem, at, false);
                 self.ledger.count_dropped(DropReason::Superseded, 1);
                 superseded += 1;
             }
@@ -513,7 +514,7 @@ impl Outbox {
         let mut at = flight.list.head;
         while at != NONE {
             let next = Cells(mem.cells).next(at);
-            self.release(mem, at);
+            self.release(mem, at, false);
             at = next;
         }
     }

@@ -21,11 +21,13 @@ pub enum DropReason {
     Unknown,
     /// Its stored form could not be read back.
     Corrupt,
+    /// The store kept others of its path in its place, to bridge a longer outage.
+    Thinned,
 }
 
 impl DropReason {
     /// All reasons, in the order of [`Ledger::dropped`].
-    pub const ALL: [DropReason; 7] = [
+    pub const ALL: [DropReason; 8] = [
         DropReason::Superseded,
         DropReason::Refused,
         DropReason::Full,
@@ -33,6 +35,7 @@ impl DropReason {
         DropReason::NoTime,
         DropReason::Unknown,
         DropReason::Corrupt,
+        DropReason::Thinned,
     ];
 
     /// The reason as a word for logs and metrics.
@@ -46,11 +49,12 @@ impl DropReason {
             DropReason::NoTime => "no_time",
             DropReason::Unknown => "unknown",
             DropReason::Corrupt => "corrupt",
+            DropReason::Thinned => "thinned",
         }
     }
 }
 
-/// Counts of values since the start. 88 bytes.
+/// Counts of values since the start. 96 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Ledger {
@@ -60,15 +64,15 @@ pub struct Ledger {
     pub recovered: u64,
     /// Stored by the backend.
     pub delivered: u64,
-    /// Waiting, or on their way at this moment.
+    /// Waiting, in memory or parked in a store, or on their way at this moment.
     pub queued: u64,
     /// Dropped, by reason in the order of [`DropReason::ALL`].
-    pub dropped: [u64; 7],
+    pub dropped: [u64; 8],
 }
 
 impl Ledger {
     /// A ledger of nothing.
-    pub const EMPTY: Ledger = Ledger { collected: 0, recovered: 0, delivered: 0, queued: 0, dropped: [0; 7] };
+    pub const EMPTY: Ledger = Ledger { collected: 0, recovered: 0, delivered: 0, queued: 0, dropped: [0; 8] };
 
     /// Whether every value is in exactly one place.
     #[must_use]

@@ -11,7 +11,9 @@
 //! use grafolean_core::values::{MAX_PATH_BYTES, Number, ValuePath};
 //!
 //! let (mut cells, mut index, mut accounts) = ([Cell::EMPTY; 64], [0; 64], [AccountQueue::EMPTY; 1]);
-//! let mut mem = OutboxMem { cells: &mut cells, index: &mut index, accounts: &mut accounts };
+//! let mut mem = OutboxMem {
+//!     cells: &mut cells, index: &mut index, accounts: &mut accounts, records: &mut [], left: &mut [],
+//! };
 //! let mut outbox = Outbox::new(Settings::DEFAULT);
 //!
 //! let path = ValuePath::new("board.temperature", MAX_PATH_BYTES).unwrap();
@@ -39,6 +41,15 @@
 //! `poll_timeout` gives, else O(accounts) plus O(values in the batch). `body` is O(bytes) read in order, and
 //! `handle_outcome` O(values in the batch).
 //!
+//! # With a store
+//! A store (flash on a board, files on a host) keeps values beyond a loss of power, and beyond what memory holds. It only
+//! keeps bytes: each value's are its *record*, named by a number. Everything about values is decided here:
+//! [`push_stored`](Outbox::push_stored) takes a value with its record, or [`set_record`](Outbox::set_record) gives one
+//! later; [`poll_left`](Outbox::poll_left) says which record is done with, and which is *parked*: the only copy from now
+//! on, as memory was needed; [`recover`](Outbox::recover) takes a parked value back,
+//! [`room_for_backlog`](Outbox::room_for_backlog) says how many. Parked values count as queued.
+//! Without a store, `records` and `left` of [`OutboxMem`] are empty slices.
+//!
 //! # Errors
 //! [`PushError`]: a value that can't be kept is refused and was never collected. All that happens later is counted
 //! in the [`Ledger`] and told by [`poll_event`](Outbox::poll_event).
@@ -49,6 +60,7 @@ mod cells;
 mod delivery;
 mod event;
 mod ledger;
+mod stored;
 
 use core::fmt;
 
@@ -67,6 +79,7 @@ pub use cells::Cell;
 pub use delivery::{BatchHead, Method, Outcome};
 pub use event::OutboxEvent;
 pub use ledger::{DropReason, Ledger};
+pub use stored::{Left, RECORD_MAX, Unstored};
 
 /// The memory of an outbox. The same at every call; only [`Outbox::handle_grown`] allows other slices.
 ///
@@ -79,6 +92,11 @@ pub struct OutboxMem<'a> {
     pub index: &'a mut [u32],
     /// One per account, at most 65,535.
     pub accounts: &'a mut [AccountQueue],
+    /// With a store: the record of the value that begins in the cell of the same index, 0 if none. As many as `cells`, or
+    /// none at all: then nothing can be stored.
+    pub records: &'a mut [u64],
+    /// With a store: records that wait for [`Outbox::poll_left`]. At least one more than `cells`, or none at all.
+    pub left: &'a mut [u64],
 }
 
 /// How values are delivered.
@@ -186,6 +204,17 @@ pub enum PushError {
     },
     /// The outbox was lent no index.
     NoIndex,
+    /// The record's number is 0 or over [`RECORD_MAX`].
+    BadRecord {
+        /// The number.
+        record: u64,
+    },
+    /// The memory has no room for records ([`OutboxMem::records`], [`OutboxMem::left`]).
+    NotStoring,
+    /// Too many records wait to be polled: call [`Outbox::poll_left`] until it gives none.
+    LeftNotPolled,
+    /// Only of [`Outbox::recover`]: no room for it now. The value stays parked.
+    NoRoom,
 }
 
 impl fmt::Display for PushError {
@@ -206,6 +235,14 @@ impl fmt::Display for PushError {
                 write!(f, "time {ms} ms is over the limit of {TIME_MAX} ms")
             }
             PushError::NoIndex => f.write_str("outbox has no index: lend at least one bucket"),
+            PushError::BadRecord { record } => {
+                write!(f, "record {record} is not between 1 and {RECORD_MAX}")
+            }
+            PushError::NotStoring => f.write_str(
+                "outbox has no memory for records: lend as many as cells, and one more for those that leave",
+            ),
+            PushError::LeftNotPolled => f.write_str("records that have left the outbox wait to be polled"),
+            PushError::NoRoom => f.write_str("outbox has no room for a parked value now"),
         }
     }
 }
@@ -216,7 +253,7 @@ impl core::error::Error for PushError {}
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct AccountStatus {
-    /// Values that wait or are in flight.
+    /// Values in memory that wait or are in flight.
     pub queued: u32,
     /// Memory that they take, in bytes.
     pub bytes: usize,
@@ -261,6 +298,7 @@ pub struct Outbox {
     flushing: bool,
     /// Values dropped since the outbox became full.
     full_dropped: u64,
+    stored: stored::Stored,
     events: Deque<OutboxEvent, EVENTS>,
     refused_path: [u8; MAX_PATH_BYTES],
     refused_path_len: usize,
@@ -291,6 +329,7 @@ impl Outbox {
             backlog_after: Millis(0),
             flushing: false,
             full_dropped: 0,
+            stored: stored::Stored::NONE,
             events: Deque::new(),
             refused_path: [0; MAX_PATH_BYTES],
             refused_path_len: 0,
@@ -309,16 +348,16 @@ impl Outbox {
         &self.ledger
     }
 
-    /// Values that wait or are in flight.
+    /// Values that wait, in memory or parked, or are in flight.
     #[must_use]
     pub const fn queued(&self) -> u64 {
         self.ledger.queued
     }
 
-    /// Whether nothing waits and nothing is in flight.
+    /// Whether nothing waits in memory and nothing is in flight; values may be parked.
     #[must_use]
     pub const fn is_idle(&self) -> bool {
-        self.ledger.queued == 0
+        self.ledger.queued == self.stored.parked
     }
 
     /// Whether a value whose path and number have `text_bytes` together can be taken without dropping another one.
@@ -348,7 +387,7 @@ impl Outbox {
 
     /// Takes a value that was handed over at `now`, to be sent soon. If a value with the same account, path and
     /// time waits, this one takes its place. If there is no room, the oldest values of the account that
-    /// uses the most memory are dropped, or, if all are in flight, this one.
+    /// uses the most memory are parked (if they have a record) or dropped, or, if all are in flight, this one.
     ///
     /// # Errors
     /// [`PushError`]; nothing is changed then, and the value does not count as collected.
@@ -361,27 +400,12 @@ impl Outbox {
         path: ValuePath<'_>,
         number: &NumberText,
     ) -> Result<(), PushError> {
-        self.enter(mem, now, account, time, path, number, Place::Live)
+        self.enter(mem, now, account, time, path, number, Entry::New { record: 0 })
     }
 
-    /// Takes a value back that a durable outbox had kept; it goes out after the live ones. Its age counts from now.
-    ///
-    /// # Errors
-    /// [`PushError`]; nothing is changed then, and the value does not count as recovered.
-    pub fn recover(
-        &mut self,
-        mem: &mut OutboxMem<'_>,
-        now: Millis,
-        account: u64,
-        time: UnixMillis,
-        path: ValuePath<'_>,
-        number: &NumberText,
-    ) -> Result<(), PushError> {
-        self.enter(mem, now, account, ValueTime::Unix(time), path, number, Place::Backlog)
-    }
-
-    /// Counts stored values that can't be taken back: [`DropReason::Corrupt`], or [`DropReason::NoTime`] for those
-    /// of an earlier boot whose time can never be known.
+    /// Counts values found in a store that can't be taken back: [`DropReason::Corrupt`], or [`DropReason::NoTime`] for
+    /// those of an earlier boot whose time can never be known. Those that [`handle_stored`](Outbox::handle_stored) has
+    /// counted are given up by [`drop_parked`](Outbox::drop_parked).
     pub fn count_unrecoverable(&mut self, reason: DropReason, values: u64) {
         self.ledger.recovered += values;
         self.ledger.count_dropped(reason, values);
@@ -396,7 +420,7 @@ impl Outbox {
         time: ValueTime,
         path: ValuePath<'_>,
         number: &NumberText,
-        place: Place,
+        entry: Entry,
     ) -> Result<(), PushError> {
         let now = self.step(now);
         let (path, number) = (path.as_str().as_bytes(), number.as_bytes());
@@ -418,48 +442,98 @@ impl Outbox {
         if mem.index.is_empty() {
             return Err(PushError::NoIndex);
         }
+        let record = match entry {
+            Entry::New { record } | Entry::Parked { record, .. } => record,
+        };
+        if record != 0 || matches!(entry, Entry::Parked { .. }) {
+            self.check_record(mem, record)?;
+        }
         let mut table = Table { slots: mem.accounts };
         let capacity = table.capacity();
         let slot = table
             .find_or_make(account, &mut self.accounts, now, self.refreshes)
             .ok_or(PushError::TooManyAccounts { capacity })?;
-
-        match place {
-            Place::Live => self.ledger.collected += 1,
-            _ => self.ledger.recovered += 1,
+        if let Entry::Parked { .. } = entry
+            && !self.make_room_fairly(mem, slot, needed)
+        {
+            return Err(PushError::NoRoom);
         }
-        let key = Key { account: slot, time_ms, timed };
-        let path_once = core::iter::once(path);
-        let older = self.index(mem.index).find(&Cells(mem.cells), key, path.len(), path_once);
-        if older != NONE {
-            self.drop_waiting(mem, older, DropReason::Superseded);
+
+        match entry {
+            Entry::New { .. } => {
+                self.ledger.collected += 1;
+                self.ledger.queued += 1;
+            }
+            Entry::Parked { .. } => self.unpark(),
         }
         // How long before now the value was measured: it may be its own time, far from the hand-over.
         let lag_ms = match (timed, time) {
             (_, ValueTime::Monotonic(at)) => now.since(at) as i64,
             (_, ValueTime::Unix(_)) => self.unix(now).map_or(0, |unix| unix as i64 - time_ms as i64),
         };
-        let own_time = lag_ms.unsigned_abs() > u64::from(self.settings.post_max_age_ms);
-        let since_ms = if own_time { now.0 } else { now.0.saturating_sub(lag_ms.max(0) as u64) };
-        let stored = loop {
+        let (own_time, since_ms) = match entry {
+            Entry::Parked { handed_over, .. } => {
+                let age_ms = self.age_ms(now, handed_over);
+                if age_ms > self.settings.max_age_ms {
+                    self.drop_record(mem, record, DropReason::TooOld);
+                    return Ok(());
+                }
+                (true, now.0.saturating_sub(age_ms))
+            }
+            Entry::New { .. } => {
+                let own_time = lag_ms.unsigned_abs() > u64::from(self.settings.post_max_age_ms);
+                (own_time, if own_time { now.0 } else { now.0.saturating_sub(lag_ms.max(0) as u64) })
+            }
+        };
+        let key = Key { account: slot, time_ms, timed };
+        let path_once = core::iter::once(path);
+        let same = self.index(mem.index).find(&Cells(mem.cells), key, path.len(), path_once);
+        if same != NONE {
+            if matches!(entry, Entry::Parked { .. }) && stored::is_later(mem, same, record) {
+                self.drop_record(mem, record, DropReason::Superseded);
+                return Ok(());
+            }
+            self.drop_waiting(mem, same, DropReason::Superseded);
+        }
+        if matches!(entry, Entry::New { .. }) && record != 0 && self.follows_parked(now, timed, time_ms) {
+            self.park_record(mem, record, timed, time_ms);
+            return Ok(());
+        }
+        let link = loop {
             let head = NewHead { account: slot, time_ms, timed, own_time, since_ms };
             match self.pool.store(&mut Cells(mem.cells), head, path, number) {
-                Some(stored) => break stored,
-                None if self.drop_oldest(mem) => {}
+                Some(link) => break link,
+                None if self.yield_oldest(mem) => {}
+                None if record != 0 => {
+                    self.park_record(mem, record, timed, time_ms);
+                    return Ok(());
+                }
                 None => {
+                    self.ledger.queued -= 1;
                     self.ledger.count_dropped(DropReason::Full, 1);
                     self.tell_full(account);
                     return Ok(());
                 }
             }
         };
-        self.ledger.queued += 1;
         self.untimed += u64::from(!timed);
+        if record != 0 {
+            self.note_record(mem, link, record);
+        }
         if let Some(q) = mem.accounts.get_mut(usize::from(slot)) {
             q.queued += 1;
             q.cells += needed as u32;
         }
-        self.wait_in(mem, stored, slot, place, false);
+        let place = match entry {
+            Entry::New { .. } => {
+                self.wait_in(mem, link, slot, Place::Live, false);
+                Place::Live
+            }
+            Entry::Parked { .. } => {
+                self.wait_in_order(mem, link, slot);
+                Place::Backlog
+            }
+        };
         if let Some(q) = mem.accounts.get(usize::from(slot)) {
             let due = match place {
                 Place::Live if !self.is_full_batch(q) => Millis(since_ms).saturating_add(self.linger_ms()),
@@ -512,6 +586,7 @@ impl Outbox {
         let mut index = self.index(mem.index);
         index.remove(&mut cells, link);
         cells.fix_time(link, unix);
+        self.stored.forget_storing(link);
         let same = index.find_same(&cells, link);
         index.insert(&mut cells, link);
         self.untimed -= 1;
@@ -592,7 +667,7 @@ impl Outbox {
     /// # Errors
     /// The first thing found to be wrong.
     pub fn audit(&self, mem: &mut OutboxMem<'_>) -> Result<(), &'static str> {
-        let cells = Cells(mem.cells);
+        let cells = Cells(&mut *mem.cells);
         let (mut values, mut used, mut untimed, mut in_index) = (0u64, 0u32, 0u64, 0u64);
         for (slot, q) in mem.accounts.iter().enumerate() {
             let (mut queued, mut in_cells, mut live_bytes) = (0u32, 0u32, 0u32);
@@ -645,12 +720,13 @@ impl Outbox {
         if indexed != in_index {
             return Err("the index holds what does not wait");
         }
-        if values != self.ledger.queued || untimed != self.untimed {
+        if values + self.stored.parked != self.ledger.queued || untimed != self.untimed {
             return Err("the count of queued values is wrong");
         }
         if used != self.pool.used() || !self.pool.sound(&cells) {
             return Err("cells were lost");
         }
+        self.audit_records(mem)?;
         if self.ledger.balanced() { Ok(()) } else { Err("the ledger is not balanced") }
     }
 
@@ -714,19 +790,27 @@ impl Outbox {
         }
     }
 
-    /// Frees a value that is in no list.
-    fn release(&mut self, mem: &mut OutboxMem<'_>, link: Link) {
+    /// Frees a value that is in no list: it is done, or parked, which the ledger is told by the caller.
+    fn release(&mut self, mem: &mut OutboxMem<'_>, link: Link, parked: bool) {
+        self.record_leaves(mem, link, parked);
         let mut cells = Cells(mem.cells);
         if let Some(q) = mem.accounts.get_mut(usize::from(cells.account(link))) {
             q.queued -= 1;
             q.cells -= cells.cells_of(link);
         }
-        self.ledger.queued -= 1;
+        self.ledger.queued -= u64::from(!parked);
         self.untimed -= u64::from(!cells.timed(link));
         self.pool.free(&mut cells, link);
     }
 
     fn drop_waiting(&mut self, mem: &mut OutboxMem<'_>, link: Link, reason: DropReason) {
+        self.take_out(mem, link);
+        self.release(mem, link, false);
+        self.ledger.count_dropped(reason, 1);
+    }
+
+    /// Takes a waiting value out of its list and the index, and out of a search for bad values.
+    fn take_out(&mut self, mem: &mut OutboxMem<'_>, link: Link) {
         let cells = Cells(mem.cells);
         if cells.place(link) == Place::Suspect {
             let slot = cells.account(link);
@@ -744,29 +828,40 @@ impl Outbox {
             }
         }
         self.unwait(mem, link);
-        self.release(mem, link);
-        self.ledger.count_dropped(reason, 1);
     }
 
-    /// Drops the oldest waiting value of the account that uses the most memory, by which each account is sure of
-    /// its fair share. `false` if none waits.
-    fn drop_oldest(&mut self, mem: &mut OutboxMem<'_>) -> bool {
-        let slots = mem.accounts.iter().take(usize::from(self.accounts));
-        let Some(q) =
-            slots.filter(|q| q.waits()).reduce(|most, q| if q.cells > most.cells { q } else { most })
-        else {
-            return false;
-        };
+    /// The oldest waiting value of the account that uses the most memory, by whose loss each account is sure of its fair
+    /// share, and that account's slot. O(accounts).
+    fn oldest_of_most(&self, mem: &mut OutboxMem<'_>) -> Option<(u16, Link)> {
+        let slots =
+            mem.accounts.iter().take(usize::from(self.accounts)).enumerate().filter(|(_, q)| q.waits());
+        let (slot, q) = slots.reduce(|most, q| if q.1.cells > most.1.cells { q } else { most })?;
         let cells = Cells(mem.cells);
         let oldest = [q.backlog.head, q.suspects.list.head, q.live.head]
             .into_iter()
             .filter(|&head| head != NONE)
-            .min_by_key(|&head| cells.since_ms(head));
-        let (Some(oldest), account) = (oldest, q.id) else { return false };
-        self.drop_waiting(mem, oldest, DropReason::Full);
-        self.tell_full(account);
+            .min_by_key(|&head| cells.since_ms(head))?;
+        Some((slot as u16, oldest))
+    }
+
+    /// Makes room: parks that value if it has a record, else drops it. `false` if none waits.
+    fn yield_oldest(&mut self, mem: &mut OutboxMem<'_>) -> bool {
+        let Some((slot, oldest)) = self.oldest_of_most(mem) else { return false };
+        if !self.park(mem, oldest) {
+            self.drop_waiting(mem, oldest, DropReason::Full);
+            self.tell_full(mem.accounts.get(usize::from(slot)).map_or(0, |q| q.id));
+        }
         true
     }
+}
+
+/// How a value comes in.
+#[derive(Clone, Copy)]
+enum Entry {
+    /// It is handed over; `record` is 0 if it has none.
+    New { record: u64 },
+    /// It comes back from the store.
+    Parked { handed_over: ValueTime, record: u64 },
 }
 
 /// Whether `a` was handed over after `b`: live values after others, and in list order. O(values), for the rare

@@ -90,6 +90,9 @@ pub struct Memory<B: Bot> {
     cells: Vec<Cell>,
     index: Vec<u32>,
     queues: Vec<AccountQueue>,
+    stored: bool,
+    records: Vec<u64>,
+    left: Vec<u64>,
     faults: Vec<FaultSlot>,
     events: Vec<Option<Event>>,
     states: Vec<StateSlot>,
@@ -121,6 +124,9 @@ impl<B: Bot> Memory<B> {
             cells: vec![Cell::EMPTY; 4096],
             index: vec![0; 4096],
             queues: vec![AccountQueue::EMPTY; 1],
+            stored: false,
+            records: Vec::new(),
+            left: Vec::new(),
             faults: vec![FaultSlot::EMPTY; 1024],
             events: vec![None; 2],
             states: vec![StateSlot::EMPTY; 65],
@@ -132,6 +138,21 @@ impl<B: Bot> Memory<B> {
     #[must_use]
     pub fn with_limit(limit: usize) -> Self {
         Memory { limit, ..Self::new() }
+    }
+
+    /// With room for records of a store: 16 bytes more per cell of the outbox.
+    #[must_use]
+    pub fn stored(mut self) -> Self {
+        self.stored = true;
+        self.resize_records();
+        self
+    }
+
+    fn resize_records(&mut self) {
+        if self.stored {
+            self.records.resize(self.cells.len(), 0);
+            self.left.resize(self.cells.len() + 1, 0);
+        }
     }
 
     /// The bounds that a host has by default: elements, and entities listed or written, of 256 KiB, 1000 runs at once, 4096
@@ -199,7 +220,13 @@ impl<B: Bot> Storage<B> for Memory<B> {
                 element: &mut self.element,
                 scratch: &mut self.scratch,
             },
-            outbox: OutboxMem { cells: &mut self.cells, index: &mut self.index, accounts: &mut self.queues },
+            outbox: OutboxMem {
+                cells: &mut self.cells,
+                index: &mut self.index,
+                accounts: &mut self.queues,
+                records: &mut self.records,
+                left: &mut self.left,
+            },
             faults: &mut self.faults,
             events: &mut self.events,
             states: &mut self.states,
@@ -241,6 +268,7 @@ impl<B: Bot> Storage<B> for Memory<B> {
     fn grow_outbox(&mut self) -> bool {
         let grows = double(&mut self.cells, Cell::EMPTY, self.cell_limit);
         self.index.resize(self.cells.len(), 0);
+        self.resize_records();
         grows
     }
 

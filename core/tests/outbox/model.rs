@@ -2,11 +2,13 @@
 //!
 //! `OUTBOX_SEED=n` replays one run, `OUTBOX_RUNS=n` makes more of them.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
 use crate::rig::{Batch, Rig, Rng, UNIX0};
 use grafolean_core::hash::Fnv1a64;
-use grafolean_core::outbox::{DropReason, Ledger, Method, OutboxEvent, Outcome, Settings, ValueTime};
+use grafolean_core::outbox::{
+    DropReason, Ledger, Left, Method, OutboxEvent, Outcome, PushError, Settings, ValueTime,
+};
 use grafolean_core::time::{Millis, UnixMillis};
 use grafolean_core::values::{MAX_PATH_BYTES, Number, ValuePath};
 
@@ -110,7 +112,52 @@ struct Scene {
     /// PUT is denied now and then, values age, memory is short: values may be dropped.
     harsh: bool,
     bad_paths: bool,
+    /// When values get a record.
+    storing: Storing,
     steps: u32,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Storing {
+    /// Never: only what an earlier life left is in the store.
+    Never,
+    /// At hand-over, as on a host.
+    First,
+    /// Some at hand-over, some when they have waited, others never.
+    Mixed,
+}
+
+/// What a store keeps of a value.
+#[derive(Clone)]
+struct Kept {
+    account: u64,
+    path: String,
+    time: ValueTime,
+    at: u64,
+    number: i64,
+}
+
+/// A store that forgets nothing.
+#[derive(Default)]
+struct Store {
+    last: u64,
+    records: BTreeMap<u64, Kept>,
+    /// Given to the outbox and not come back.
+    inside: BTreeSet<u64>,
+    parked: BTreeSet<u64>,
+    /// How often each thing happened.
+    parkings: u32,
+    returns: u32,
+    refusals: u32,
+    late: u32,
+}
+
+impl Store {
+    fn next(&mut self, kept: Kept) -> u64 {
+        self.last += 1;
+        self.records.insert(self.last, kept);
+        self.last
+    }
 }
 
 struct Run {
@@ -123,6 +170,7 @@ struct Run {
     expected: HashMap<Key, i64>,
     refused: HashSet<Key>,
     wall_known: bool,
+    store: Store,
     flight: Option<Batch>,
     /// Everything that was sent, hashed.
     trace: Fnv1a64,
@@ -158,6 +206,7 @@ impl Run {
             expected: HashMap::new(),
             refused: HashSet::new(),
             wall_known: false,
+            store: Store::default(),
             flight: None,
             trace: Fnv1a64::new(),
             requests: 0,
@@ -193,14 +242,106 @@ impl Run {
             at: now,
             own_time: own_time && self.wall_known,
         });
-        let checked = ValuePath::new(&path, MAX_PATH_BYTES).unwrap();
-        let text = number.number_text().unwrap();
-        if own_time && self.rng.one_in(3) {
-            self.rig.with(|o, m, n| o.recover(m, n, account, UnixMillis(unix_ms), checked, &text)).unwrap();
+        let found = self.scene.storing == Storing::Never && own_time && self.rng.one_in(3);
+        let stored = self.scene.storing == Storing::First
+            || self.scene.storing == Storing::Mixed && self.rng.one_in(2);
+        // Without records at hand-over, nothing keeps those found in order with later ones.
+        let path = if found { format!("found.{number}") } else { path };
+        self.pushed[number as usize].path.clone_from(&path);
+        let kept = Kept { account, path: path.clone(), time, at: now, number };
+        if found {
+            let record = self.store.next(kept);
+            self.store.parked.insert(record);
+            self.rig.with(|o, _, n| o.handle_stored(n, 1));
+        } else if stored {
+            let record = self.store.next(kept);
+            self.store.inside.insert(record);
+            let (path, text) =
+                (ValuePath::new(&path, MAX_PATH_BYTES).unwrap(), number.number_text().unwrap());
+            self.rig.with(|o, m, n| o.push_stored(m, n, account, time, path, &text, record)).unwrap();
         } else {
-            self.rig.with(|o, m, n| o.push(m, n, account, time, checked, &text)).unwrap();
+            self.rig.push_at(account, time, &path, number).unwrap();
         }
+        self.take_left();
         self.expected.insert((account, path, unix_ms), number);
+    }
+
+    /// What has left the outbox leaves the store, or waits there.
+    fn take_left(&mut self) {
+        for Left { record, parked } in std::mem::take(&mut self.rig.departed) {
+            assert!(self.store.inside.remove(&record), "record {record} left but was not inside");
+            if parked {
+                self.store.parkings += 1;
+                assert!(self.store.parked.insert(record));
+            } else {
+                self.store.records.remove(&record);
+            }
+        }
+        assert_eq!(self.rig.outbox.parked(), self.store.parked.len() as u64);
+    }
+
+    /// Gives parked values back, as many as the outbox wants.
+    fn feed(&mut self) {
+        for account in 100..100 + self.scene.accounts {
+            let room = self.rig.with(|o, m, _| o.room_for_backlog(m, account));
+            let parked: Vec<u64> = self.store.parked.iter().copied().collect();
+            let of_account = parked.into_iter().filter(|r| self.store.records[r].account == account);
+            for record in of_account.take(room as usize).collect::<Vec<_>>() {
+                let Kept { path, time, at, number, .. } = self.store.records[&record].clone();
+                let at = if self.wall_known {
+                    ValueTime::Unix(UnixMillis(UNIX0 + at))
+                } else {
+                    ValueTime::Monotonic(Millis(at))
+                };
+                let path = ValuePath::new(&path, MAX_PATH_BYTES).unwrap();
+                let text = number.number_text().unwrap();
+                let before = self.rig.ledger();
+                match self.rig.with(|o, m, n| o.recover(m, n, account, time, at, path, &text, record)) {
+                    Ok(()) => {
+                        self.store.returns += 1;
+                        self.store.parked.remove(&record);
+                        self.store.inside.insert(record);
+                        self.pushed[number as usize].own_time = true;
+                        self.take_left();
+                    }
+                    Err(PushError::NoRoom) => {
+                        self.store.refusals += 1;
+                        assert_eq!(self.rig.ledger(), before, "what finds no room changes no count");
+                        self.take_left();
+                        break;
+                    }
+                    Err(error) => panic!("{error}"),
+                }
+            }
+        }
+    }
+
+    /// Stores what has waited; some of it leaves while it is being written.
+    fn store_late(&mut self) {
+        let before = Millis(self.rig.now.saturating_sub(2_000));
+        let Some(unstored) = self.rig.with(|o, m, _| o.oldest_unstored(m, before)) else { return };
+        assert!(unstored.handed_over < before);
+        let mut text = [0; 300];
+        let n = self.rig.with(|o, m, _| o.unstored_text(m, &mut text));
+        assert_eq!(n, usize::from(unstored.path_len) + usize::from(unstored.number_len));
+        let (path, number) = text[..n].split_at(usize::from(unstored.path_len));
+        let path = String::from_utf8(path.to_vec()).unwrap();
+        let number: i64 = std::str::from_utf8(number).unwrap().parse().unwrap();
+        let pushed = &self.pushed[number as usize];
+        assert_eq!((pushed.account, &pushed.path), (unstored.account, &path));
+        let at = unstored.handed_over.0;
+        let kept = Kept { account: unstored.account, path, time: unstored.time, at, number };
+        if self.rng.one_in(3) {
+            self.answer();
+            self.push();
+        }
+        let record = self.store.next(kept);
+        if self.rig.with(|o, m, _| o.set_record(m, record)) {
+            self.store.late += 1;
+            self.store.inside.insert(record);
+        } else {
+            self.store.records.remove(&record);
+        }
     }
 
     fn poll(&mut self) -> bool {
@@ -257,6 +398,13 @@ impl Run {
     }
 
     fn step(&mut self) {
+        self.take_left();
+        if self.rng.one_in(6) {
+            self.feed();
+        }
+        if self.scene.storing == Storing::Mixed && self.rng.one_in(3) {
+            self.store_late();
+        }
         match self.rng.below(24) {
             0..=5 => {
                 for _ in 0..=self.rng.below(12) {
@@ -305,7 +453,9 @@ impl Run {
         self.know_wall();
         let (start, mut refreshed) = (self.rig.now, self.rig.now);
         let mut stuck = 0;
-        while !self.rig.outbox.is_idle() {
+        while self.rig.outbox.queued() > 0 {
+            self.take_left();
+            self.feed();
             if self.rig.now >= refreshed + 60_000 {
                 refreshed = self.rig.now;
                 self.rig.outbox.note_refresh();
@@ -322,12 +472,20 @@ impl Run {
             assert!(stuck < 100, "polls without progress: {}", self.rig.ledger());
             assert!(self.rig.now < start + 12 * 3_600_000, "not drained: {}", self.rig.ledger());
         }
+        self.take_left();
         assert_eq!(self.rig.outbox.bytes_used(), 0, "all cells are free again");
+        assert!(self.rig.outbox.is_idle());
+        assert!(
+            self.store.inside.is_empty() && self.store.parked.is_empty() && self.store.records.is_empty()
+        );
     }
 
     fn go(seed: u64, scene: Scene) -> Run {
         eprintln!("OUTBOX_SEED={seed}");
         let mut run = Run::new(seed, scene);
+        if scene.storing == Storing::First {
+            run.know_wall();
+        }
         for _ in 0..scene.steps {
             run.step();
         }
@@ -346,14 +504,32 @@ fn seeds(runs: u64) -> impl Iterator<Item = u64> {
     (0..runs).map(move |k| only.unwrap_or(0x0b0c_5000 + k))
 }
 
-const MILD: Scene = Scene { accounts: 4, cells: 20_000, harsh: false, bad_paths: true, steps: 200 };
-const HARSH: Scene = Scene { accounts: 5, cells: 160, harsh: true, bad_paths: true, steps: 500 };
+const MILD: Scene =
+    Scene { accounts: 4, cells: 20_000, harsh: false, bad_paths: true, storing: Storing::Never, steps: 200 };
+const HARSH: Scene =
+    Scene { accounts: 5, cells: 160, harsh: true, bad_paths: true, storing: Storing::Never, steps: 500 };
+/// A host's store and so little memory that most values are parked.
+const STORED: Scene = Scene { cells: 120, storing: Storing::First, steps: 300, ..MILD };
+const MIXED: Scene = Scene { storing: Storing::Mixed, ..HARSH };
 
 #[test]
 fn under_put_every_value_is_stored_exactly_once_whatever_happens_to_requests() {
+    arrives_exactly_once(MILD);
+}
+
+#[test]
+fn with_a_store_and_short_memory_every_value_still_arrives_exactly_once_and_the_last_one_wins() {
+    let parkings = arrives_exactly_once(STORED);
+    assert!(parkings > 500 || std::env::var("OUTBOX_SEED").is_ok(), "most values are parked: {parkings}");
+}
+
+/// How often a value was parked.
+fn arrives_exactly_once(scene: Scene) -> u32 {
     let mut total = Ledger::EMPTY;
+    let mut parkings = 0;
     for seed in seeds(6) {
-        let run = Run::go(seed, MILD);
+        let run = Run::go(seed, scene);
+        parkings += run.store.parkings;
         let ledger = run.rig.ledger();
         assert!(run.backend.posted.is_empty());
         for (key, number) in &run.expected {
@@ -375,13 +551,34 @@ fn under_put_every_value_is_stored_exactly_once_whatever_happens_to_requests() {
             "the runs do something: {total}"
         );
     }
+    parkings
 }
 
 #[test]
 fn with_short_memory_denied_methods_and_old_values_the_books_balance_and_all_drains() {
-    let mut total = [0; 7];
+    balances_and_drains(HARSH);
+}
+
+#[test]
+fn with_records_for_some_values_the_books_balance_all_drains_and_each_record_leaves_once() {
+    let (parkings, returns, refusals, late) = balances_and_drains(MIXED);
+    if std::env::var("OUTBOX_SEED").is_err() {
+        let all = [parkings, returns, refusals, late];
+        assert!(all.iter().all(|n| *n > 0), "everything happens: {all:?}");
+    }
+}
+
+/// How often values were parked, came back, found no room, and were stored late.
+fn balances_and_drains(scene: Scene) -> (u32, u32, u32, u32) {
+    let mut total = [0; 8];
+    let mut counts = (0, 0, 0, 0);
     for seed in seeds(10) {
-        let run = Run::go(seed, HARSH);
+        let run = Run::go(seed, scene);
+        let store = &run.store;
+        counts.0 += store.parkings;
+        counts.1 += store.returns;
+        counts.2 += store.refusals;
+        counts.3 += store.late;
         for (number, times) in &run.backend.posted {
             assert_eq!(*times, 1, "value {number} was stored twice by POST");
         }
@@ -396,12 +593,13 @@ fn with_short_memory_denied_methods_and_old_values_the_books_balance_and_all_dra
     if std::env::var("OUTBOX_SEED").is_err() {
         assert!(total[..6].iter().all(|n| *n > 0), "every reason occurs: {total:?}");
     }
+    counts
 }
 
 #[test]
 fn the_same_seed_gives_the_same_requests_at_the_same_times() {
     for seed in seeds(1) {
-        for scene in [MILD, HARSH] {
+        for scene in [MILD, HARSH, STORED, MIXED] {
             let (a, b) = (Run::go(seed, scene), Run::go(seed, scene));
             assert!(a.requests > 20);
             assert_eq!((a.trace.finish(), a.requests), (b.trace.finish(), b.requests));

@@ -1,7 +1,7 @@
 //! An outbox with its memory and a clock that stands still until told: audited after every step.
 
 use grafolean_core::outbox::{
-    AccountQueue, BatchHead, Cell, DropReason, Ledger, Method, Outbox, OutboxEvent, OutboxMem, Outcome,
+    AccountQueue, BatchHead, Cell, DropReason, Ledger, Left, Method, Outbox, OutboxEvent, OutboxMem, Outcome,
     PushError, Settings, ValueTime,
 };
 use grafolean_core::random::SplitMix64;
@@ -37,6 +37,10 @@ pub(crate) struct Rig {
     cells: Vec<Cell>,
     index: Vec<u32>,
     accounts: Vec<AccountQueue>,
+    records: Vec<u64>,
+    left: Vec<u64>,
+    /// What has left, until the test takes it.
+    pub(crate) departed: Vec<Left>,
     pub(crate) now: u64,
     /// A full audit after every step; large tests do without.
     pub(crate) audited: bool,
@@ -50,6 +54,9 @@ impl Rig {
             // Few buckets: chains are long, and an audit stays cheap.
             index: vec![0; (cells / 2).clamp(1, 251)],
             accounts: vec![AccountQueue::EMPTY; accounts],
+            records: vec![0; cells],
+            left: vec![0; cells + 1],
+            departed: Vec::new(),
             now: 0,
             audited: true,
         }
@@ -57,13 +64,19 @@ impl Rig {
 
     /// Runs `f` on the outbox with its memory, then audits.
     pub(crate) fn with<T>(&mut self, f: impl FnOnce(&mut Outbox, &mut OutboxMem<'_>, Millis) -> T) -> T {
-        let mut mem =
-            OutboxMem { cells: &mut self.cells, index: &mut self.index, accounts: &mut self.accounts };
+        let mut mem = OutboxMem {
+            cells: &mut self.cells,
+            index: &mut self.index,
+            accounts: &mut self.accounts,
+            records: &mut self.records,
+            left: &mut self.left,
+        };
         let out = f(&mut self.outbox, &mut mem, Millis(self.now));
         assert!(self.outbox.ledger().balanced(), "{}", self.outbox.ledger());
         if self.audited {
             assert_eq!(self.outbox.audit(&mut mem), Ok(()), "at {} ms, {}", self.now, self.outbox.ledger());
         }
+        self.departed.extend(std::iter::from_fn(|| self.outbox.poll_left(&mut mem)));
         out
     }
 
@@ -166,6 +179,8 @@ impl Rig {
         self.cells.resize(cells, Cell::EMPTY);
         self.index = vec![0; 2 * self.index.len() + 1];
         self.accounts.resize(accounts, AccountQueue::EMPTY);
+        self.records.resize(cells, 0);
+        self.left.resize(cells + 1, 0);
         self.with(|o, mem, _| o.handle_grown(mem));
     }
 }

@@ -46,7 +46,13 @@ fn values_of_an_account_share_a_request_after_the_linger_in_the_order_of_hand_ov
 }
 
 fn no_mem() -> grafolean_core::outbox::OutboxMem<'static> {
-    grafolean_core::outbox::OutboxMem { cells: &mut [], index: &mut [], accounts: &mut [] }
+    grafolean_core::outbox::OutboxMem {
+        cells: &mut [],
+        index: &mut [],
+        accounts: &mut [],
+        records: &mut [],
+        left: &mut [],
+    }
 }
 
 #[test]
@@ -954,7 +960,8 @@ fn flush_makes_everything_due_at_once() {
 fn recovered_values_count_and_go_after_the_live_ones() {
     let mut rig = rig();
     let (path, number) = (ValuePath::new("kept", MAX_PATH_BYTES).unwrap(), 5.number_text().unwrap());
-    rig.with(|o, mem, now| o.recover(mem, now, 1, UnixMillis(UNIX0 - 86_400_000), path, &number)).unwrap();
+    let time = ValueTime::Unix(UnixMillis(UNIX0 - 86_400_000));
+    rig.with(|o, mem, now| o.recover(mem, now, 1, time, time, path, &number, 1)).unwrap();
     rig.with(|o, _, _| o.count_unrecoverable(DropReason::Corrupt, 2));
     rig.with(|o, _, _| o.count_unrecoverable(DropReason::NoTime, 1));
     rig.push(1, "live", 1);

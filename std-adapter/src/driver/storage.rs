@@ -155,6 +155,9 @@ pub struct Heap<B: Bot> {
     cells: Vec<Cell>,
     index: Vec<u32>,
     queues: Vec<AccountQueue>,
+    stored: bool,
+    records: Vec<u64>,
+    left: Vec<u64>,
     faults: Vec<FaultSlot>,
     events: Vec<Option<Event>>,
     states: Vec<StateSlot>,
@@ -186,6 +189,9 @@ impl<B: Bot> Heap<B> {
             cells: vec![Cell::EMPTY; cells],
             index: vec![0; cells / 2 + 1],
             queues: vec![AccountQueue::EMPTY; 8],
+            stored: false,
+            records: Vec::new(),
+            left: Vec::new(),
             faults: vec![FaultSlot::EMPTY; limits.faults],
             events: vec![None; 64],
             states: vec![StateSlot::EMPTY; limits.states],
@@ -193,6 +199,21 @@ impl<B: Bot> Heap<B> {
         };
         heap.resize_jobs(64.min(limits.jobs.max(1)));
         heap
+    }
+
+    /// With room for records of a store: 16 bytes more per cell of the outbox.
+    #[must_use]
+    pub fn stored(mut self) -> Self {
+        self.stored = true;
+        self.resize_records();
+        self
+    }
+
+    fn resize_records(&mut self) {
+        if self.stored {
+            self.records.resize(self.cells.len(), 0);
+            self.left.resize(self.cells.len() + 1, 0);
+        }
     }
 
     fn resize_jobs(&mut self, capacity: usize) {
@@ -232,7 +253,13 @@ impl<B: Bot> Storage<B> for Heap<B> {
                 element: &mut self.element,
                 scratch: &mut self.scratch,
             },
-            outbox: OutboxMem { cells: &mut self.cells, index: &mut self.index, accounts: &mut self.queues },
+            outbox: OutboxMem {
+                cells: &mut self.cells,
+                index: &mut self.index,
+                accounts: &mut self.queues,
+                records: &mut self.records,
+                left: &mut self.left,
+            },
             faults: &mut self.faults,
             events: &mut self.events,
             states: &mut self.states,
@@ -272,6 +299,7 @@ impl<B: Bot> Storage<B> for Heap<B> {
         let limit = cells_of(self.limits.outbox_bytes);
         let more = grow_vec(&mut self.cells, Cell::EMPTY, limit);
         self.index.resize(self.cells.len() / 2 + 1, 0);
+        self.resize_records();
         more
     }
 

@@ -1,0 +1,465 @@
+//! What the outbox has to do with a store: records of values, parking, and the way back.
+//!
+//! Every record that comes in (with [`Outbox::push_stored`], [`Outbox::set_record`] or [`Outbox::recover`]) leaves exactly
+//! once by [`Outbox::poll_left`]; a parked one may come in again after that.
+//!
+//! # Order
+//! Of two values with the same account, path and time the later one must win. In memory it takes the place of the earlier
+//! one; but if that is parked, it can't be seen. So a stored value that could be the successor of a parked one (its time
+//! is not after all parked ones, or is in the future) is parked at once and comes back after it: a store gives records
+//! back in the order of their numbers, and numbers them in the order of hand-over. Live values, being measured now, are
+//! not held up by this. Two cases remain in which the earlier value may be written last, both only for a path handed over
+//! twice with the same millisecond: the later value has no record (a store that gives records late), or a value was
+//! parked with a time in the future and its successor comes when that time is present.
+
+use super::account::Table;
+use super::cells::{Cells, Link, NONE, Place, Pool};
+use super::{DropReason, Entry, Outbox, OutboxMem, PushError, ValueTime};
+use crate::time::{Millis, UnixMillis};
+use crate::values::{NumberText, ValuePath};
+
+/// The largest number of a record.
+pub const RECORD_MAX: u64 = u64::MAX >> 1;
+/// Marks a record in [`OutboxMem::left`] as parked.
+const PARKED: u64 = 1 << 63;
+/// So many parked values of an account may come back however short memory is, if the account has its fair share.
+const FEW: u32 = 16;
+/// Cells that a value is taken to need where it is not known: a path of up to 50 bytes.
+const USUAL_CELLS: u32 = 2;
+
+/// A record has left the outbox.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Left {
+    /// Its number.
+    pub record: u64,
+    /// `false`: the value was delivered or dropped, the store may forget the record. `true`: memory was needed, the
+    /// record is the only copy now and is to be given back by [`Outbox::recover`]; if the store has lost it meanwhile,
+    /// [`Outbox::drop_parked`].
+    pub parked: bool,
+}
+
+/// A value that has no record yet. Its text is read by [`Outbox::unstored_text`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct Unstored {
+    /// Whose value.
+    pub account: u64,
+    /// Its time; monotonic if the wall clock was not known so far.
+    pub time: ValueTime,
+    /// From when its age counts.
+    pub handed_over: Millis,
+    /// Length of its path in bytes.
+    pub path_len: u16,
+    /// Length of its number in bytes.
+    pub number_len: u8,
+}
+
+/// What the outbox knows about a store. 40 bytes.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Stored {
+    pub(super) parked: u64,
+    /// No parked value is of a later Unix ms, except for those of the future.
+    parked_until: u64,
+    /// Values in memory with a record.
+    in_memory: u32,
+    /// What waits in `left` is at these places.
+    left_from: u32,
+    left_to: u32,
+    /// The value that `oldest_unstored` gave last, if it is still there and as it was.
+    storing: Link,
+}
+
+impl Stored {
+    pub(super) const NONE: Stored =
+        Stored { parked: 0, parked_until: 0, in_memory: 0, left_from: 0, left_to: 0, storing: NONE };
+
+    pub(super) const fn forget_storing(&mut self, link: Link) {
+        if self.storing == link {
+            self.storing = NONE;
+        }
+    }
+
+    const fn waiting(&self) -> u32 {
+        self.left_to - self.left_from
+    }
+
+    /// Room for its records was made sure of when they came in.
+    fn leave(&mut self, left: &mut [u64], record: u64, parked: bool) {
+        if self.left_to as usize >= left.len() {
+            left.copy_within(self.left_from as usize..self.left_to as usize, 0);
+            (self.left_from, self.left_to) = (0, self.waiting());
+        }
+        debug_assert!((self.left_to as usize) < left.len(), "a record has a place to leave to");
+        if let Some(place) = left.get_mut(self.left_to as usize) {
+            *place = record | if parked { PARKED } else { 0 };
+            self.left_to += 1;
+        }
+    }
+}
+
+/// The record of a value, 0 if it has none.
+fn record_of(records: &[u64], link: Link) -> u64 {
+    records.get((link as usize).wrapping_sub(1)).copied().unwrap_or(0)
+}
+
+/// Whether the waiting value `link` was handed over after the one with this record. One without a record was never
+/// parked, so it came when the other one was.
+pub(super) fn is_later(mem: &OutboxMem<'_>, link: Link, record: u64) -> bool {
+    let other = record_of(mem.records, link);
+    other == 0 || other > record
+}
+
+impl Outbox {
+    /// Like [`push`](Outbox::push), for a value that a store has under `record`, between 1 and [`RECORD_MAX`]; later
+    /// hand-overs have larger numbers. It never drops this value for want of room: it is parked.
+    ///
+    /// # Errors
+    /// [`PushError`]; nothing is changed then, the value does not count as collected, and the record did not come in.
+    #[expect(clippy::too_many_arguments, reason = "a value and its record")]
+    pub fn push_stored(
+        &mut self,
+        mem: &mut OutboxMem<'_>,
+        now: Millis,
+        account: u64,
+        time: ValueTime,
+        path: ValuePath<'_>,
+        number: &NumberText,
+        record: u64,
+    ) -> Result<(), PushError> {
+        self.check_record(mem, record)?;
+        self.enter(mem, now, account, time, path, number, Entry::New { record })
+    }
+
+    /// At the start: the store has found so many values of earlier lives. They count as recovered, and are parked.
+    /// Tell the wall clock first, if it is known.
+    pub fn handle_stored(&mut self, now: Millis, values: u64) {
+        let now = self.step(now);
+        self.ledger.recovered += values;
+        self.ledger.queued += values;
+        self.stored.parked += values;
+        if values > 0 {
+            self.stored.parked_until = self.stored.parked_until.max(self.unix(now).unwrap_or(0));
+        }
+    }
+
+    /// Takes a parked value back into memory; it goes out after the live ones, in the order of hand-over, and never by a
+    /// POST, which would stamp it falsely. Its age counts from `handed_over` (at the earliest from monotonic 0; from now,
+    /// if that is Unix time and the wall clock is not known). If it is too old, or a later value with its path and time
+    /// waits, it is dropped. Give them in the order of their records.
+    ///
+    /// One more than are parked counts as recovered.
+    ///
+    /// Cost: O(length of the path), plus O(values of the backlog that were handed over later); O(accounts) when memory is short.
+    ///
+    /// # Errors
+    /// [`PushError`]: it stays parked, its record did not come in. [`PushError::NoRoom`] if nothing but dropping values or
+    /// taking room from accounts that use less would make room: try again when values have left.
+    #[expect(clippy::too_many_arguments, reason = "a value and its record")]
+    pub fn recover(
+        &mut self,
+        mem: &mut OutboxMem<'_>,
+        now: Millis,
+        account: u64,
+        time: ValueTime,
+        handed_over: ValueTime,
+        path: ValuePath<'_>,
+        number: &NumberText,
+        record: u64,
+    ) -> Result<(), PushError> {
+        self.enter(mem, now, account, time, path, number, Entry::Parked { handed_over, record })
+    }
+
+    /// The next record that has left, oldest first. To be called until it gives none, after every call that takes, sends
+    /// or drops values.
+    pub fn poll_left(&mut self, mem: &mut OutboxMem<'_>) -> Option<Left> {
+        let s = &mut self.stored;
+        let left = if s.waiting() > 0 { mem.left.get(s.left_from as usize).copied() } else { None };
+        let Some(left) = left else {
+            (s.left_from, s.left_to) = (0, 0);
+            return None;
+        };
+        s.left_from += 1;
+        Some(Left { record: left & RECORD_MAX, parked: left & PARKED != 0 })
+    }
+
+    /// Values that only the store has.
+    #[must_use]
+    pub const fn parked(&self) -> u64 {
+        self.stored.parked
+    }
+
+    /// The store has given up so many parked values: for its bound in bytes ([`DropReason::Full`]), their age
+    /// ([`DropReason::TooOld`]), unreadable records ([`DropReason::Corrupt`]), to keep others in their place
+    /// ([`DropReason::Thinned`]), or as a POST may have carried them ([`DropReason::Unknown`]). More than are parked count
+    /// as all that are; how many were counted.
+    pub fn drop_parked(&mut self, reason: DropReason, values: u64) -> u64 {
+        let values = values.min(self.stored.parked);
+        self.take_parked(values);
+        self.ledger.queued -= values;
+        self.ledger.count_dropped(reason, values);
+        values
+    }
+
+    /// How many parked values of `account` to give to [`recover`](Outbox::recover) now: so many that about two requests of
+    /// backlog are in memory, and a quarter of it is left for live values. A hint: `recover` may find no room.
+    #[must_use]
+    pub fn room_for_backlog(&self, mem: &mut OutboxMem<'_>, account: u64) -> u32 {
+        let slot = Table { slots: &mut *mem.accounts }.find(account);
+        let queue = slot.and_then(|slot| mem.accounts.get(usize::from(slot)));
+        let post = queue.is_some_and(|q| self.posts(q));
+        let batch = if post { self.settings.post_max_values } else { self.settings.max_values };
+        let flight = self.flight.as_ref().filter(|f| Some(f.slot) == slot && f.origin != Place::Live);
+        let have = queue.map_or(0, |q| q.backlog.len.saturating_add(q.suspects.list.len))
+            + flight.map_or(0, |f| f.list.len);
+        let spare = self.pool.free_cells(mem.cells).saturating_sub(Pool::capacity(mem.cells) / 4);
+        let room = (spare / USUAL_CELLS).max(FEW.saturating_sub(have));
+        let records = u32::try_from(mem.left.len()).unwrap_or(u32::MAX);
+        let records = records.saturating_sub(self.stored.in_memory).saturating_sub(self.stored.waiting());
+        let parked = u32::try_from(self.stored.parked).unwrap_or(u32::MAX);
+        (2 * u32::from(batch)).saturating_sub(have).min(room).min(records).min(parked)
+    }
+
+    /// For stores that keep only what has waited for a while: the value without a record that was handed over first, if
+    /// that was before `before`, in flight or not. When it is stored, [`set_record`](Outbox::set_record). One at a time: asking again
+    /// gives up the one before. O(values).
+    pub fn oldest_unstored(&mut self, mem: &mut OutboxMem<'_>, before: Millis) -> Option<Unstored> {
+        let cells = Cells(&mut *mem.cells);
+        let (mut oldest, mut since_ms, mut account) = (NONE, before.0, 0);
+        for (slot, q) in mem.accounts.iter().take(usize::from(self.accounts)).enumerate() {
+            for place in [Place::Backlog, Place::Suspect, Place::Live, Place::Flight] {
+                let mut at = self.head(slot, q, place);
+                while at != NONE {
+                    if record_of(mem.records, at) == 0 && cells.since_ms(at) < since_ms {
+                        (oldest, since_ms, account) = (at, cells.since_ms(at), q.id);
+                    }
+                    at = cells.next(at);
+                }
+            }
+        }
+        self.stored.storing = oldest;
+        if oldest == NONE {
+            return None;
+        }
+        let ms = cells.time_ms(oldest);
+        Some(Unstored {
+            account,
+            time: if cells.timed(oldest) {
+                ValueTime::Unix(UnixMillis(ms))
+            } else {
+                ValueTime::Monotonic(Millis(ms))
+            },
+            handed_over: Millis(since_ms),
+            path_len: cells.path_len(oldest) as u16,
+            number_len: cells.number_len(oldest) as u8,
+        })
+    }
+
+    /// Copies path and number (one after the other) of the value that [`oldest_unstored`](Outbox::oldest_unstored) gave:
+    /// how many bytes; 0 if it has left meanwhile.
+    pub fn unstored_text(&self, mem: &mut OutboxMem<'_>, buf: &mut [u8]) -> usize {
+        let cells = Cells(&mut *mem.cells);
+        let link = self.stored.storing;
+        if link == NONE {
+            return 0;
+        }
+        let text = cells.text(link, 0, cells.path_len(link) + cells.number_len(link)).flatten();
+        buf.iter_mut().zip(text).map(|(to, byte)| *to = *byte).count()
+    }
+
+    /// The value that [`oldest_unstored`](Outbox::oldest_unstored) gave is stored under `record`. `false` if it has left
+    /// or got its time meanwhile, or no record can come in: the record is of no use, the store may forget it.
+    pub fn set_record(&mut self, mem: &mut OutboxMem<'_>, record: u64) -> bool {
+        let link = core::mem::replace(&mut self.stored.storing, NONE);
+        let fits = link != NONE && self.check_record(mem, record).is_ok();
+        if fits {
+            self.note_record(mem, link, record);
+        }
+        fits
+    }
+
+    /// The records of the request under way, for a store that marks those which a POST may have carried.
+    pub fn records_in_flight(&self, mem: &mut OutboxMem<'_>, mut each: impl FnMut(u64)) {
+        let cells = Cells(&mut *mem.cells);
+        let mut at = self.flight.as_ref().map_or(NONE, |f| f.list.head);
+        while at != NONE {
+            let record = record_of(mem.records, at);
+            if record != 0 {
+                each(record);
+            }
+            at = cells.next(at);
+        }
+    }
+
+    fn head(&self, slot: usize, q: &super::AccountQueue, place: Place) -> Link {
+        match &self.flight {
+            Some(f) if place == Place::Flight && usize::from(f.slot) == slot => f.list.head,
+            _ => q.list(place).head,
+        }
+    }
+
+    /// Whether a record can come in, and will find room when it leaves.
+    pub(super) fn check_record(&self, mem: &OutboxMem<'_>, record: u64) -> Result<(), PushError> {
+        if mem.records.len() < mem.cells.len() || mem.left.len() <= mem.cells.len() {
+            Err(PushError::NotStoring)
+        } else if record == 0 || record > RECORD_MAX {
+            Err(PushError::BadRecord { record })
+        } else if (self.stored.in_memory + self.stored.waiting()) as usize >= mem.left.len() {
+            Err(PushError::LeftNotPolled)
+        } else {
+            Ok(())
+        }
+    }
+
+    /// A value that has just come into memory, or was there, has a record.
+    pub(super) fn note_record(&mut self, mem: &mut OutboxMem<'_>, link: Link, record: u64) {
+        if let Some(place) = mem.records.get_mut((link as usize).wrapping_sub(1)) {
+            *place = record;
+            self.stored.in_memory += 1;
+        }
+    }
+
+    /// A value is leaving memory: so does its record.
+    pub(super) fn record_leaves(&mut self, mem: &mut OutboxMem<'_>, link: Link, parked: bool) {
+        self.stored.forget_storing(link);
+        if let Some(place) = mem.records.get_mut((link as usize).wrapping_sub(1))
+            && *place != 0
+        {
+            let record = core::mem::replace(place, 0);
+            self.stored.in_memory -= 1;
+            self.stored.leave(mem.left, record, parked);
+        }
+    }
+
+    /// A queued value that is not in memory is parked.
+    pub(super) fn park_record(&mut self, mem: &mut OutboxMem<'_>, record: u64, timed: bool, time_ms: u64) {
+        self.note_parked(timed, time_ms);
+        self.stored.leave(mem.left, record, true);
+    }
+
+    /// A queued value that is not in memory is dropped.
+    pub(super) fn drop_record(&mut self, mem: &mut OutboxMem<'_>, record: u64, reason: DropReason) {
+        self.ledger.queued -= 1;
+        self.ledger.count_dropped(reason, 1);
+        self.stored.leave(mem.left, record, false);
+    }
+
+    fn note_parked(&mut self, timed: bool, time_ms: u64) {
+        self.stored.parked += 1;
+        if timed {
+            // Times of the future would hold up all live values until then.
+            let time_ms = time_ms.min(self.unix(self.now).unwrap_or(u64::MAX));
+            self.stored.parked_until = self.stored.parked_until.max(time_ms);
+        }
+    }
+
+    /// Parks a waiting value; `false` if it has no record.
+    pub(super) fn park(&mut self, mem: &mut OutboxMem<'_>, link: Link) -> bool {
+        if record_of(mem.records, link) == 0 {
+            return false;
+        }
+        let cells = Cells(&mut *mem.cells);
+        self.note_parked(cells.timed(link), cells.time_ms(link));
+        self.take_out(mem, link);
+        self.release(mem, link, true);
+        true
+    }
+
+    /// A parked value is on its way into memory; one that nobody knew of is found now.
+    pub(super) fn unpark(&mut self) {
+        if self.stored.parked == 0 {
+            self.ledger.recovered += 1;
+            self.ledger.queued += 1;
+        } else {
+            self.take_parked(1);
+        }
+    }
+
+    fn take_parked(&mut self, values: u64) {
+        self.stored.parked -= values;
+        if self.stored.parked == 0 {
+            self.stored.parked_until = 0;
+        }
+    }
+
+    /// Whether a parked value may have the path and time of one that is handed over now.
+    pub(super) fn follows_parked(&self, now: Millis, timed: bool, time_ms: u64) -> bool {
+        let future = || {
+            let unix = self.unix(now).unwrap_or(u64::MAX);
+            time_ms > unix.saturating_add(u64::from(self.settings.post_max_age_ms))
+        };
+        self.stored.parked > 0 && timed && (time_ms <= self.stored.parked_until || future())
+    }
+
+    /// How long ago a value was handed over, ms.
+    pub(super) fn age_ms(&self, now: Millis, handed_over: ValueTime) -> u64 {
+        match handed_over {
+            ValueTime::Unix(UnixMillis(ms)) => self.unix(now).map_or(0, |unix| unix.saturating_sub(ms)),
+            ValueTime::Monotonic(at) => now.since(at),
+        }
+    }
+
+    /// Makes room for a parked value of the account at `slot` by parking others, of an account that will still use more
+    /// memory than this one: so two accounts never drive out each other's in turns.
+    pub(super) fn make_room_fairly(&mut self, mem: &mut OutboxMem<'_>, slot: u16, needed: usize) -> bool {
+        while (self.pool.free_cells(mem.cells) as usize) < needed {
+            let cells =
+                |mem: &OutboxMem<'_>, slot| mem.accounts.get(usize::from(slot)).map_or(0, |q| q.cells);
+            let Some((most, oldest)) = self.oldest_of_most(mem) else { return false };
+            if cells(mem, most) as usize <= cells(mem, slot) as usize + needed || !self.park(mem, oldest) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Puts a value that has come back into the backlog, where its hand-over belongs: the oldest are dropped or
+    /// parked first.
+    pub(super) fn wait_in_order(&mut self, mem: &mut OutboxMem<'_>, link: Link, slot: u16) {
+        let mut cells = Cells(&mut *mem.cells);
+        if let Some(q) = mem.accounts.get_mut(usize::from(slot)) {
+            let mut after = q.backlog.tail;
+            while after != NONE && cells.since_ms(after) > cells.since_ms(link) {
+                after = cells.prev(after);
+            }
+            cells.set_place(link, Place::Backlog);
+            q.backlog.insert_after(&mut cells, after, link);
+        }
+        self.index(mem.index).insert(&mut cells, link);
+    }
+
+    /// Counts records again: for tests.
+    pub(super) fn audit_records(&self, mem: &mut OutboxMem<'_>) -> Result<(), &'static str> {
+        let cells = Cells(&mut *mem.cells);
+        let mut of_values = 0;
+        for (slot, q) in mem.accounts.iter().enumerate() {
+            for place in [Place::Backlog, Place::Suspect, Place::Live, Place::Flight] {
+                let mut at = self.head(slot, q, place);
+                while at != NONE {
+                    of_values += u32::from(record_of(mem.records, at) != 0);
+                    at = cells.next(at);
+                }
+            }
+        }
+        let all = mem.records.iter().filter(|r| **r != 0).count();
+        if of_values != self.stored.in_memory || all != of_values as usize {
+            return Err("a record belongs to no value in memory, or their count is wrong");
+        }
+        if mem.records.iter().any(|r| *r > RECORD_MAX) {
+            return Err("a record's number is too large");
+        }
+        if self.stored.left_from > self.stored.left_to
+            || self.stored.left_to as usize > mem.left.len()
+            || of_values as usize + self.stored.waiting() as usize > mem.left.len()
+        {
+            return Err("records have no room to leave");
+        }
+        if self.stored.parked > self.ledger.queued {
+            return Err("more values are parked than queued");
+        }
+        if self.stored.parked == 0 && self.stored.parked_until != 0 {
+            return Err("nothing is parked, but values are held up");
+        }
+        Ok(())
+    }
+}

@@ -1014,6 +1014,19 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
         self.outbox.set_record(&mut self.storage.parts().outbox, record)
     }
 
+    /// Whether a value in memory has this record. O(cells).
+    #[must_use]
+    pub fn has_record(&mut self, record: u64) -> bool {
+        record != 0 && self.storage.parts().outbox.records.contains(&record)
+    }
+
+    /// Memory taken by values that wait, and all that there is for them, in bytes.
+    #[must_use]
+    pub fn outbox_bytes(&mut self) -> (usize, usize) {
+        let cells = self.storage.parts().outbox.cells.len();
+        (self.outbox.bytes_used(), cells * outbox::Cell::BYTES)
+    }
+
     /// The records of the values that are on their way: see [`Outbox::records_in_flight`].
     pub fn records_in_flight(&mut self, each: impl FnMut(u64)) {
         self.outbox.records_in_flight(&mut self.storage.parts().outbox, each);
@@ -1022,6 +1035,17 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
     /// Gives each state that was set to another value since it was given last: see [`States::changed`].
     pub fn changed_states(&mut self, each: impl FnMut(&StateSlot)) {
         States::new(self.storage.parts().states).changed(each);
+    }
+
+    /// The next state that was set to another value since it was given last: for a store that writes one at a time. O(slots).
+    #[must_use]
+    pub fn next_changed_state(&mut self) -> Option<StateSlot> {
+        States::new(self.storage.parts().states).next_changed()
+    }
+
+    /// All states count as changed: what a store has of them is not known any more.
+    pub fn states_to_store(&mut self) {
+        States::new(self.storage.parts().states).all_changed();
     }
 
     /// Gives all states: for a store that writes them all anew.

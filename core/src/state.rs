@@ -136,6 +136,20 @@ impl<'a> States<'a> {
         }
     }
 
+    /// One state that was set to another value since it was given last. O(slots).
+    pub fn next_changed(&mut self) -> Option<StateSlot> {
+        let slot = self.slots.iter_mut().find(|s| s.len & CHANGED != 0)?;
+        slot.len &= !CHANGED;
+        Some(*slot)
+    }
+
+    /// From now on all states count as changed. O(slots).
+    pub fn all_changed(&mut self) {
+        for slot in self.slots.iter_mut().filter(|s| s.len != 0) {
+            slot.len |= CHANGED;
+        }
+    }
+
     /// All states; none counts as changed after that. O(slots).
     pub fn all(&mut self, mut each: impl FnMut(&StateSlot)) {
         for slot in self.slots.iter_mut().filter(|s| s.len != 0) {

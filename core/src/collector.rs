@@ -902,7 +902,8 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
         entry: Option<Entry>,
     ) -> Result<(), HandOverError> {
         // A flush ends when all values have gone; those of the last runs go without waiting, too.
-        let flush = self.stopping && self.outbox.is_idle();
+        // What comes back from a store keeps its pauses.
+        let flush = self.stopping && self.outbox.is_idle() && !matches!(entry, Some(Entry::Parked(..)));
         // On a host the outbox grows, up to its limit, before anything is dropped or parked.
         let text_bytes = path.as_str().len() + number.as_bytes().len();
         while !self.outbox.has_room(&self.storage.parts().outbox, text_bytes) && self.storage.grow_outbox() {

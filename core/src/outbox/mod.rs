@@ -445,9 +445,6 @@ impl Outbox {
         let record = match entry {
             Entry::New { record } | Entry::Parked { record, .. } => record,
         };
-        if record != 0 || matches!(entry, Entry::Parked { .. }) {
-            self.check_record(mem, record)?;
-        }
         let mut table = Table { slots: mem.accounts };
         let capacity = table.capacity();
         let slot = table

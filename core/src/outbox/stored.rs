@@ -8,9 +8,10 @@
 //! one; but if that is parked, it can't be seen. So a stored value that could be the successor of a parked one (its time
 //! is not after all parked ones, or is in the future) is parked at once and comes back after it: a store gives records
 //! back in the order of their numbers, and numbers them in the order of hand-over. Live values, being measured now, are
-//! not held up by this. Two cases remain in which the earlier value may be written last, both only for a path handed over
-//! twice with the same millisecond: the later value has no record (a store that gives records late), or a value was
-//! parked with a time in the future and its successor comes when that time is present.
+//! not held up by this. Few cases remain in which the earlier value may be written last, all only for a path handed over
+//! twice with the same millisecond: the later value has no record (a store that gives records late, or the wall clock
+//! was not known when it came), or a value was parked with a time in the future and its successor comes when that time is
+//! present.
 
 use super::account::Table;
 use super::cells::{Cells, Link, NONE, Place, Pool};
@@ -167,6 +168,7 @@ impl Outbox {
         number: &NumberText,
         record: u64,
     ) -> Result<(), PushError> {
+        self.check_record(mem, record)?;
         self.enter(mem, now, account, time, path, number, Entry::Parked { handed_over, record })
     }
 

@@ -114,6 +114,8 @@ struct Scene {
     bad_paths: bool,
     /// When values get a record.
     storing: Storing,
+    /// The process dies now and then; the store lives on.
+    crashes: bool,
     steps: u32,
 }
 
@@ -171,6 +173,8 @@ struct Run {
     refused: HashSet<Key>,
     wall_known: bool,
     store: Store,
+    /// Of the lives before this one.
+    past: Vec<Ledger>,
     flight: Option<Batch>,
     /// Everything that was sent, hashed.
     trace: Fnv1a64,
@@ -207,6 +211,7 @@ impl Run {
             refused: HashSet::new(),
             wall_known: false,
             store: Store::default(),
+            past: Vec::new(),
             flight: None,
             trace: Fnv1a64::new(),
             requests: 0,
@@ -397,8 +402,31 @@ impl Run {
         self.wall_known = true;
     }
 
+    /// The process dies; the next one finds what is in the store.
+    fn crash(&mut self) {
+        if let Some(batch) = self.flight.take()
+            && self.rng.one_in(2)
+        {
+            self.backend.handle(&batch);
+        }
+        let ledger = self.rig.ledger();
+        let found = self.store.records.len() as u64;
+        assert_eq!(ledger.queued, found, "what was queued is what is found");
+        self.past.push(ledger);
+        let (settings, now) = (*self.rig.outbox.settings(), self.rig.now);
+        self.rig = Rig::new(settings, self.scene.cells, self.scene.accounts as usize);
+        self.rig.now = now;
+        self.know_wall();
+        self.rig.with(|o, _, n| o.handle_stored(n, found));
+        self.store.inside.clear();
+        self.store.parked = self.store.records.keys().copied().collect();
+    }
+
     fn step(&mut self) {
         self.take_left();
+        if self.scene.crashes && self.rng.one_in(40) {
+            self.crash();
+        }
         if self.rng.one_in(6) {
             self.feed();
         }
@@ -491,7 +519,15 @@ impl Run {
         }
         run.drain();
         let ledger = run.rig.ledger();
-        assert_eq!((ledger.collected + ledger.recovered) as usize, run.pushed.len());
+        let (mut collected, mut ended) = (ledger.collected, ledger.delivered + ledger.dropped_total());
+        for past in &run.past {
+            collected += past.collected;
+            ended += past.delivered + past.dropped_total();
+        }
+        if !scene.crashes {
+            collected += ledger.recovered;
+        }
+        assert_eq!((collected as usize, ended as usize), (run.pushed.len(), run.pushed.len()));
         run
     }
 }
@@ -504,12 +540,27 @@ fn seeds(runs: u64) -> impl Iterator<Item = u64> {
     (0..runs).map(move |k| only.unwrap_or(0x0b0c_5000 + k))
 }
 
-const MILD: Scene =
-    Scene { accounts: 4, cells: 20_000, harsh: false, bad_paths: true, storing: Storing::Never, steps: 200 };
-const HARSH: Scene =
-    Scene { accounts: 5, cells: 160, harsh: true, bad_paths: true, storing: Storing::Never, steps: 500 };
+const MILD: Scene = Scene {
+    accounts: 4,
+    cells: 20_000,
+    harsh: false,
+    bad_paths: true,
+    storing: Storing::Never,
+    crashes: false,
+    steps: 200,
+};
+const HARSH: Scene = Scene {
+    accounts: 5,
+    cells: 160,
+    harsh: true,
+    bad_paths: true,
+    storing: Storing::Never,
+    crashes: false,
+    steps: 500,
+};
 /// A host's store and so little memory that most values are parked.
 const STORED: Scene = Scene { cells: 120, storing: Storing::First, steps: 300, ..MILD };
+const CRASHING: Scene = Scene { crashes: true, ..STORED };
 const MIXED: Scene = Scene { storing: Storing::Mixed, ..HARSH };
 
 #[test]
@@ -523,6 +574,12 @@ fn with_a_store_and_short_memory_every_value_still_arrives_exactly_once_and_the_
     assert!(parkings > 500 || std::env::var("OUTBOX_SEED").is_ok(), "most values are parked: {parkings}");
 }
 
+#[test]
+fn with_a_store_every_value_arrives_exactly_once_over_crashes_and_the_last_one_wins() {
+    let parkings = arrives_exactly_once(CRASHING);
+    assert!(parkings > 100 || std::env::var("OUTBOX_SEED").is_ok(), "values are parked: {parkings}");
+}
+
 /// How often a value was parked.
 fn arrives_exactly_once(scene: Scene) -> u32 {
     let mut total = Ledger::EMPTY;
@@ -530,7 +587,13 @@ fn arrives_exactly_once(scene: Scene) -> u32 {
     for seed in seeds(6) {
         let run = Run::go(seed, scene);
         parkings += run.store.parkings;
-        let ledger = run.rig.ledger();
+        let mut ledger = run.rig.ledger();
+        for past in &run.past {
+            ledger.delivered += past.delivered;
+            for (sum, n) in ledger.dropped.iter_mut().zip(past.dropped) {
+                *sum += n;
+            }
+        }
         assert!(run.backend.posted.is_empty());
         for (key, number) in &run.expected {
             match run.backend.stored.get(key) {
@@ -599,7 +662,7 @@ fn balances_and_drains(scene: Scene) -> (u32, u32, u32, u32) {
 #[test]
 fn the_same_seed_gives_the_same_requests_at_the_same_times() {
     for seed in seeds(1) {
-        for scene in [MILD, HARSH, STORED, MIXED] {
+        for scene in [MILD, HARSH, STORED, MIXED, CRASHING] {
             let (a, b) = (Run::go(seed, scene), Run::go(seed, scene));
             assert!(a.requests > 20);
             assert_eq!((a.trace.finish(), a.requests), (b.trace.finish(), b.requests));

@@ -90,17 +90,48 @@ where
     T: Transport,
     O: Observer,
 {
+    check(shared)?;
+    let workers = join_array(shared.places.each_ref().map(|place| work(bot, shared, observer, place)));
+    let requests = CollectorRequests::new(bot, shared, observer);
+    let ends = join(drive(bot, shared, observer, settings), talk(shared, transport, &requests, settings));
+    select(ends, workers).await;
+    Ok(shared.ledger())
+}
+
+/// Whether it can be run; from now on not again.
+pub(crate) fn check<B: Bot, S: Storage<B>, const W: usize>(
+    shared: &Shared<B, S, W>,
+) -> Result<(), SetupError> {
     if shared.runs > W {
         return Err(SetupError::Workers { runs: shared.runs, workers: W });
     }
     if shared.started.replace(true) {
         return Err(SetupError::RunBefore);
     }
+    Ok(())
+}
+
+/// What [`run`] does, beside something that ends by itself when `shared.closing` is set.
+#[cfg(feature = "flash")]
+pub(crate) async fn run_beside<B, S, T, O, const W: usize>(
+    bot: &B,
+    shared: &Shared<B, S, W>,
+    transport: &mut T,
+    observer: &O,
+    settings: &DriverSettings,
+    beside: impl Future<Output = ()>,
+) -> Ledger
+where
+    B: Bot,
+    S: Storage<B>,
+    T: Transport,
+    O: Observer,
+{
     let workers = join_array(shared.places.each_ref().map(|place| work(bot, shared, observer, place)));
     let requests = CollectorRequests::new(bot, shared, observer);
     let ends = join(drive(bot, shared, observer, settings), talk(shared, transport, &requests, settings));
-    select(ends, workers).await;
-    Ok(shared.ledger())
+    select(join(ends, beside), workers).await;
+    shared.ledger()
 }
 
 /// Performs the runs of one place, one after the other.

@@ -85,6 +85,8 @@ extern crate std;
 mod budget;
 mod changes;
 mod driver;
+#[cfg(feature = "flash")]
+pub mod flash;
 pub mod http;
 #[cfg(feature = "nal")]
 pub mod nal;

@@ -32,6 +32,12 @@ pub trait Observer {
         let _ = (what, why);
     }
 
+    /// Something happened to the flash in which values are kept.
+    #[cfg(feature = "flash")]
+    fn flash(&self, event: &crate::flash::FlashEvent) {
+        let _ = event;
+    }
+
     /// The loop has come round, at least every
     /// [`longest_wait_ms`](crate::DriverSettings::longest_wait_ms): the place to feed a watchdog.
     fn turn(&self, now: Millis) {

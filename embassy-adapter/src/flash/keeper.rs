@@ -1,0 +1,503 @@
+//! Between the collector and the flash: what is written when, what comes back, what is forgotten.
+
+use embassy_futures::select::select;
+use embassy_time::{Duration, Timer};
+use embedded_storage_async::nor_flash::MultiwriteNorFlash;
+use grafolean_core::bot::{Bot, HandOverError};
+use grafolean_core::collector::Collector;
+use grafolean_core::outbox::{DropReason, Unstored, ValueTime};
+use grafolean_core::state::StateSlot;
+use grafolean_core::storage::Storage;
+use grafolean_core::time::{Millis, UnixMillis};
+use grafolean_core::values::{MAX_NUMBER_BYTES, MAX_PATH_BYTES, NumberText};
+
+use super::record::Record;
+use super::store::{FlashError, Key, Store, Visit};
+use super::{Flash, FlashEvent};
+use crate::observer::Observer;
+use crate::shared::{Shared, now};
+use crate::sink;
+
+/// Records at most that are known to be done with and still in flash.
+const DONE: usize = 32;
+/// Records that are done with are forgotten together: as soon as there are so many, or so long after the first one, ms.
+const FORGET_RECORDS: usize = 8;
+const FORGET_AFTER_MS: u64 = 1_000;
+/// Between two looks at the records in flash for some to feed, ms.
+const FEED_GAP_MS: u64 = 250;
+/// Between two looks at what has waited long enough, ms.
+const LOOK_MS: u64 = 1_000;
+/// The waits after the first failure and at most, ms.
+const RETRY_MS: (u64, u64) = (1_000, 60_000);
+
+/// What is known of the records in flash: little, they are looked at again and again.
+pub(super) struct Keeper {
+    /// Values in memory need these no more.
+    done: heapless::Vec<u32, DONE>,
+    /// Since when there are some.
+    done_since: Option<Millis>,
+    /// Records below have given way.
+    floor: u32,
+    /// A value was parked since the last look at all records began.
+    parked_meanwhile: bool,
+    /// The account whose records there are, or that there may be several.
+    account: Accounts,
+    feed_after: Millis,
+    /// The wait after the last failure, and its end.
+    retry_ms: u64,
+    retry_at: Millis,
+    failing: bool,
+    full_told: bool,
+    states_forgotten: u32,
+    begun: bool,
+    /// Values of earlier boots that were found without time, and are not yet counted.
+    no_time: u64,
+}
+
+#[derive(Clone, Copy, PartialEq)]
+enum Accounts {
+    None,
+    One(u64),
+    Several,
+}
+
+impl Accounts {
+    fn add(&mut self, account: u64) {
+        *self = match *self {
+            Accounts::None => Accounts::One(account),
+            Accounts::One(one) if one == account => *self,
+            _ => Accounts::Several,
+        };
+    }
+}
+
+impl Keeper {
+    pub(super) const fn new() -> Self {
+        Keeper {
+            done: heapless::Vec::new(),
+            done_since: None,
+            floor: 0,
+            parked_meanwhile: false,
+            account: Accounts::None,
+            feed_after: Millis(0),
+            retry_ms: 0,
+            retry_at: Millis(0),
+            failing: false,
+            full_told: false,
+            states_forgotten: 0,
+            begun: false,
+            no_time: 0,
+        }
+    }
+
+    /// Takes over which records have left memory. `false` if there are more than can be noted now.
+    fn drain<B: Bot, S: Storage<B>>(&mut self, collector: &mut Collector<B, S>) -> bool {
+        while !self.done.is_full() {
+            let Some(left) = collector.poll_left() else { return true };
+            let number = left.record as u32;
+            if left.parked {
+                self.parked_meanwhile = true;
+            }
+            if number < self.floor {
+                // It gave way while its value was in memory. Only now that matters.
+                if left.parked {
+                    collector.drop_parked(DropReason::Full, 1);
+                }
+            } else if !left.parked {
+                let _ = self.done.push(number);
+            }
+        }
+        false
+    }
+
+    /// Reads what earlier boots have left; what fails is tried again later.
+    pub(super) async fn start<B: Bot, S: Storage<B>, O: Observer, F: MultiwriteNorFlash, const W: usize>(
+        &mut self,
+        shared: &Shared<B, S, W>,
+        observer: &O,
+        flash: &Flash<F>,
+        store: &mut Store<F>,
+    ) {
+        let result = self.begin(shared, observer, store).await;
+        flash.wear.set(store.wear());
+        self.tell(observer, result);
+    }
+
+    async fn begin<B: Bot, S: Storage<B>, O: Observer, F: MultiwriteNorFlash, const W: usize>(
+        &mut self,
+        shared: &Shared<B, S, W>,
+        observer: &O,
+        store: &mut Store<F>,
+    ) -> Result<(), FlashError> {
+        let (mut found, no_time, accounts) = (0, &mut self.no_time, &mut self.account);
+        store
+            .begin(&mut |record| {
+                if record.timed {
+                    found += 1;
+                    accounts.add(record.account);
+                    Visit::Keep
+                } else {
+                    *no_time += 1;
+                    Visit::Forget
+                }
+            })
+            .await?;
+        let unreadable = u64::from(store.take_unreadable());
+        let no_time = core::mem::take(&mut self.no_time);
+        shared.with(|c| {
+            c.handle_stored(found);
+            c.count_unrecoverable(DropReason::NoTime, no_time);
+            c.count_unrecoverable(DropReason::Corrupt, unreadable);
+            self.states_forgotten = c.states_forgotten();
+        });
+        self.begun = true;
+        if found + no_time + unreadable > 0 {
+            tell(observer, &FlashEvent::Found { values: found, no_time, unreadable });
+        }
+        store
+            .states(&mut |key, bytes| {
+                if let Some(state) = state_of(key, bytes) {
+                    // What has no room is a state of a larger configuration.
+                    let _ = shared.now(|c| c.restore_state(state));
+                }
+            })
+            .await
+    }
+
+    /// Does what is to be done now.
+    async fn turn<B: Bot, S: Storage<B>, O: Observer, F: MultiwriteNorFlash, const W: usize>(
+        &mut self,
+        shared: &Shared<B, S, W>,
+        observer: &O,
+        flash: &Flash<F>,
+        store: &mut Store<F>,
+        last: bool,
+    ) -> Result<(), FlashError> {
+        if !self.begun {
+            self.begin(shared, observer, store).await?;
+        }
+        loop {
+            let drained = shared.now(|c| self.drain(c));
+            let time = now();
+            let since = *self.done_since.get_or_insert(time);
+            if self.done.is_empty() {
+                self.done_since = None;
+            }
+            let forget =
+                last || !drained || self.done.len() >= FORGET_RECORDS || time.since(since) >= FORGET_AFTER_MS;
+            if !self.done.is_empty() && forget {
+                self.look(shared, store, false).await?;
+                self.done_since = None;
+                continue;
+            }
+            if !self.write_one(shared, observer, flash, store, last).await? {
+                break;
+            }
+        }
+        if !last && self.wants_feeding(shared) {
+            self.look(shared, store, true).await?;
+            self.feed_after = now().saturating_add(FEED_GAP_MS);
+        }
+        self.write_states(shared, store).await
+    }
+
+    /// Writes the value that has waited longest, if that was long enough. `false` if none is to be written.
+    async fn write_one<B: Bot, S: Storage<B>, O: Observer, F: MultiwriteNorFlash, const W: usize>(
+        &mut self,
+        shared: &Shared<B, S, W>,
+        observer: &O,
+        flash: &Flash<F>,
+        store: &mut Store<F>,
+        last: bool,
+    ) -> Result<bool, FlashError> {
+        let boot = store.boot();
+        let (mut account, mut gave_way) = (None, 0_u64);
+        let written = store
+            .push(
+                &mut |number, buf| {
+                    shared.now(|c| {
+                        let (used, all) = c.outbox_bytes();
+                        let before = if last || all - used <= all / 4 {
+                            Millis(u64::MAX)
+                        } else {
+                            Millis(now().0.checked_sub(u64::from(flash.settings.store_after_ms))?)
+                        };
+                        let mut text = [0; MAX_PATH_BYTES + MAX_NUMBER_BYTES];
+                        let unstored = c.oldest_unstored(before, &mut text)?;
+                        account = Some(unstored.account);
+                        write_record(number, boot, &unstored, c.wall(), &text, buf)
+                    })
+                },
+                &mut |gone| {
+                    shared.now(|c| {
+                        if !self.drain(c) {
+                            return false;
+                        }
+                        self.floor = self.floor.max(gone.saturating_add(1));
+                        if let Some(at) = self.done.iter().position(|n| *n == gone) {
+                            self.done.swap_remove(at);
+                        } else if !c.has_record(u64::from(gone)) {
+                            gave_way += c.drop_parked(DropReason::Full, 1);
+                        }
+                        true
+                    })
+                },
+            )
+            .await;
+        if gave_way > 0 && !core::mem::replace(&mut self.full_told, true) {
+            tell(observer, &FlashEvent::Full);
+        }
+        let Some(number) = written? else { return Ok(false) };
+        if let Some(account) = account {
+            self.account.add(account);
+        }
+        if !shared.now(|c| c.set_record(u64::from(number))) {
+            // It left while it was being written.
+            if self.done.push(number).is_err() {
+                self.look(shared, store, false).await?;
+                let _ = self.done.push(number);
+            }
+        }
+        Ok(true)
+    }
+
+    /// Whether something is to be done without that anything changes.
+    fn has_work<B: Bot, S: Storage<B>, const W: usize>(&self, shared: &Shared<B, S, W>) -> bool {
+        self.failing || !self.done.is_empty() || self.wants_feeding(shared)
+    }
+
+    fn wants_feeding<B: Bot, S: Storage<B>, const W: usize>(&self, shared: &Shared<B, S, W>) -> bool {
+        if now() < self.feed_after {
+            return false;
+        }
+        shared.now(|c| match (c.parked(), self.account) {
+            (0, _) | (_, Accounts::None) => false,
+            // Not for each single place that becomes free.
+            (parked, Accounts::One(account)) => u64::from(c.room_for_backlog(account)) >= parked.min(8),
+            (_, Accounts::Several) => true,
+        })
+    }
+
+    /// Looks at the records, oldest first: forgets those that are done with, feeds others if `feed`.
+    async fn look<B: Bot, S: Storage<B>, F: MultiwriteNorFlash, const W: usize>(
+        &mut self,
+        shared: &Shared<B, S, W>,
+        store: &mut Store<F>,
+        feed: bool,
+    ) -> Result<(), FlashError> {
+        // Those that are noted now are gone if they are not found. Later ones may be of records already passed.
+        let mut noted = self.done.len();
+        let mut stopped = false;
+        let mut left_there = 0;
+        self.parked_meanwhile = false;
+        let boot = store.boot();
+        let done = store
+            .each(&mut |record| {
+                shared.now(|c| {
+                    let drained = self.drain(c);
+                    if let Some(at) = self.done.iter().position(|n| *n == record.number) {
+                        self.done.remove(at);
+                        noted -= usize::from(at < noted);
+                        return Visit::Forget;
+                    }
+                    if !feed && self.done.is_empty() {
+                        stopped = true;
+                        return Visit::Stop;
+                    }
+                    if c.has_record(u64::from(record.number)) {
+                        return Visit::Keep;
+                    }
+                    left_there += 1;
+                    if !feed || !drained {
+                        return Visit::Keep;
+                    }
+                    if c.room_for_backlog(record.account) == 0 {
+                        if self.account == Accounts::Several {
+                            return Visit::Keep;
+                        }
+                        stopped = true;
+                        return Visit::Stop;
+                    }
+                    match take_back(c, record, boot) {
+                        TakenBack::Yes => {
+                            left_there -= 1;
+                            Visit::Keep
+                        }
+                        TakenBack::NotNow => Visit::Keep,
+                        TakenBack::Never(why) => {
+                            left_there -= 1;
+                            c.drop_parked(why, 1);
+                            Visit::Forget
+                        }
+                    }
+                })
+            })
+            .await;
+        let unreadable = u64::from(store.take_unreadable());
+        shared.with(|c| {
+            c.drop_parked(DropReason::Corrupt, unreadable);
+            if done.is_ok() && !stopped {
+                // What was not found is gone: it gave way, or its bits have rotten.
+                for _ in 0..noted {
+                    self.done.remove(0);
+                }
+                let drained = self.drain(c);
+                if drained && !self.parked_meanwhile && c.parked() > left_there {
+                    c.drop_parked(DropReason::Corrupt, c.parked() - left_there);
+                }
+            }
+            if c.parked() == 0 {
+                self.full_told = false;
+                self.account = Accounts::None;
+            }
+        });
+        done
+    }
+
+    /// Writes states that have changed, and forgets those whose job is gone.
+    async fn write_states<B: Bot, S: Storage<B>, F: MultiwriteNorFlash, const W: usize>(
+        &mut self,
+        shared: &Shared<B, S, W>,
+        store: &mut Store<F>,
+    ) -> Result<(), FlashError> {
+        let forgotten = shared.now(|c| c.states_forgotten());
+        if forgotten != self.states_forgotten {
+            store.forget_states().await?;
+            self.states_forgotten = forgotten;
+            shared.now(|c| c.states_to_store());
+        }
+        while let Some(state) = shared.now(|c| c.next_changed_state()) {
+            if let Err(error) = store.set_state(&key_of(&state), state.value()).await {
+                // Which of them are in flash is not known any more.
+                shared.now(|c| c.states_to_store());
+                return Err(error);
+            }
+        }
+        Ok(())
+    }
+
+    /// Tells once that it fails, and once that it works again.
+    fn tell<O: Observer>(&mut self, observer: &O, result: Result<(), FlashError>) {
+        match result {
+            Ok(()) => {
+                self.retry_ms = 0;
+                if core::mem::take(&mut self.failing) {
+                    tell(observer, &FlashEvent::Works);
+                }
+            }
+            Err(error) => {
+                self.retry_ms = (self.retry_ms * 2).clamp(RETRY_MS.0, RETRY_MS.1);
+                self.retry_at = now().saturating_add(self.retry_ms);
+                if !core::mem::replace(&mut self.failing, true) {
+                    tell(observer, &FlashEvent::Failed(error));
+                }
+            }
+        }
+    }
+}
+
+/// Keeps values of a collector in flash until the driver ends.
+pub(super) async fn keep<B: Bot, S: Storage<B>, O: Observer, F: MultiwriteNorFlash, const W: usize>(
+    keeper: &mut Keeper,
+    shared: &Shared<B, S, W>,
+    observer: &O,
+    flash: &Flash<F>,
+    store: &mut Store<F>,
+) {
+    loop {
+        let seen = shared.changes.count();
+        let closing = shared.closing.get();
+        let time = now();
+        if time >= keeper.retry_at || closing {
+            let result = keeper.turn(shared, observer, flash, store, closing).await;
+            flash.wear.set(store.wear());
+            keeper.tell(observer, result);
+        }
+        if closing {
+            return;
+        }
+        // Values leave in batches and come one by one: what has changed meanwhile is looked at together.
+        let wait = if keeper.failing { keeper.retry_at.since(now()) } else { FEED_GAP_MS };
+        let stop = shared.changes.wait_for(|| shared.closing.get().then_some(()));
+        select(Timer::after(Duration::from_millis(wait.max(1))), stop).await;
+        if !keeper.has_work(shared) {
+            let look = Timer::after(Duration::from_millis(LOOK_MS));
+            select(look, shared.changes.wait_since(seen)).await;
+        }
+    }
+}
+
+enum TakenBack {
+    Yes,
+    NotNow,
+    Never(DropReason),
+}
+
+/// Feeds a record.
+fn take_back<B: Bot, S: Storage<B>>(c: &mut Collector<B, S>, record: &Record<'_>, boot: u32) -> TakenBack {
+    if !record.timed && record.boot != boot {
+        return TakenBack::Never(DropReason::NoTime);
+    }
+    let of =
+        |ms| if record.timed { ValueTime::Unix(UnixMillis(ms)) } else { ValueTime::Monotonic(Millis(ms)) };
+    let Ok(number) = NumberText::from_json(record.digits) else {
+        return TakenBack::Never(DropReason::Corrupt);
+    };
+    let (time, handed_over) = (of(record.time_ms), of(record.handed_over_ms));
+    let number_of_record = u64::from(record.number);
+    match c.recover_value(record.account, time, handed_over, record.path, &number, number_of_record) {
+        Ok(()) => TakenBack::Yes,
+        Err(HandOverError::Value(_)) => TakenBack::Never(DropReason::Corrupt),
+        Err(_) => TakenBack::NotNow,
+    }
+}
+
+/// Writes a value as a record.
+fn write_record(
+    number: u32,
+    boot: u32,
+    unstored: &Unstored,
+    now_unix: Option<UnixMillis>,
+    text: &[u8],
+    buf: &mut [u8],
+) -> Option<usize> {
+    let (path, rest) = text.split_at_checked(usize::from(unstored.path_len))?;
+    let digits = rest.get(..usize::from(unstored.number_len))?;
+    let age_ms = now().since(unstored.handed_over);
+    let (timed, time_ms, handed_over_ms) = match unstored.time {
+        ValueTime::Unix(UnixMillis(ms)) => {
+            (true, ms, now_unix.map_or(ms, |UnixMillis(now)| now.saturating_sub(age_ms)))
+        }
+        ValueTime::Monotonic(Millis(ms)) => (false, ms, unstored.handed_over.0),
+    };
+    let record = Record {
+        number,
+        boot,
+        account: unstored.account,
+        timed,
+        time_ms,
+        handed_over_ms,
+        path: core::str::from_utf8(path).ok()?,
+        digits: core::str::from_utf8(digits).ok()?,
+    };
+    record.write(buf)
+}
+
+fn key_of(state: &StateSlot) -> Key {
+    let mut key = [0; 16];
+    for (bytes, hash) in key.chunks_exact_mut(8).zip([state.job(), state.name()]) {
+        bytes.copy_from_slice(&hash.to_le_bytes());
+    }
+    key
+}
+
+fn state_of(key: &Key, bytes: &[u8]) -> Option<StateSlot> {
+    let (job, name) = key.split_first_chunk::<8>()?;
+    StateSlot::new(u64::from_le_bytes(*job), u64::from_le_bytes(*name.first_chunk()?), bytes)
+}
+
+fn tell<O: Observer>(observer: &O, event: &FlashEvent) {
+    let level = if event.is_warning() { sink::warn } else { sink::info };
+    level(event);
+    observer.flash(event);
+}

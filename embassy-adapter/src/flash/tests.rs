@@ -1,0 +1,306 @@
+//! The flash itself, with its power cut at every single step.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::format;
+use std::string::String;
+use std::vec;
+use std::vec::Vec;
+
+use embassy_futures::block_on;
+use grafolean_core::random::SplitMix64;
+
+use super::record::Record;
+use super::sim::SimNor;
+use super::store::{FlashError, Kind, Store, Visit};
+
+const PAGE: usize = 1024;
+const PAGES: u32 = 6;
+const SIZE: u32 = PAGE as u32 * PAGES;
+
+type Nor<const WORD: usize> = SimNor<Vec<u8>, Vec<u32>, WORD, PAGE>;
+
+fn nor<const WORD: usize>(seed: u64) -> Nor<WORD> {
+    SimNor::new(vec![0xff; SIZE as usize], vec![0; PAGES as usize], seed)
+}
+
+fn store<F: embedded_storage_async::nor_flash::MultiwriteNorFlash>(flash: F) -> Store<F> {
+    Store::new(flash, 0..SIZE).unwrap()
+}
+
+fn record(number: u32, value: u32, path: &str) -> Record<'_> {
+    let digits = ["0", "11", "22.5", "-3e9"][value as usize % 4];
+    let time_ms = 1_700_000_000_000 + u64::from(value);
+    Record { number, boot: 1, account: 1, timed: true, time_ms, handed_over_ms: time_ms, path, digits }
+}
+
+fn path(value: u32) -> String {
+    format!("v{value}.{}", "x".repeat(value as usize * 7 % 60))
+}
+
+/// Which value a record is of; it must be whole.
+fn value_of(found: &Record<'_>) -> u32 {
+    let value = (found.time_ms - 1_700_000_000_000) as u32;
+    assert_eq!(*found, record(found.number, value, &path(value)), "a record is as it was written");
+    value
+}
+
+/// What a script knows of values: reported as stored; may be in flash; states.
+#[derive(Default, Clone)]
+struct Model {
+    stored: BTreeMap<u32, u32>,
+    maybe: BTreeSet<u32>,
+    state: Option<u32>,
+    maybe_state: Option<u32>,
+    next_value: u32,
+}
+
+/// Does something with the flash until it fails.
+async fn script<const WORD: usize>(
+    store: &mut Store<&mut Nor<WORD>>,
+    model: &mut Model,
+    random: &mut SplitMix64,
+    length: u32,
+) -> Result<(), FlashError> {
+    for _ in 0..length {
+        match random.below(10) {
+            0..6 => {
+                let value = model.next_value;
+                model.next_value += 1;
+                model.maybe.insert(value);
+                let (path, mut gone) = (path(value), Vec::new());
+                let pushed = store
+                    .push(&mut |number, buf| record(number, value, &path).write(buf), &mut |number| {
+                        gone.push(number);
+                        true
+                    })
+                    .await;
+                for number in gone {
+                    let value = model.stored.remove(&number).expect("what gives way was there");
+                    assert!(model.stored.keys().all(|other| *other > number), "the oldest gives way");
+                    // Forgetting it may have been cut.
+                    model.maybe.insert(value);
+                }
+                model.stored.insert(pushed?.unwrap(), value);
+                model.maybe.remove(&value);
+            }
+            6..9 => {
+                // Out of order, as batches of several accounts are.
+                let numbers: Vec<u32> = model.stored.keys().copied().collect();
+                let mut done: BTreeSet<u32> =
+                    numbers.into_iter().take(12).filter(|_| random.below(3) > 0).collect();
+                for number in &done {
+                    let value = model.stored.remove(number).unwrap();
+                    model.maybe.insert(value);
+                }
+                let forgotten: Vec<u32> = done.iter().copied().collect();
+                store
+                    .each(&mut |record| {
+                        if done.remove(&record.number) { Visit::Forget } else { Visit::Keep }
+                    })
+                    .await?;
+                assert!(done.is_empty(), "{done:?} of {forgotten:?} were not found");
+                model.maybe.clear();
+            }
+            _ => {
+                let state = random.below(1000);
+                model.maybe_state = Some(state);
+                store.set_state(&[7; 16], &state.to_le_bytes()).await?;
+                (model.state, model.maybe_state) = (Some(state), None);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Starts again, and checks that all that was reported as stored is there once, and nothing else but what may be.
+async fn restart<const WORD: usize>(
+    store: &mut Store<&mut Nor<WORD>>,
+    model: &mut Model,
+    what: &str,
+) -> Result<(), FlashError> {
+    let mut found = BTreeMap::new();
+    let mut last = 0;
+    store
+        .begin(&mut |record| {
+            let value = value_of(record);
+            assert!(record.number > last, "{what}: in the order in which they were written");
+            last = record.number;
+            assert!(found.insert(record.number, value).is_none());
+            Visit::Keep
+        })
+        .await?;
+    let values: BTreeSet<u32> = found.values().copied().collect();
+    assert_eq!(values.len(), found.len(), "{what}: each value once");
+    for (number, value) in &model.stored {
+        assert_eq!(found.get(number), Some(value), "{what}: record {number} was reported as stored");
+    }
+    for (number, value) in &found {
+        assert!(
+            model.stored.contains_key(number) || model.maybe.contains(value),
+            "{what}: record {number} of value {value} was forgotten"
+        );
+    }
+    let mut state = [0; 4];
+    let len = store.state(&[7; 16], &mut state).await?;
+    let state = len.map(|_| u32::from_le_bytes(state));
+    assert!(
+        state == model.state || (state.is_some() && state == model.maybe_state),
+        "{what}: state {state:?}, not {:?} or {:?}",
+        model.state,
+        model.maybe_state
+    );
+    (model.state, model.maybe_state) = (state, None);
+    model.stored = found;
+    model.maybe.clear();
+    Ok(())
+}
+
+/// Runs a script with the power cut after so many steps, then a shorter one, and so on. `false` if the power was not cut.
+fn cut_and_go_on<const WORD: usize>(seed: u64, cut: u64) -> bool {
+    let what = format!("seed {seed}, words of {WORD}, cut at step {cut}");
+    let (mut nor, mut model) = (nor::<WORD>(seed ^ cut), Model::default());
+    let mut random = SplitMix64::new(seed);
+    let mut was_cut = false;
+    for (life, steps) in [cut, cut % 97, cut % 13, u64::MAX].into_iter().enumerate() {
+        nor.power_on();
+        nor.cut_after(steps);
+        let result = block_on(async {
+            let mut store = store(&mut nor);
+            restart(&mut store, &mut model, &what).await?;
+            let length = if life == 0 { 120 } else { 30 };
+            script(&mut store, &mut model, &mut random, length).await
+        });
+        was_cut |= life == 0 && nor.is_off();
+        assert_eq!(result.is_err(), nor.is_off(), "{what}: {result:?}");
+    }
+    nor.power_on();
+    block_on(restart(&mut store(&mut nor), &mut model, &what)).unwrap();
+    was_cut
+}
+
+fn cut_everywhere<const WORD: usize>(seed: u64, every: u64) {
+    let mut cut = 0;
+    while cut_and_go_on::<WORD>(seed, cut) {
+        cut += every;
+    }
+    assert!(cut > 1000, "seed {seed}: the script wrote only {cut} words");
+}
+
+#[test]
+fn what_was_reported_as_stored_is_there_once_wherever_the_power_is_cut() {
+    cut_everywhere::<4>(1, 1);
+    for seed in 2..12 {
+        cut_everywhere::<4>(seed, 19);
+    }
+}
+
+#[test]
+fn a_flash_of_single_bytes_and_one_of_long_words_survive_power_cuts_too() {
+    for cut in (0..4000).step_by(37) {
+        cut_and_go_on::<1>(5, cut);
+        cut_and_go_on::<32>(6, cut / 8);
+    }
+}
+
+#[test]
+fn bits_that_rot_lose_no_other_record() {
+    for seed in 0..60 {
+        let (mut nor, mut model) = (nor::<4>(seed), Model::default());
+        let mut random = SplitMix64::new(seed);
+        block_on(async {
+            let mut store = store(&mut nor);
+            restart(&mut store, &mut model, "start").await.unwrap();
+            script(&mut store, &mut model, &mut random, 40).await.unwrap();
+        });
+        // Within the pages of values: those of states are less worth.
+        let bit = 8 * (2 * PAGE as u64 + u64::from(random.below(SIZE - 2 * PAGE as u32)))
+            + u64::from(random.below(8));
+        nor.flip(bit);
+        let mut found = BTreeSet::new();
+        let mut seen = |record: &Record<'_>| {
+            value_of(record);
+            found.insert(record.number);
+            Visit::Keep
+        };
+        block_on(async {
+            let mut store = store(&mut nor);
+            store.begin(&mut seen).await.unwrap();
+            script(&mut store, &mut Model { next_value: 1000, ..Model::default() }, &mut random, 0)
+                .await
+                .unwrap();
+        });
+        let lost = model.stored.keys().filter(|number| !found.contains(number)).count();
+        assert!(lost <= 1, "seed {seed}, bit {bit}: {lost} of {} records lost", model.stored.len());
+    }
+}
+
+#[test]
+fn pages_wear_evenly_and_what_they_took_is_remembered() {
+    let mut nor = nor::<4>(9);
+    let mut all = 0;
+    for boot in 1..=5 {
+        let mut store = store(&mut nor);
+        let wear = block_on(async {
+            store.begin(&mut |_| Visit::Forget).await.unwrap();
+            for value in 0..300 {
+                let path = path(value);
+                store
+                    .push(&mut |number, buf| record(number, value, &path).write(buf), &mut |_| true)
+                    .await
+                    .unwrap();
+            }
+            store.wear()
+        });
+        assert_eq!((wear.boots, wear.pages), (boot, PAGES));
+        assert!(wear.written_bytes > 300 * 40, "{wear:?}");
+        all = wear.erasures;
+    }
+    let erasures = nor.erasures();
+    let sum: u32 = erasures.iter().sum();
+    assert!(sum > 50 && all <= sum && all + 5 * PAGES >= sum, "{all} remembered of {erasures:?}");
+    let of_queue = &erasures[2..];
+    assert!(of_queue.iter().max().unwrap() - of_queue.iter().min().unwrap() <= 2, "{erasures:?}");
+}
+
+#[test]
+fn a_flash_that_fails_says_so_and_goes_on_where_it_was() {
+    let mut nor = nor::<4>(3);
+    let push = async |store: &mut Store<&mut Nor<4>>, value: u32| {
+        let path = path(value);
+        store.push(&mut |number, buf| record(number, value, &path).write(buf), &mut |_| true).await
+    };
+    block_on(async {
+        let mut store = store(&mut nor);
+        store.begin(&mut |_| Visit::Keep).await.unwrap();
+        push(&mut store, 1).await.unwrap();
+        store.flash().fail(true);
+        assert_eq!(push(&mut store, 2).await, Err(FlashError::Device(Kind::Other)));
+        assert_eq!(store.set_state(&[1; 16], &[1]).await, Err(FlashError::Device(Kind::Other)));
+        store.flash().fail(false);
+        push(&mut store, 3).await.unwrap();
+        let mut values = Vec::new();
+        store
+            .each(&mut |record| {
+                values.push(value_of(record));
+                Visit::Keep
+            })
+            .await
+            .unwrap();
+        assert_eq!(values, [1, 3]);
+    });
+}
+
+#[test]
+fn ranges_that_do_not_fit_are_refused_with_the_numbers() {
+    let refused = |range| Store::new(nor::<4>(0), range).err().map(|e| format!("{e}"));
+    assert_eq!(refused(0..4096).unwrap(), "flash of 4 pages: at least 5 are needed");
+    assert_eq!(
+        refused(100..6144).unwrap(),
+        "flash from 100 to 6144: not a multiple of its pages of 1024 bytes"
+    );
+    assert_eq!(refused(2048..8192).unwrap(), "flash up to 8192: it ends at 6144");
+    let small: SimNor<_, _, 4, 256> = SimNor::new(vec![0xff; 4096], vec![0; 16], 0);
+    let error = Store::new(small, 0..4096).err().unwrap();
+    assert_eq!(format!("{error}"), "flash with pages of 256 bytes and words of 4 bytes can't be used");
+    assert_eq!(refused(1024..6144), None);
+}

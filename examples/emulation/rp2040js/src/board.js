@@ -1,4 +1,5 @@
 // An RP2040 that runs a firmware's ELF file, not faster than real time, so that it can talk to a network outside.
+import { randomInt } from 'node:crypto';
 import { RP2040 } from 'rp2040js';
 import { Elf } from './elf.js';
 
@@ -11,8 +12,14 @@ const CYCLE_NANOS = 1e9 / 125e6;
 const SLICE_NANOS = 1e6;
 const HARD_FAULT = 3;
 const ADC_TEMPERATURE_CHANNEL = 4;
+/** Registers of the ring oscillator (RP2040 datasheet, section 2.17.8): its base in units of 16 kB, and the random bit's offset. */
+const ROSC = 0x40060;
+const ROSC_RANDOMBIT = 0x1c;
 
 export class Board {
+  /** Whether the ring oscillator runs; where it stands still its random bit does not change. */
+  oscillates = true;
+
   constructor(path) {
     this.elf = new Elf(path);
     this.rp = new RP2040();
@@ -32,6 +39,10 @@ export class Board {
     watchdog.onWatchdogTrigger = () => {
       throw new Error('the watchdog was not fed: the chip would start again');
     };
+    // The one register that rp2040js lacks for random numbers. Here they are the machine's: better than the chip's.
+    const rosc = this.rp.peripherals[ROSC];
+    const others = rosc.readUint32.bind(rosc);
+    rosc.readUint32 = (offset) => (offset === ROSC_RANDOMBIT ? (this.oscillates ? randomInt(2) : 1) : others(offset));
     // A panic ends in an undefined instruction, on which the emulator calls this where the chip has a HardFault.
     this.rp.onBreak = () => {
       const pc = this.rp.core.PC - this.rp.core.breakRewind;
@@ -117,7 +128,7 @@ class Logger {
     console.error(`emulator, ${part}: ${message}`);
   }
 
-  // What firmware may do, but is not emulated: the ring oscillator, for instance.
+  // What firmware may do, but is not emulated: most registers of the ring oscillator, for instance.
   warn() {}
   debug() {}
 }

@@ -4,12 +4,15 @@ import { Board } from './board.js';
 import { Log } from './log.js';
 import { UserNetwork } from './network.js';
 import { StandIn } from './stand-in.js';
+import { TlsFront } from './tls.js';
 import { W5500, attachW5500 } from './w5500.js';
 
-/** How long each step of the test may take, in seconds. */
-const STEP_LIMIT_S = 60;
+/** How long each step of the test may take, in seconds: with TLS on a busy machine one takes a minute. */
+const STEP_LIMIT_S = 180;
 /** How long the cable is pulled, in simulated seconds: long enough for the firmware to see it, and to measure meanwhile. */
 const OUTAGE_S = 8;
+/** How long the ring oscillator stands still at first, in simulated seconds: longer than the first connection takes otherwise. */
+const STANDSTILL_S = 10;
 
 const { values: options } = parseArgs({
   options: {
@@ -18,6 +21,8 @@ const { values: options } = parseArgs({
     port: { type: 'string' },
     log: { type: 'string' },
     test: { type: 'boolean', default: false },
+    'tls-cert': { type: 'string' },
+    'tls-key': { type: 'string' },
   },
 });
 
@@ -27,8 +32,12 @@ let interrupted = false;
 
 async function main() {
   const show = (path, number) => console.log(`value ${path} ${number}`);
-  const standIn = new StandIn(options['stand-in'], options.port, { onValue: show });
+  // With TLS the board's port is the front's, which decrypts for the stand-in.
+  const hasTls = options['tls-cert'] !== undefined;
+  const standIn = new StandIn(options['stand-in'], Number(options.port) + (hasTls ? 1 : 0), { onValue: show });
   running.push(() => standIn.stop());
+  const front = hasTls ? await TlsFront.start(options, Number(options.port)) : null;
+  if (front !== null) running.push(() => front.stop());
   const network = await UserNetwork.start();
   running.push(() => network.close());
   const board = new Board(options.elf);
@@ -51,13 +60,19 @@ async function main() {
     if (late) throw new Error(`not within ${STEP_LIMIT_S} s: ${what}`);
     if (what !== null && !interrupted) console.log(`ok ${what} (${board.seconds.toFixed(1)} s after power-on)`);
   };
-  await (options.test ? test(board, chip, standIn, until) : until(null, () => false));
+  await (options.test ? test(board, chip, standIn, front, until) : until(null, () => false));
   console.log(`${board.seconds.toFixed(1)} s, ${standIn.values.length} values, frames: ${JSON.stringify(chip.statistics)}`);
 }
 
-async function test(board, chip, standIn, until) {
+async function test(board, chip, standIn, front, until) {
   const near = (celsius) => (number) => Math.abs(number - celsius) < 1;
   const asked = (what) => standIn.requests.some((request) => request.startsWith(`GET /api/${what}`) && request.endsWith(' 200'));
+  if (front !== null) {
+    board.oscillates = false;
+    await until('some seconds without random numbers', () => board.seconds > STANDSTILL_S);
+    if (front.connections > 0) throw new Error('a connection without random numbers');
+    board.oscillates = true;
+  }
   await until('both bots fetch their configuration', () =>
     asked('accounts/1/entities/?b=<ping>') && asked('accounts/1/sensors/?b=<ping>') && asked('profile/?b=<custom>'));
   await until('the ping bot reaches the host', () =>

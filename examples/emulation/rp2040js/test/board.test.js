@@ -7,6 +7,7 @@ import { Board } from '../src/board.js';
 
 const FLASH = 0x10000000;
 const WATCHDOG = 0x40058000;
+const RANDOMBIT = 0x4006001c;
 
 /** An ELF file with one segment at the start of flash: a vector table at 0x100, `code` at 0x200. */
 function elfOf(code) {
@@ -75,4 +76,12 @@ test('the temperature that is set is what the converter gives', () => {
     const volts = (board.rp.adc.channelValues[4] * 3.3) / 4096;
     assert.ok(Math.abs(27 - (volts - 0.706) / 0.001721 - celsius) < 0.5, `${celsius}`);
   }
+});
+
+test('the ring oscillator gives both bits, and only one of them where it stands still', () => {
+  const board = new Board(elfOf([LOOP]));
+  const bits = () => new Set(Array.from({ length: 200 }, () => board.rp.readUint32(RANDOMBIT) & 1));
+  assert.deepEqual([...bits()].sort(), [0, 1]);
+  board.oscillates = false;
+  assert.equal(bits().size, 1);
 });

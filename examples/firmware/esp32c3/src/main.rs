@@ -111,10 +111,31 @@ async fn main(spawner: Spawner) {
     }
 
     static PINGS_MEMORY: ConstStaticCell<EchoMemory<PINGS>> = ConstStaticCell::new(EchoMemory::new());
-    let bots = run(stack, &SETTINGS, PINGS_MEMORY.take(), thermometer, seed(), control);
+    let bots = run(
+        stack,
+        &SETTINGS,
+        PINGS_MEMORY.take(),
+        thermometer,
+        seed(),
+        control,
+        #[cfg(feature = "tls")]
+        grafolean_firmware::Random(fill_with_random),
+    );
     if let Either::First(ends) = select(bots, stay_joined(radio, control)).await {
         say_why(&ends);
     }
+}
+
+/// Fills `buf` by the chip's true random generator; `false`: the radio, whose noise it takes, is off.
+///
+/// What the generator gives is thermal noise, sampled and mixed by hardware (technical reference, "Random Number Generator"). Espressif
+/// says that it passes Dieharder; it has no certificate. It runs on between two words, so each is mixed anew. TLS hashes 64 bytes of it
+/// for each connection.
+#[cfg(feature = "tls")]
+fn fill_with_random(buf: &mut [u8]) -> bool {
+    let Ok(generator) = esp_hal::rng::Trng::try_new() else { return false };
+    generator.read(buf);
+    true
 }
 
 /// The network to be joined. `None` if there is none.

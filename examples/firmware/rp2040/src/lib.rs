@@ -1,10 +1,14 @@
-//! What both RP2040 boards have in common: the settings, the chip's thermometer, and the watchdog. The bots are those of `grafolean-firmware`.
+//! What both RP2040 boards have in common: the settings, the chip's thermometer, the watchdog, and random numbers for TLS. The bots are those of `grafolean-firmware`.
 #![no_std]
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "tls")]
+mod random;
 mod thermometer;
 mod watchdog;
 
+#[cfg(feature = "tls")]
+pub use random::random;
 pub use thermometer::ChipThermometer;
 pub use watchdog::feed;
 

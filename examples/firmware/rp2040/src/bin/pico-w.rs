@@ -83,7 +83,16 @@ async fn main(spawner: Spawner) {
     static THERMOMETER: StaticCell<ChipThermometer> = StaticCell::new();
     let thermometer = THERMOMETER.init(ChipThermometer::new(p.ADC, p.ADC_TEMP_SENSOR));
     static PINGS_MEMORY: ConstStaticCell<EchoMemory<PINGS>> = ConstStaticCell::new(EchoMemory::new());
-    let bots = run(stack, &SETTINGS, PINGS_MEMORY.take(), thermometer, random.next_u64(), control);
+    let bots = run(
+        stack,
+        &SETTINGS,
+        PINGS_MEMORY.take(),
+        thermometer,
+        random.next_u64(),
+        control,
+        #[cfg(feature = "tls")]
+        grafolean_firmware::Random(grafolean_rp2040::random),
+    );
     if let Either::First(ends) = select(bots, stay_joined(&mut radio_control, control)).await {
         say_why(&ends);
     }

@@ -91,7 +91,17 @@ async fn main(spawner: Spawner) {
     let thermometer = THERMOMETER.init(ChipThermometer::new(p.ADC, p.ADC_TEMP_SENSOR));
     static PINGS_MEMORY: ConstStaticCell<EchoMemory<PINGS>> = ConstStaticCell::new(EchoMemory::new());
     defmt::info!("started, MAC address {=[u8]:02x}", mac);
-    let ends = run(stack, &SETTINGS, PINGS_MEMORY.take(), thermometer, random.next_u64(), control).await;
+    let ends = run(
+        stack,
+        &SETTINGS,
+        PINGS_MEMORY.take(),
+        thermometer,
+        random.next_u64(),
+        control,
+        #[cfg(feature = "tls")]
+        grafolean_firmware::Random(grafolean_rp2040::random),
+    )
+    .await;
     say_why(&ends);
 }
 

@@ -1,0 +1,208 @@
+//! The machine that a bot runs on: its clocks, and what the driver lends to runs.
+
+use core::cell::{Cell, RefCell};
+use core::future::{Future, poll_fn};
+use core::task::Poll;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use grafolean_core::collector::Collector;
+use grafolean_core::context::Lender;
+use grafolean_core::jobs::{Due, JobKey};
+use grafolean_core::storage::Storage;
+use grafolean_core::time::{Millis, UnixMillis};
+use grafolean_core::values::NumberText;
+
+use crate::bot::SimBot;
+use crate::values::Values;
+
+/// True time, and the clocks of the machine. All in milliseconds.
+#[derive(Debug)]
+pub(crate) struct Clock {
+    /// True time since the start of the simulation.
+    now: Cell<u64>,
+    start_unix: u64,
+    /// How far the machine's wall clock is from true time.
+    wall_offset: Cell<i64>,
+    /// Monotonic time is true time plus this.
+    monotonic_offset: Cell<i64>,
+    /// Boards have no wall clock of their own.
+    has_wall: bool,
+    calm: Cell<bool>,
+}
+
+fn plus(ms: u64, offset: i64) -> u64 {
+    ms.saturating_add_signed(offset)
+}
+
+impl Clock {
+    pub(crate) fn new(start_unix: u64, has_wall: bool) -> Self {
+        Clock {
+            now: Cell::new(0),
+            start_unix,
+            wall_offset: Cell::new(0),
+            monotonic_offset: Cell::new(0),
+            has_wall,
+            calm: Cell::new(false),
+        }
+    }
+
+    pub(crate) fn now_ms(&self) -> u64 {
+        self.now.get()
+    }
+
+    pub(crate) fn set_now(&self, ms: u64) {
+        self.now.set(ms);
+    }
+
+    pub(crate) fn true_unix_ms(&self) -> u64 {
+        self.start_unix + self.now.get()
+    }
+
+    pub(crate) fn wall_ms(&self) -> u64 {
+        plus(self.true_unix_ms(), self.wall_offset.get())
+    }
+
+    pub(crate) fn jump(&self, ms: i64) {
+        self.wall_offset.set(self.wall_offset.get() + ms);
+    }
+
+    /// A process starts: hosts anchor monotonic time to the wall clock, boards begin at 0.
+    pub(crate) fn start(&self) {
+        let anchor = if self.has_wall { self.wall_ms() } else { 0 };
+        let offset = i64::try_from(anchor).unwrap_or(0) - i64::try_from(self.now.get()).unwrap_or(0);
+        self.monotonic_offset.set(offset);
+    }
+
+    pub(crate) fn monotonic_ms(&self) -> u64 {
+        plus(self.now.get(), self.monotonic_offset.get())
+    }
+
+    /// A monotonic time as true time since the start of the simulation.
+    pub(crate) fn since_start_ms(&self, monotonic: Millis) -> u64 {
+        plus(monotonic.0, -self.monotonic_offset.get())
+    }
+
+    pub(crate) fn calm(&self) -> bool {
+        self.calm.get()
+    }
+
+    pub(crate) fn set_calm(&self) {
+        self.calm.set(true);
+    }
+}
+
+/// What all lives of the process, the bot and the world share.
+#[derive(Debug, Default)]
+pub(crate) struct Shared {
+    pub(crate) values: RefCell<Values>,
+    /// What each job stored last.
+    pub(crate) states: RefCell<BTreeMap<JobKey, u64>>,
+}
+
+/// What a run that was polled waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(crate) struct Wants {
+    /// This true time.
+    pub(crate) at_ms: Option<u64>,
+    /// Any change.
+    pub(crate) change: bool,
+}
+
+/// One life of the process.
+pub(crate) struct Process<S: Storage<SimBot>> {
+    collector: RefCell<Collector<SimBot, S>>,
+    clock: Rc<Clock>,
+    shared: Rc<Shared>,
+    changes: Cell<u32>,
+    wants: Cell<Wants>,
+    own_time_ms: u64,
+}
+
+impl<S: Storage<SimBot>> Process<S> {
+    pub(crate) fn new(collector: Collector<SimBot, S>, clock: Rc<Clock>, shared: Rc<Shared>) -> Self {
+        let own_time_ms = u64::from(collector.settings().outbox.post_max_age_ms);
+        Process {
+            collector: RefCell::new(collector),
+            clock,
+            shared,
+            changes: Cell::new(0),
+            wants: Cell::new(Wants::default()),
+            own_time_ms,
+        }
+    }
+
+    /// What the run that was just polled waits for.
+    pub(crate) fn take_wants(&self) -> Wants {
+        self.wants.take()
+    }
+
+    fn want(&self, change: impl FnOnce(&mut Wants)) {
+        let mut wants = self.wants.get();
+        change(&mut wants);
+        self.wants.set(wants);
+    }
+}
+
+impl<S: Storage<SimBot>> Lender for Process<S> {
+    type Bot = SimBot;
+    type Storage = S;
+
+    fn lend<R>(&self, call: impl FnOnce(&mut Collector<SimBot, S>) -> R) -> R {
+        let mut collector = self.collector.borrow_mut();
+        collector.handle_time(self.now());
+        if let Some(unix) = self.system_clock() {
+            collector.handle_system_clock(unix);
+        }
+        call(&mut collector)
+    }
+
+    fn now(&self) -> Millis {
+        Millis(self.clock.monotonic_ms())
+    }
+
+    fn sleep_ms(&self, ms: u32) -> impl Future<Output = ()> {
+        let until = self.clock.now_ms().saturating_add(ms.into());
+        poll_fn(move |_| {
+            if self.clock.now_ms() >= until {
+                return Poll::Ready(());
+            }
+            self.want(|wants| wants.at_ms = Some(until));
+            Poll::Pending
+        })
+    }
+
+    fn system_clock(&self) -> Option<UnixMillis> {
+        self.clock.has_wall.then(|| UnixMillis(self.clock.wall_ms()))
+    }
+
+    fn changes(&self) -> u32 {
+        self.changes.get()
+    }
+
+    fn changed_since(&self, seen: u32) -> impl Future<Output = ()> {
+        poll_fn(move |_| {
+            if self.changes.get() != seen {
+                return Poll::Ready(());
+            }
+            self.want(|wants| wants.change = true);
+            Poll::Pending
+        })
+    }
+
+    fn tell(&self) {
+        self.changes.set(self.changes.get().wrapping_add(1));
+    }
+
+    fn value_taken(&self, due: &Due, time: Option<UnixMillis>, path: &str, number: &NumberText) {
+        // A board's value has the time that its collector knows.
+        let known = time.or_else(|| self.lend(|c| c.wall()));
+        let number = number.as_str().parse().unwrap_or(0);
+        let time_ms = known.map(|unix| unix.0);
+        // As the rule has it: a time far from the wall clock's is the value's own.
+        let wall = self.lend(|c| c.wall()).map(|unix| unix.0);
+        let far = |(wall, time): (u64, u64)| wall.abs_diff(time) > self.own_time_ms;
+        let own_time = time.is_some() && wall.zip(time_ms).is_none_or(far);
+        self.shared.values.borrow_mut().handed_over(due.key.account, path, number, time_ms, own_time);
+    }
+}

@@ -1,0 +1,435 @@
+//! The oracle of values: every value has an identity, its number, by which it is followed from hand-over to the backend's rows
+//! without asking the collector.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use grafolean_core::outbox::{Cell, DropReason, Ledger};
+
+use crate::violation::{Invariant, Violation};
+use crate::wire::Element;
+
+#[derive(Clone, Debug)]
+struct Value {
+    account: u64,
+    path: Box<str>,
+    /// Unix milliseconds, as soon as it is known.
+    time_ms: Option<u64>,
+    handed_over_ms: u64,
+    /// Far from the hand-over.
+    own_time: bool,
+    life: u32,
+    cells: u32,
+    acknowledged_ms: Option<u64>,
+    /// How often the backend has stored it.
+    stored: u32,
+    stored_by_post: bool,
+    /// A later one with the same account, path and time was handed over.
+    superseded: bool,
+    /// It was in a POST of which nobody knows what became.
+    unknown: bool,
+    /// It was refused when it was alone.
+    refused_alone: bool,
+}
+
+type Key = (u64, Box<str>, u64);
+
+/// What one life of the process did.
+#[derive(Clone, Copy, Default, Debug)]
+struct Life {
+    handed_over: u64,
+    acknowledged: u64,
+    handed_over_cells: u64,
+    acknowledged_cells: u64,
+    refused_alone: u64,
+    unknown: u64,
+    superseded: u64,
+    /// Values may have been sent by POST.
+    posts: bool,
+    dropped: [u64; 16],
+}
+
+/// What became of a request with values.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    Status { code: u16, validation: bool },
+    NotSent,
+    Lost,
+}
+
+/// Follows all values.
+#[derive(Debug, Default)]
+pub(crate) struct Values {
+    all: Vec<Value>,
+    keys: HashMap<Key, Vec<u64>>,
+    /// What the backend should have stored: the value's number, and whether a POST made the row.
+    rows: BTreeMap<Key, (u64, bool)>,
+    /// Where the network brought something late or twice.
+    ghosts: BTreeSet<Key>,
+    life: Life,
+    lives: u32,
+    /// The first that may still be open.
+    open: usize,
+    pub(crate) violation: Option<Violation>,
+    now_ms: u64,
+    /// How far each `Date` was from true time when it was read, in milliseconds: a board's clock is off by one of these.
+    told_ms: BTreeSet<i64>,
+    pub(crate) start_unix_ms: u64,
+    pub(crate) board: bool,
+    pub(crate) longest_wait_ms: u64,
+}
+
+impl Values {
+    pub(crate) fn set_now(&mut self, now_ms: u64) {
+        self.now_ms = now_ms;
+    }
+
+    pub(crate) fn violate(&mut self, invariant: Invariant, found: String) {
+        let at_ms = self.now_ms;
+        self.violation.get_or_insert(Violation { invariant, at_ms, found });
+    }
+
+    /// An answer's `Date` was read; it has whole seconds, cut off.
+    pub(crate) fn date_told(&mut self, unix_s: u64) {
+        if self.board {
+            let told = i64::try_from(unix_s * 1000 + 500).unwrap_or(i64::MAX);
+            self.told_ms.insert(told - i64::try_from(self.start_unix_ms + self.now_ms).unwrap_or(i64::MAX));
+        }
+    }
+
+    fn get(&self, number: u64) -> Option<&Value> {
+        self.all.get(usize::try_from(number.checked_sub(1)?).ok()?)
+    }
+
+    fn get_mut(&mut self, number: u64) -> Option<&mut Value> {
+        self.all.get_mut(usize::try_from(number.checked_sub(1)?).ok()?)
+    }
+
+    /// The number of the next value that is handed over.
+    pub(crate) fn next_number(&self) -> u64 {
+        self.all.len() as u64 + 1
+    }
+
+    pub(crate) fn count(&self) -> u64 {
+        self.all.len() as u64
+    }
+
+    /// A value was taken.
+    pub(crate) fn handed_over(
+        &mut self,
+        account: u64,
+        path: &str,
+        number: u64,
+        time_ms: Option<u64>,
+        own_time: bool,
+    ) {
+        if number != self.next_number() {
+            self.violate(Invariant::Values, format!("value {number} was taken in place of {}", self.next_number()));
+            return;
+        }
+        let digits = number.to_string().len();
+        let cells = u32::try_from(Cell::needed(path.len() + digits)).unwrap_or(u32::MAX);
+        let (handed_over_ms, life) = (self.now_ms, self.lives);
+        self.life.handed_over += 1;
+        self.life.handed_over_cells += u64::from(cells);
+        self.all.push(Value {
+            account,
+            path: path.into(),
+            time_ms: None,
+            handed_over_ms,
+            own_time,
+            life,
+            cells,
+            acknowledged_ms: None,
+            stored: 0,
+            stored_by_post: false,
+            superseded: false,
+            unknown: false,
+            refused_alone: false,
+        });
+        if let Some(time_ms) = time_ms {
+            self.fix_time(number, time_ms);
+        }
+    }
+
+    fn fix_time(&mut self, number: u64, time_ms: u64) {
+        let Some(value) = self.get_mut(number) else { return };
+        value.time_ms = Some(time_ms);
+        let (handed_over_ms, own_time) = (value.handed_over_ms, value.own_time);
+        let key: Key = (value.account, value.path.clone(), time_ms);
+        if self.board && !own_time {
+            let true_ms = i64::try_from(self.start_unix_ms + handed_over_ms).unwrap_or(i64::MAX);
+            let off_ms = i64::try_from(time_ms).unwrap_or(i64::MAX) - true_ms;
+            if !self.told_ms.contains(&off_ms) {
+                let near: Vec<i64> = self.told_ms.range(off_ms - 5000..off_ms + 5000).copied().collect();
+                self.violate(
+                    Invariant::Values,
+                    format!("value {number} got a time that is off by {off_ms} ms; near it answers were off by {near:?} ms"),
+                );
+            }
+        }
+        let same = self.keys.entry(key).or_default();
+        same.push(number);
+        same.sort_unstable();
+        let earlier: Vec<u64> = same.iter().copied().take(same.len() - 1).collect();
+        for number in earlier {
+            if let Some(value) = self.get_mut(number)
+                && !value.superseded
+            {
+                value.superseded = true;
+                self.life.superseded += 1;
+            }
+        }
+    }
+
+    /// A request with values is sent: its values' numbers.
+    pub(crate) fn sent(&mut self, account: u64, post: bool, elements: &[Element<'_>], post_max_age_ms: u64, made_ms: u64) -> Vec<u64> {
+        let mut numbers = Vec::with_capacity(elements.len());
+        if post {
+            self.life.posts = true;
+        }
+        for element in elements {
+            let (number, life) = (element.number, self.lives);
+            let Some(value) = self.get(number) else {
+                self.violate(Invariant::Values, format!("value {number} at {} was never handed over", element.path));
+                continue;
+            };
+            let value = value.clone();
+            if value.account != account || *value.path != *element.path {
+                self.violate(
+                    Invariant::Values,
+                    format!(
+                        "value {number} of account {} at {} went out for account {account} at {}",
+                        value.account, value.path, element.path
+                    ),
+                );
+            }
+            if post == element.time_ms.is_some() {
+                self.violate(Invariant::Values, format!("value {number}: a PUT has times, a POST has none"));
+            }
+            match (element.time_ms, value.time_ms) {
+                (Some(sent_ms), Some(time_ms)) if sent_ms != time_ms => self.violate(
+                    Invariant::Values,
+                    format!("value {number} has the time {time_ms} ms and went out with {sent_ms} ms"),
+                ),
+                (Some(sent_ms), None) => self.fix_time(number, sent_ms),
+                _ => {}
+            }
+            if value.acknowledged_ms.is_some() && value.life == life {
+                self.violate(Invariant::Repeats, format!("value {number} was acknowledged and went out again"));
+            }
+            if value.unknown {
+                self.violate(
+                    Invariant::Repeats,
+                    format!("value {number} was in a POST of which nobody knows what became, and went out again"),
+                );
+            }
+            if !post && let Some(later) = self.later_acknowledged(&value, number) {
+                self.violate(
+                    Invariant::Repeats,
+                    format!("value {number} went out although {later}, with the same path and time, is stored"),
+                );
+            }
+            if post && (value.own_time || made_ms.saturating_sub(value.handed_over_ms) > post_max_age_ms) {
+                self.violate(
+                    Invariant::Values,
+                    format!("value {number}, handed over at {} ms, went out by POST", value.handed_over_ms),
+                );
+            }
+            if post && numbers.iter().any(|n| self.get(*n).is_some_and(|v| v.path == value.path)) {
+                self.violate(Invariant::Values, format!("a POST has {} twice", value.path));
+            }
+            numbers.push(number);
+        }
+        numbers
+    }
+
+    fn later_acknowledged(&self, value: &Value, number: u64) -> Option<u64> {
+        let key = (value.account, value.path.clone(), value.time_ms?);
+        let later = self.keys.get(&key)?.iter().filter(|n| **n > number);
+        later.copied().find(|n| self.get(*n).is_some_and(|v| v.acknowledged_ms.is_some() && v.life == value.life))
+    }
+
+    /// The backend has stored a value, at this time; `ghost`: of a request that is over for the bot.
+    pub(crate) fn stored(&mut self, account: u64, path: &str, number: u64, time_us: i64, post: bool, ghost: bool) {
+        let Some(value) = self.get_mut(number) else {
+            self.violate(Invariant::Values, format!("the backend stored {number} at {path}, which was never handed over"));
+            return;
+        };
+        value.stored += 1;
+        value.stored_by_post |= post;
+        let time_ms = u64::try_from((time_us + 500).div_euclid(1000)).unwrap_or(0);
+        let key: Key = (account, path.into(), time_ms);
+        if ghost {
+            self.ghosts.insert(key.clone());
+        }
+        self.rows.insert(key, (number, post));
+    }
+
+    /// A request with values has come to its end, as the collector is told.
+    pub(crate) fn ended(&mut self, numbers: &[u64], post: bool, outcome: Outcome) {
+        let now_ms = self.now_ms;
+        let acknowledged = matches!(outcome, Outcome::Status { code: 200..=299, .. });
+        let unknown = post && matches!(outcome, Outcome::Lost | Outcome::Status { code: 500 | 504, .. });
+        let refused = numbers.len() == 1
+            && match outcome {
+                Outcome::Status { code: 413, .. } => true,
+                Outcome::Status { code: 400, validation } => validation,
+                Outcome::Status { code: 500, .. } => !post,
+                _ => false,
+            };
+        for &number in numbers {
+            let (mut wait_ms, mut cells, mut lost) = (0, 0, false);
+            if let Some(value) = self.get_mut(number) {
+                cells = value.cells;
+                wait_ms = now_ms - value.handed_over_ms;
+                if acknowledged {
+                    value.acknowledged_ms = Some(now_ms);
+                    lost = value.stored == 0;
+                }
+                value.unknown |= unknown;
+                value.refused_alone |= refused;
+            }
+            if lost {
+                self.violate(Invariant::Values, format!("value {number} was acknowledged and is not stored"));
+            }
+            if acknowledged {
+                self.life.acknowledged += 1;
+                self.life.acknowledged_cells += u64::from(cells);
+                self.longest_wait_ms = self.longest_wait_ms.max(wait_ms);
+            }
+            self.life.unknown += u64::from(unknown);
+            self.life.refused_alone += u64::from(refused);
+        }
+    }
+
+    /// PUT was denied: POST may be tried.
+    pub(crate) fn put_denied(&mut self) {
+        self.life.posts = true;
+    }
+
+    /// Compares the ledger with what was seen, and asks of each drop which rule said so.
+    pub(crate) fn check(&mut self, ledger: &Ledger, cells: usize, max_age_ms: u64) {
+        if !ledger.balanced() {
+            self.violate(Invariant::Ledger, format!("it does not balance: {ledger}"));
+        }
+        let life = self.life;
+        for (what, counted, seen) in [
+            ("collected", ledger.collected, life.handed_over),
+            ("delivered", ledger.delivered, life.acknowledged),
+            ("dropped{unknown}", ledger.dropped_by(DropReason::Unknown), life.unknown),
+        ] {
+            if counted != seen {
+                self.violate(Invariant::Ledger, format!("{what} is {counted}, seen were {seen}: {ledger}"));
+            }
+        }
+        let limit = cells as u64;
+        if ledger.queued > limit {
+            self.violate(Invariant::Bounds, format!("{} values wait in {limit} cells", ledger.queued));
+        }
+        for reason in DropReason::ALL {
+            let (dropped, at) = (ledger.dropped_by(reason), reason as usize);
+            let before = life.dropped.get(at).copied().unwrap_or(0);
+            if dropped == before {
+                continue;
+            }
+            if let Some(count) = self.life.dropped.get_mut(at) {
+                *count = dropped;
+            }
+            let allowed = match reason {
+                DropReason::Refused => dropped <= life.refused_alone,
+                DropReason::Unknown => true,
+                DropReason::Superseded => dropped <= life.superseded,
+                DropReason::Full => {
+                    // What is gone has left at least one cell each.
+                    let gone = life.acknowledged_cells + ledger.dropped_total().saturating_sub(dropped - before);
+                    life.handed_over_cells.saturating_sub(gone) + 6 >= limit
+                }
+                DropReason::TooOld => self.oldest_wait_ms() > max_age_ms,
+                DropReason::NoTime => life.posts,
+                _ => false,
+            };
+            if !allowed {
+                self.violate(
+                    Invariant::Drops,
+                    format!("{} more dropped{{{}}} and no rule said so: {ledger}", dropped - before, reason.name()),
+                );
+            }
+        }
+    }
+
+    /// How long the oldest value waits that this life has not delivered.
+    fn oldest_wait_ms(&mut self) -> u64 {
+        let life = self.lives;
+        while self.all.get(self.open).is_some_and(|v| v.acknowledged_ms.is_some() || v.life != life) {
+            self.open += 1;
+        }
+        self.all.get(self.open).map_or(0, |value| self.now_ms - value.handed_over_ms)
+    }
+
+    /// The process has ended, and what it had in memory is gone: how many values were.
+    pub(crate) fn life_ended(&mut self) {
+        self.life = Life::default();
+        self.lives += 1;
+    }
+
+    /// Values handed over since this time, and all before.
+    pub(crate) fn handed_over_since(&self, since_ms: u64) -> u64 {
+        self.all.iter().rev().take_while(|v| v.handed_over_ms >= since_ms).count() as u64
+    }
+
+    /// After the faults: all values handed over from the first time until the second were there this fast.
+    pub(crate) fn check_live(&mut self, from_ms: u64, until_ms: u64, within_ms: u64) {
+        let slow = self.all.iter().enumerate().rev().find(|(_, value)| {
+            (from_ms..until_ms).contains(&value.handed_over_ms)
+                && !value.superseded
+                && value.acknowledged_ms.is_none_or(|ms| ms - value.handed_over_ms > within_ms)
+        });
+        if let Some((at, value)) = slow {
+            let text = format!(
+                "value {} was handed over at {} ms, after the faults, and acknowledged at {:?} ms: more than {within_ms} ms",
+                at + 1,
+                value.handed_over_ms,
+                value.acknowledged_ms
+            );
+            self.violate(Invariant::Drain, text);
+        }
+    }
+
+    /// Compares what was seen to be stored with the rows that the backend has now: each (path, time) once, with the right number.
+    pub(crate) fn check_rows(&mut self, rows: impl Iterator<Item = (u64, String, i64, f64)>) {
+        let mut seen = 0;
+        for (account, path, time_us, number) in rows {
+            let time_ms = u64::try_from((time_us + 500).div_euclid(1000)).unwrap_or(0);
+            #[allow(clippy::cast_precision_loss)]
+            let known = self.rows.get(&(account, path.as_str().into(), time_ms)).is_some_and(|(n, _)| *n as f64 == number);
+            if !known || time_us.rem_euclid(1000) != 0 {
+                self.violate(Invariant::Values, format!("there is a row {path} {time_us} us = {number} that nobody wrote"));
+            }
+            seen += 1;
+        }
+        if seen != self.rows.len() {
+            let wanted = self.rows.len();
+            self.violate(Invariant::Values, format!("{seen} of {wanted} rows are there"));
+        }
+        let wrong = self.rows.iter().find_map(|(key, (number, post))| {
+            let time_ms = self.get(*number)?.time_ms;
+            (!post && time_ms != Some(key.2)).then(|| format!("value {number} is at {} ms, its time is {time_ms:?} ms", key.2))
+        });
+        if let Some(text) = wrong {
+            self.violate(Invariant::Values, text);
+        }
+        // Of several with the same path and time the latest counts, unless the network brought an earlier one late.
+        let lost = self.all.iter().zip(1u64..).find_map(|(value, number)| {
+            if value.acknowledged_ms.is_none() || value.superseded || value.stored_by_post {
+                return None;
+            }
+            let key: Key = (value.account, value.path.clone(), value.time_ms?);
+            let there = self.rows.get(&key).is_some_and(|(n, _)| *n == number);
+            (!there && !self.ghosts.contains(&key))
+                .then(|| format!("value {number} at {} was acknowledged and is not there", value.path))
+        });
+        if let Some(text) = lost {
+            self.violate(Invariant::Values, text);
+        }
+    }
+}

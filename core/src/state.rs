@@ -117,15 +117,20 @@ impl<'a> States<'a> {
         self.insert(new)
     }
 
-    /// Puts a state back that a store kept. One that was set since then remains.
+    /// Puts a state back that a store kept. One that was set since then remains; of several kept ones the last wins, as a
+    /// store may give earlier ones first.
     ///
     /// # Errors
     /// [`StateError::Full`].
     pub fn restore(&mut self, state: StateSlot) -> Result<(), StateError> {
-        if state.len == 0 || self.find_mut(state.job, state.name).is_some() {
-            return Ok(());
+        let restored = StateSlot { len: state.len & !CHANGED, ..state };
+        match self.find_mut(state.job, state.name) {
+            _ if state.len == 0 => {}
+            Some(there) if there.len & CHANGED != 0 => {}
+            Some(there) => *there = restored,
+            None => return self.insert(restored),
         }
-        self.insert(StateSlot { len: state.len & !CHANGED, ..state })
+        Ok(())
     }
 
     /// Gives each state that was set to another value since it was given last. O(slots).
@@ -203,6 +208,46 @@ mod tests {
     }
 
     #[test]
+    fn a_store_is_given_what_changed_and_gives_back_what_was_not_set_since() {
+        let mut slots = [StateSlot::EMPTY; 4];
+        let mut s = States::new(&mut slots);
+        let (key, gone) = (JobKey::new(1, 2), JobKey::new(1, 3));
+        let take = |s: &mut States<'_>| {
+            let mut kept = vec![];
+            s.changed(|slot| kept.push(*slot));
+            kept
+        };
+        s.set(&key, "a", &[1]).unwrap();
+        s.set(&gone, "b", &[2; 32]).unwrap();
+        let kept = take(&mut s);
+        assert_eq!(kept.len(), 2);
+        s.set(&key, "a", &[1]).unwrap();
+        assert_eq!(take(&mut s), [], "the same again");
+        s.set(&key, "a", &[]).unwrap();
+        assert!(take(&mut s)[0].value().is_empty());
+        assert!(s.forget(&gone) && !s.forget(&gone));
+        let mut all = vec![];
+        s.all(|slot| all.push(slot.job()));
+        assert_eq!(all, [key.fnv1a64()]);
+
+        let mut slots = [StateSlot::EMPTY; 2];
+        let mut s = States::new(&mut slots);
+        s.set(&key, "a", &[9]).unwrap();
+        for slot in &kept {
+            let read = StateSlot::new(slot.job(), slot.name(), slot.value()).unwrap();
+            s.restore(read).unwrap();
+        }
+        let mut buf = [0; 32];
+        assert_eq!((s.get(&key, "a", &mut buf), buf[0]), (Some(1), 9), "set since then");
+        assert_eq!((s.get(&gone, "b", &mut buf), buf), (Some(32), [2; 32]));
+        assert_eq!(take(&mut s).len(), 1, "what was restored is stored already");
+        let third = StateSlot::new(7, 7, &[7]).unwrap();
+        assert_eq!(s.restore(third), Err(StateError::Full { capacity: 2 }));
+        assert_eq!(StateSlot::new(7, 7, &[0; 33]), None);
+        assert_eq!(StateSlot::new(7, 7, &[0; 255]), None);
+    }
+
+    #[test]
     fn one_slot_holds_one_state_and_none_holds_none() {
         let (mut one, mut none) = ([StateSlot::EMPTY; 1], [StateSlot::EMPTY; 0]);
         let (key, mut buf) = (JobKey::new(1, 2), [0; 32]);
@@ -216,6 +261,28 @@ mod tests {
         assert_eq!(s.set(&key, "b", &[2]), Err(StateError::Full { capacity: 1 }));
         s.forget(&key);
         s.set(&key, "b", &[2]).unwrap();
+    }
+
+    #[test]
+    fn of_several_kept_states_the_last_is_restored_but_none_over_one_that_was_set() {
+        let mut slots = [StateSlot::EMPTY; 2];
+        let mut s = States::new(&mut slots);
+        let (key, mut buf) = (JobKey::new(1, 2), [0; 32]);
+        let kept =
+            |name: &str, byte| StateSlot::new(key.fnv1a64(), Fnv1a64::of(name.as_bytes()), &[byte]).unwrap();
+        s.set(&key, "a", &[9]).unwrap();
+        for byte in 1..=3 {
+            s.restore(kept("a", byte)).unwrap();
+            s.restore(kept("b", byte)).unwrap();
+        }
+        assert_eq!((s.get(&key, "a", &mut buf), buf[0]), (Some(1), 9));
+        assert_eq!((s.get(&key, "b", &mut buf), buf[0]), (Some(1), 3));
+        // Only what was set is to be stored, one at a time, unless the store has lost all.
+        assert_eq!(s.next_changed().unwrap().value(), [9]);
+        assert_eq!(s.next_changed(), None);
+        s.all_changed();
+        assert_eq!([(); 2].map(|()| s.next_changed().is_some()), [true; 2]);
+        assert_eq!(s.next_changed(), None);
     }
 
     proptest! {

@@ -559,7 +559,7 @@ const HARSH: Scene = Scene {
     steps: 500,
 };
 /// A host's store and so little memory that most values are parked.
-const STORED: Scene = Scene { cells: 120, storing: Storing::First, steps: 300, ..MILD };
+const STORED: Scene = Scene { cells: 120, storing: Storing::First, steps: 150, ..MILD };
 const CRASHING: Scene = Scene { crashes: true, ..STORED };
 const MIXED: Scene = Scene { storing: Storing::Mixed, ..HARSH };
 

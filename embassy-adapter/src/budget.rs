@@ -58,6 +58,26 @@ impl Budget {
         }
     }
 
+    /// As [`Budget::of`], with values and states kept in flash `F` by [`run_with_flash`](crate::flash::run_with_flash):
+    /// [`Flash`](crate::flash::Flash) counts as the collector's.
+    #[cfg(feature = "flash")]
+    #[must_use]
+    pub const fn of_flash<B, S, T, O, F, const W: usize>() -> Self
+    where
+        B: Bot,
+        S: Storage<B>,
+        T: Transport,
+        O: Observer,
+        F: embedded_storage_async::nor_flash::MultiwriteNorFlash,
+    {
+        Budget {
+            collector: size_of::<Shared<B, S, W>>() + size_of::<crate::flash::Flash<F>>(),
+            driver: future_with_flash_of(&crate::flash::run_with_flash::<B, S, T, O, F, W>),
+            transport: size_of::<T>(),
+            buffers: 0,
+        }
+    }
+
     /// With a memory of this many bytes that is [`Lent`](crate::Lent) to the collector.
     #[must_use]
     pub const fn and_memory(self, bytes: usize) -> Self {
@@ -93,4 +113,12 @@ const fn future_of<'a, B: 'a, H: 'a, T: 'a, O: 'a, F>(
     _: &impl FnOnce(&'a B, &'a H, &'a mut T, &'a O, &'a DriverSettings) -> F,
 ) -> usize {
     size_of::<F>()
+}
+
+/// The size of what `run_with_flash` returns when it is called.
+#[cfg(feature = "flash")]
+const fn future_with_flash_of<'a, B: 'a, H: 'a, T: 'a, O: 'a, F: 'a, R>(
+    _: &impl FnOnce(&'a B, &'a H, &'a mut T, &'a O, &'a DriverSettings, &'a F) -> R,
+) -> usize {
+    size_of::<R>()
 }

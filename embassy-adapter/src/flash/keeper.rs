@@ -110,19 +110,7 @@ impl Keeper {
         false
     }
 
-    /// Reads what earlier boots have left; what fails is tried again later.
-    pub(super) async fn start<B: Bot, S: Storage<B>, O: Observer, F: MultiwriteNorFlash, const W: usize>(
-        &mut self,
-        shared: &Shared<B, S, W>,
-        observer: &O,
-        flash: &Flash<F>,
-        store: &mut Store<F>,
-    ) {
-        let result = self.begin(shared, observer, store).await;
-        flash.wear.set(store.wear());
-        self.tell(observer, result);
-    }
-
+    /// Reads what earlier boots have left.
     async fn begin<B: Bot, S: Storage<B>, O: Observer, F: MultiwriteNorFlash, const W: usize>(
         &mut self,
         shared: &Shared<B, S, W>,
@@ -173,9 +161,6 @@ impl Keeper {
         store: &mut Store<F>,
         last: bool,
     ) -> Result<(), FlashError> {
-        if !self.begun {
-            self.begin(shared, observer, store).await?;
-        }
         loop {
             let drained = shared.now(|c| self.drain(c));
             let time = now();
@@ -409,7 +394,13 @@ pub(super) async fn keep<B: Bot, S: Storage<B>, O: Observer, F: MultiwriteNorFla
         let closing = shared.closing.get();
         let time = now();
         if time >= keeper.retry_at || closing {
-            let result = keeper.turn(shared, observer, flash, store, closing).await;
+            let mut result = Ok(());
+            if !keeper.begun {
+                result = keeper.begin(shared, observer, store).await;
+            }
+            if result.is_ok() {
+                result = keeper.turn(shared, observer, flash, store, closing).await;
+            }
             flash.wear.set(store.wear());
             keeper.tell(observer, result);
         }

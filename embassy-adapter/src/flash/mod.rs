@@ -52,7 +52,7 @@
 //!
 //! # Costs
 //! RAM: [`Flash`] takes about 600 bytes besides the driver of the flash, the memory 16 bytes more per cell, `run_with_flash` more than
-//! [`run`](crate::run) what the driver of the flash awaits. [`Budget::with_flash`](crate::Budget::with_flash) knows. Nothing is cached:
+//! [`run`](crate::run) what the driver of the flash awaits. [`Budget::of_flash`](crate::Budget::of_flash) knows. Nothing is cached:
 //! to write one value, two words per page and the headers of one page are read, to feed some, all records before them. Where a driver
 //! of flash does not wait but block, so does everything: 45 ms for a page erased in a Raspberry Pi Pico, at most.
 //!
@@ -71,6 +71,7 @@ mod tests;
 use core::cell::Cell;
 use core::fmt;
 use core::ops::Range;
+use core::pin::pin;
 
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_sync::mutex::Mutex;
@@ -196,7 +197,7 @@ impl<F: MultiwriteNorFlash> Flash<F> {
 
 /// [`run`](crate::run), with values and states kept in flash. A [`Flash`] is run once.
 ///
-/// What earlier boots have left is read before anything else begins: for at most as long as the flash takes to read all of it.
+/// What earlier boots have left is read first.
 ///
 /// # Errors
 /// [`SetupError`], at once.
@@ -218,7 +219,7 @@ where
     driver::check(shared)?;
     let mut inner = flash.inner.lock().await;
     let (keeper, store) = &mut *inner;
-    keeper.start(shared, observer, flash, store).await;
-    let keep = keeper::keep(keeper, shared, observer, flash, store);
+    // Not given away: what is moved into a future is in it twice.
+    let keep = pin!(keeper::keep(keeper, shared, observer, flash, store));
     Ok(driver::run_beside(bot, shared, transport, observer, settings, keep).await)
 }

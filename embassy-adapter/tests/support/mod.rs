@@ -50,6 +50,12 @@ pub fn now_ms() -> u64 {
     NOW.get() / 1000
 }
 
+/// Simulated time begins again at 0, and nothing waits for it any more.
+pub fn reboot() {
+    NOW.set(0);
+    QUEUE.set(Queue::new());
+}
+
 /// From now on each poll takes a microsecond: a network stack waits for the time after the one that it names.
 pub fn polls_take_time() {
     POLL_US.set(1);

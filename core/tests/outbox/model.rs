@@ -229,9 +229,13 @@ impl Run {
         let path = format!("{kind}.{}{}", rng.below(12), "x".repeat((rng.below(4) * rng.below(30)) as usize));
         let number = self.pushed.len() as i64;
         let now = self.rig.now;
-        let own_time = rng.one_in(8);
+        // Where all have records, the same path and time come often: while the first is parked, too.
+        let often = self.scene.storing == Storing::First;
+        let own_time = rng.one_in(if often { 3 } else { 8 });
+        let step = if often { 100_000 } else { 1_000 };
+        let path = if often && own_time { format!("own.{}", rng.below(3)) } else { path };
         let time = match rng.below(4) {
-            _ if own_time => ValueTime::Unix(UnixMillis(UNIX0 + now / 1000 * 1000 - 1_000_000)),
+            _ if own_time => ValueTime::Unix(UnixMillis(UNIX0 + now / step * step - 1_000_000)),
             0 => ValueTime::Monotonic(Millis(now)),
             1 => ValueTime::Monotonic(Millis(now.saturating_sub(rng.below(100)))),
             _ => ValueTime::Unix(UnixMillis(UNIX0 + now)),

@@ -212,7 +212,7 @@ fn a_bot_that_starts_while_the_backend_is_away_begins_when_it_is_back() {
         let script = async {
             let told = fail(&lab, 8).await;
             // A backend that is just starting is asked at least every 10 s.
-            assert!(told.iter().all(|pause| *pause <= 10_000) && told[7] > 5_000, "{told:?}");
+            assert!(told.iter().all(|(_, pause)| *pause <= 10_000) && told[7].1 > 5_000, "{told:?}");
             lab.behave(rule);
             lab.refresh_soon();
             lab.begin().await;
@@ -469,6 +469,13 @@ fn an_answer_of_another_length_or_another_content_is_no_answer() {
                 lab.arrived_in_time(&values).await;
                 lab.behave(rule);
                 lab.refresh().await;
+                if matches!(wrong, WrongBody::AnnouncedShorter(_)) {
+                    // What is left over would be taken for the next answer's head.
+                    let requests = lab.stand_in.requests();
+                    let at = requests.iter().position(|r| r.misbehaved == Some(rule)).unwrap();
+                    let again = requests[at + 1..].iter().any(|r| r.connection == requests[at].connection);
+                    assert!(!again, "{requests:?}");
+                }
             }
             let failed = |e: &Event| {
                 matches!(
@@ -498,15 +505,19 @@ fn pauses(lab: &Lab) -> Vec<u64> {
     lab.seen.events().into_iter().filter_map(pause).collect()
 }
 
-/// Lets refreshes fail one after another, without waiting for the pauses that they tell.
-async fn fail(lab: &Lab, times: usize) -> Vec<u64> {
+/// Lets refreshes fail one after another, without waiting for the pauses that they tell: so many pauses, each with how many failures
+/// came before it. Where a refresh was asked for while one was under way, which a slow machine may bring about, there is none to tell.
+async fn fail(lab: &Lab, times: usize) -> Vec<(usize, u64)> {
     let before = pauses(lab).len();
-    for n in 0..times {
+    let told = || -> Vec<_> {
+        pauses(lab)[before..].iter().copied().enumerate().filter(|(_, ms)| *ms > 0).collect()
+    };
+    while told().len() < times {
+        let failed = pauses(lab).len();
         lab.refresh_soon();
-        until("a refresh fails", || pauses(lab).len() > before + n).await;
+        until("a refresh fails", || pauses(lab).len() > failed).await;
     }
-    let all = pauses(lab);
-    all[before..before + times].to_vec()
+    told()[..times].to_vec()
 }
 
 #[test]
@@ -518,8 +529,8 @@ fn a_refresh_that_fails_is_tried_after_growing_pauses_or_those_of_a_denial_or_th
         lab.begin().await;
         let fails = |answer: Status| lab.misbehave(rule(Misbehaviour::Status(answer), "GET", "/accounts"));
         let broken = fails(Status::new(502));
-        for (nth, pause) in fail(&lab, 10).await.into_iter().enumerate() {
-            let longest = (1000 << nth).min(INTERVAL_MS);
+        for (nth, pause) in fail(&lab, 10).await {
+            let longest = (1000 << nth.min(10)).min(INTERVAL_MS);
             assert!((longest / 2..=longest).contains(&pause), "pause {nth}: {pause} ms of {longest}");
         }
         // The bot works on with what it knows.
@@ -530,17 +541,18 @@ fn a_refresh_that_fails_is_tried_after_growing_pauses_or_those_of_a_denial_or_th
         // What was is forgotten: the first pause is short again.
         let closed = lab.misbehave(Rule::new(Misbehaviour::Close).path("/accounts"));
         let again = fail(&lab, 2).await;
-        assert!((500..=1000).contains(&again[0]) && (1000..=2000).contains(&again[1]), "{again:?}");
+        let is_in_turn = |(nth, pause): &(usize, u64)| ((500 << nth)..=(1000 << nth)).contains(pause);
+        assert!(again.iter().all(is_in_turn), "{again:?}");
         lab.behave(closed);
         lab.refresh().await;
         for (status, check) in [(401, "token"), (403, "permissions")] {
             let denied = fails(Status::new(status));
-            assert_eq!(fail(&lab, 2).await, [600_000; 2], "{status}");
+            assert!(fail(&lab, 2).await.iter().all(|(_, pause)| *pause == 600_000), "{status}");
             let told = |e: &Event| {
                 matches!(e, Event::RefreshFailed { error: RefreshError::Status(s), .. } if *s == status)
                     && e.to_string().contains(check)
             };
-            assert_eq!(lab.seen.count(told), 2, "{:?}", lab.seen.events());
+            assert!(lab.seen.count(told) >= 2, "{:?}", lab.seen.events());
             assert_eq!(lab.jobs(), 2);
             lab.behave(denied);
             lab.refresh().await;
@@ -553,7 +565,7 @@ fn a_refresh_that_fails_is_tried_after_growing_pauses_or_those_of_a_denial_or_th
             (401, "7", 600_000),
         ] {
             let asks = fails(Status::new(status).header("retry-after", retry_after));
-            assert_eq!(fail(&lab, 1).await, [expected], "{status} {retry_after}");
+            assert_eq!(fail(&lab, 1).await[0].1, expected, "{status} {retry_after}");
             lab.behave(asks);
             lab.refresh().await;
         }

@@ -418,13 +418,14 @@ impl Disk for FaultyDisk {
         let at = s.inode(file)?;
         let fails = s.fails(|f| f.sync_error);
         if let Some(inode) = s.inodes.get_mut(at) {
+            let unsynced = std::mem::take(&mut inode.unsynced);
             if fails {
-                // As Linux: what could not be written counts as written from now on.
-                inode.unsynced.clear();
+                // As Linux: what could not be written counts as written from now on, and no later sync tries it again.
                 return Err(io_error());
             }
-            inode.unsynced.clear();
-            inode.durable.clone_from(&inode.data);
+            for (at, bytes) in unsynced {
+                apply(&mut inode.durable, at, bytes.as_deref());
+            }
         }
         Ok(())
     }

@@ -1,7 +1,820 @@
 //! The durable outbox of a host: values that wait are kept in files and survive the end of the process.
+//!
+//! [`Store`] keeps the bytes; which values are kept, sent, parked and dropped is decided by the collector
+//! ([`grafolean_core::outbox`]). It reads no clock and starts no thread: times come in with the calls, and all files
+//! are reached through a [`Disk`], so that simulations run the very code on a disk that fails.
+//!
+//! ```
+//! use grafolean_core::time::{Millis, UnixMillis};
+//! use grafolean_std::outbox::{RealDisk, Settings, Store, Value};
+//!
+//! let dir = std::env::temp_dir().join(format!("grafolean-doc-{}", std::process::id()));
+//! let unix = UnixMillis(1_700_000_000_000);
+//! let (mut store, found) = Store::open(RealDisk::new(&dir).unwrap(), Settings::DEFAULT).unwrap();
+//! assert_eq!(found.values, 0);
+//!
+//! // A value is handed over: it is written at the next call after `poll_timeout`, at most 0.9 s later.
+//! let value = Value { time: unix, handed_over: unix, path: "room.temperature", number: "21.5" };
+//! let record = store.take(Millis(1000), 7, &value).unwrap();
+//! store.handle_time(store.poll_timeout().unwrap(), unix);
+//! drop(store);
+//!
+//! // The next life of the process finds it, and gives it back.
+//! let (mut store, found) = Store::open(RealDisk::new(&dir).unwrap(), Settings::DEFAULT).unwrap();
+//! assert_eq!(found.values, 1);
+//! let mut back = Vec::new();
+//! store.feed(Millis(0), unix, 7, 10, |record, value| {
+//!     back.push((record, value.path.to_owned()));
+//!     true
+//! });
+//! assert_eq!(back[0].1, "room.temperature");
+//! // It was delivered:
+//! store.left(Millis(0), back[0].0, false);
+//! store.close(Millis(1), unix);
+//! # std::fs::remove_dir_all(&dir).unwrap();
+//! ```
+//!
+//! # What is in the directory
+//! - `lock`: held while a process uses the directory; a second process gets [`OpenError::InUse`].
+//! - `<account>/<first sequence number, 16 hex digits>.seg`: that account's values. A segment is only appended to, by
+//!   the life that began it or by the next one if it was small, until it is full
+//!   ([`Settings::segment_bytes`]). All files are removed from the oldest on; the last one stays, with a header only,
+//!   so that sequence numbers are never used twice.
+//! - `state`: keyed state of jobs, appended, and rewritten (`state.tmp`, sync, rename, sync of the directory) when it
+//!   has become twice as long as needed.
+//! - `ledger`: counts over all lives, in two places in turn, each with a checksum.
+//!
+//! Values are in frames of about 30, each with a CRC-32C that also covers the account: a frame in the wrong file is none.
+//! A value takes about 12 bytes (paths that resemble the one before it in the frame, numbers of up to six digits).
+//! Nothing refers to another frame, so damage costs its own frame only. What is done with is written as ranges of
+//! sequence numbers, so that a restart does not send again what was acknowledged; values that leave within the time
+//! before they are written are never written at all: while the backend answers, nothing is.
+//!
+//! # What survives
+//! - The end of the process (SIGKILL, out of memory): everything handed over more than 0.9 s before, under
+//!   [`WritePolicy::First`] everything. What was acknowledged within the last second may be sent again, which is
+//!   harmless under PUT.
+//! - Loss of power: everything as of the last sync ([`Sync`]); beyond that what the file system chose to write. A frame
+//!   that was written in part is skipped, what was behind the last whole one is cut off.
+//!   With [`Sync::Never`] a file system may lose up to its own interval (ext4: 5 s, and up to 30 s for lengths of files).
+//! - Flipped bits, unreadable sectors, files that were removed: the reader goes on at the next whole frame. How many
+//!   values were lost is known from the gap in the sequence numbers (each frame says how many numbers before it are in
+//!   no frame on purpose), and counted as corrupt once. If a frame that skips numbers is itself lost, these are counted
+//!   with it: the count is an upper bound then. Values lost behind the last readable frame leave no gap: they are seen as
+//!   [`Totals::lost`].
+//! - A full or failing disk: nothing is lost by that alone. Values stay in the collector's memory without a record,
+//!   writing is tried again after 1 s, 2 s, and so on up to 60 s, for each account by itself; [`StoreEvent`] tells once
+//!   when that begins and once when it ends. After a failed sync the file is left alone and a new one is begun, as
+//!   nobody knows what of it survives a power cut; it is synced again at the next try.
+//!
+//! # Order of writing
+//! New file: bytes, then (at the next sync) the file, its directory, and the store's directory. A file is removed only
+//! when all its values are done or given up; the file that carries the numbering on is synced before, unless
+//! [`Sync::Never`]. That a file was removed is synced like a writing; if a power cut brings it back before,
+//! its values may be sent again.
+//!
+//! # Bounds
+//! [`Settings::max_bytes`] for all files: when it is passed, the account that uses most gives its oldest file, again and
+//! again ([`Gone::Full`]). [`Settings::max_age_ms`]: older values are not given back ([`Gone::TooOld`]).
+//!
+//! # Cost
+//! `take` and `left` are O(log ranges) in memory. Writing is one write per account with news and interval. Memory: 16
+//! bytes per 16 kB of files, about 40 bytes per gap in the parked values, and the values of the last 0.9 s. Opening
+//! reads all files once. `feed` reads 32 kB at a time. At most [`RealDisk::OPEN_FILES`] files are open.
+//!
+//! # Errors
+//! [`OpenError`] at the start. Later failures of the disk never reach the caller as errors: see above.
 
+mod book;
+mod codec;
 mod disk;
 #[cfg(any(test, feature = "test-disk"))]
 pub mod faulty;
+mod log;
+mod ranges;
+#[cfg(test)]
+mod tests;
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::{fmt, io};
+
+use grafolean_core::outbox::Ledger;
+use grafolean_core::time::{Millis, UnixMillis};
+
+use book::Book;
+use log::{Log, SEQUENCE_END};
+
+pub use book::{StoredState, Totals};
 pub use disk::{Disk, Entry, RealDisk};
+
+const LOCK: &str = "lock";
+/// Bits of a record's number that are the sequence number; above is the account's place.
+const SEQUENCE_BITS: u32 = SEQUENCE_END.trailing_zeros();
+/// Record numbers stay below 2^63.
+const ACCOUNTS_MAX: usize = 1 << (63 - SEQUENCE_BITS);
+/// A value is written so long after its hand-over, at the latest, ms.
+const BEHIND_MS: u64 = 900;
+/// What is done with is written so much later, ms.
+const DONE_MS: u64 = 900;
+/// The ledger is written so often, ms.
+const LEDGER_MS: u64 = 10_000;
+/// Age is looked at so often, ms.
+const AGE_MS: u64 = 60_000;
+/// First and longest wait after a failure of the disk, ms.
+const BACK_OFF_MS: (u64, u64) = (1_000, 60_000);
+/// Values wait in memory for their writing in so many bytes at most; then they are written at once.
+const PENDING_BYTES: usize = 1 << 20;
+/// Events that wait at most.
+const EVENTS: usize = 32;
+
+/// When a value is written.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum WritePolicy {
+    /// At most 0.9 s after its hand-over; not at all if it has left before that.
+    #[default]
+    Behind,
+    /// Before its hand-over returns ([`Store::take`] writes).
+    First,
+}
+
+/// When what was written is made to survive a loss of power.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Sync {
+    /// When the file system likes.
+    Never,
+    /// So many ms after it was written.
+    Every {
+        /// The time, ms.
+        ms: u64,
+    },
+    /// With each writing.
+    Always,
+}
+
+/// The settings of a store.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Settings {
+    /// All segments together, in bytes; at least 64 kB.
+    pub max_bytes: u64,
+    /// Older values are dropped, ms since hand-over.
+    pub max_age_ms: u64,
+    /// When values are written.
+    pub write: WritePolicy,
+    /// When they are synced.
+    pub sync: Sync,
+}
+
+impl Settings {
+    /// The defaults: 256 MiB, 7 days, behind, each second.
+    pub const DEFAULT: Settings = Settings {
+        max_bytes: 256 << 20,
+        max_age_ms: 7 * 24 * 3_600_000,
+        write: WritePolicy::Behind,
+        sync: Sync::Every { ms: 1_000 },
+    };
+
+    /// A segment is closed at so many bytes: a sixteenth of the bound, between 4 kB and 1 MiB.
+    #[must_use]
+    pub const fn segment_bytes(&self) -> u64 {
+        let part = self.max_bytes / 16;
+        if part < 4096 {
+            4096
+        } else if part > 1 << 20 {
+            1 << 20
+        } else {
+            part
+        }
+    }
+
+    const fn durable(&self) -> bool {
+        !matches!(self.sync, Sync::Never)
+    }
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Settings::DEFAULT
+    }
+}
+
+/// A value as a store keeps it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Value<'a> {
+    /// Its time.
+    pub time: UnixMillis,
+    /// When it was handed over: its age counts from here.
+    pub handed_over: UnixMillis,
+    /// Its path, at most 512 bytes.
+    pub path: &'a str,
+    /// Its number as JSON text, at most 64 bytes.
+    pub number: &'a str,
+}
+
+/// Why a store gave parked values up.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum Gone {
+    /// The bound in bytes.
+    Full,
+    /// Their age.
+    TooOld,
+    /// They could not be read back.
+    Corrupt,
+}
+
+/// What a store found at its start.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Found {
+    /// Values that wait. All are parked.
+    pub values: u64,
+    /// Values that were damaged.
+    pub corrupt: u64,
+}
+
+/// Why a store can't be opened.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum OpenError {
+    /// Another process uses the directory.
+    InUse,
+    /// The directory can't be used.
+    Disk {
+        /// What was tried.
+        doing: &'static str,
+        /// What the system says.
+        error: io::Error,
+    },
+}
+
+impl fmt::Display for OpenError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            OpenError::InUse => {
+                f.write_str("another process uses it; give each collector a directory of its own")
+            }
+            OpenError::Disk { doing, error } => write!(f, "can't {doing}: {error}"),
+        }
+    }
+}
+
+impl std::error::Error for OpenError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            OpenError::Disk { error, .. } => Some(error),
+            OpenError::InUse => None,
+        }
+    }
+}
+
+/// What an operator should know.
+#[derive(Clone, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum StoreEvent {
+    /// From now on values are in memory only; writing is tried again.
+    Failing {
+        /// What was tried: write, sync, read, and so on.
+        doing: &'static str,
+        /// Whose values; `None` for state and ledger.
+        account: Option<u64>,
+        /// What the system says.
+        error: String,
+    },
+    /// Writing works again.
+    Working {
+        /// How long it did not, ms.
+        after_ms: u64,
+    },
+    /// An account's files were damaged; the rest was read.
+    Damaged {
+        /// The account.
+        account: u64,
+        /// Values lost, as far as known.
+        values: u64,
+        /// Bytes that could not be read as values.
+        bytes: u64,
+    },
+    /// An account's values can't be stored during this life of the process: its directory can't be read.
+    Unusable {
+        /// The account.
+        account: u64,
+        /// What the system says.
+        error: String,
+    },
+    /// The bound in bytes was passed: the oldest values give way.
+    Full {
+        /// Whose values.
+        account: u64,
+        /// How many.
+        values: u64,
+    },
+}
+
+impl fmt::Display for StoreEvent {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            StoreEvent::Failing { doing, account: Some(account), error } => {
+                write!(f, "outbox can't {doing} values of account {account}, they stay in memory: {error}")
+            }
+            StoreEvent::Failing { doing, account: None, error } => write!(f, "outbox can't {doing}: {error}"),
+            StoreEvent::Working { after_ms } => {
+                write!(f, "outbox works again after {} s", after_ms / 1000)
+            }
+            StoreEvent::Damaged { account, values, bytes } => write!(
+                f,
+                "outbox of account {account} is damaged: {values} values are lost ({bytes} bytes were skipped)"
+            ),
+            StoreEvent::Unusable { account, error } => {
+                write!(f, "outbox of account {account} can't be read, its values stay in memory: {error}")
+            }
+            StoreEvent::Full { account, values } => {
+                write!(f, "outbox is full: the {values} oldest values of account {account} were dropped")
+            }
+        }
+    }
+}
+
+/// The store. See the [module](self).
+#[derive(Debug)]
+pub struct Store<D> {
+    disk: D,
+    settings: Settings,
+    logs: Vec<Log>,
+    places: BTreeMap<u64, usize>,
+    /// Accounts whose directory can't be read.
+    unusable: BTreeSet<u64>,
+    /// Places of logs with something to write.
+    busy: BTreeSet<usize>,
+    /// Places of logs with something to sync.
+    unsynced: BTreeSet<usize>,
+    book: Book,
+    gone: BTreeMap<Gone, u64>,
+    events: VecDeque<StoreEvent>,
+    write_at: Option<Millis>,
+    sync_at: Option<Millis>,
+    ledger_at: Millis,
+    age_at: Millis,
+    book_retry_at: Option<Millis>,
+    failing: BTreeSet<usize>,
+    failing_since: Option<Millis>,
+}
+
+impl<D: Disk> Store<D> {
+    /// Opens a directory: locks it and reads what is there. Damaged files never make it fail.
+    ///
+    /// # Errors
+    /// [`OpenError`]
+    pub fn open(mut disk: D, settings: Settings) -> Result<(Self, Found), OpenError> {
+        let failed = |doing| move |error| OpenError::Disk { doing, error };
+        disk.lock(LOCK).map_err(|error| match error.kind() {
+            io::ErrorKind::WouldBlock => OpenError::InUse,
+            _ => OpenError::Disk { doing: "lock the directory", error },
+        })?;
+        let mut store = Store {
+            disk,
+            settings,
+            logs: Vec::new(),
+            places: BTreeMap::new(),
+            unusable: BTreeSet::new(),
+            busy: BTreeSet::new(),
+            unsynced: BTreeSet::new(),
+            book: Book::default(),
+            gone: BTreeMap::new(),
+            events: VecDeque::new(),
+            write_at: None,
+            sync_at: None,
+            ledger_at: Millis(0),
+            age_at: Millis(0),
+            book_retry_at: None,
+            failing: BTreeSet::new(),
+            failing_since: None,
+        };
+        let mut entries = store.disk.list("").map_err(failed("list the directory"))?;
+        entries.sort_by(|a, b| a.name.cmp(&b.name));
+        let mut found = Found::default();
+        for entry in entries.iter().filter(|e| e.dir) {
+            let Ok(id) = entry.name.parse::<u64>() else { continue };
+            if id.to_string() != entry.name || store.logs.len() >= ACCOUNTS_MAX {
+                continue;
+            }
+            match Log::open(&mut store.disk, id) {
+                Ok((log, in_log)) => {
+                    found.values += in_log.values;
+                    found.corrupt += in_log.corrupt;
+                    if in_log.bad_bytes > 0 || in_log.corrupt > 0 {
+                        let (values, bytes) = (in_log.corrupt, in_log.bad_bytes);
+                        store.tell(StoreEvent::Damaged { account: id, values, bytes });
+                    }
+                    let unsynced = log.unsynced() && settings.durable();
+                    let place = store.add(log);
+                    store.busy.insert(place);
+                    if unsynced {
+                        store.unsynced.insert(place);
+                        store.sync_at = Some(Millis(0));
+                    }
+                }
+                Err(error) => {
+                    store.unusable.insert(id);
+                    store.tell(StoreEvent::Unusable { account: id, error: error.to_string() });
+                }
+            }
+        }
+        if !store.busy.is_empty() {
+            store.write_at = Some(Millis(0));
+        }
+        store.book = Book::open(&mut store.disk, found.values + found.corrupt);
+        Ok((store, found))
+    }
+
+    fn add(&mut self, log: Log) -> usize {
+        let place = self.logs.len();
+        self.places.insert(log.id, place);
+        self.logs.push(log);
+        place
+    }
+
+    fn tell(&mut self, event: StoreEvent) {
+        if self.events.len() == EVENTS {
+            self.events.pop_front();
+        }
+        self.events.push_back(event);
+    }
+
+    /// The next thing an operator should know.
+    pub fn poll_event(&mut self) -> Option<StoreEvent> {
+        self.events.pop_front()
+    }
+
+    /// Parked values that were given up since the last call: for
+    /// [`drop_parked`](grafolean_core::outbox::Outbox::drop_parked).
+    pub fn poll_gone(&mut self) -> Option<(Gone, u64)> {
+        self.gone.pop_first()
+    }
+
+    fn give_up(&mut self, why: Gone, values: u64) {
+        if values > 0 {
+            *self.gone.entry(why).or_insert(0) += values;
+        }
+    }
+
+    /// The settings.
+    #[must_use]
+    pub const fn settings(&self) -> &Settings {
+        &self.settings
+    }
+
+    /// Bytes in all segments.
+    #[must_use]
+    pub fn bytes(&self) -> u64 {
+        self.logs.iter().map(Log::bytes).sum()
+    }
+
+    /// Accounts with parked values that can be fed, and how many.
+    pub fn parked(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.logs.iter().filter(|l| l.feedable()).map(|l| (l.id, l.parked.len()))
+    }
+
+    /// All parked values.
+    #[must_use]
+    pub fn parked_total(&self) -> u64 {
+        self.logs.iter().map(|l| l.parked.len()).sum()
+    }
+
+    /// The time by which [`handle_time`](Self::handle_time) wants to be called.
+    #[must_use]
+    pub fn poll_timeout(&self) -> Option<Millis> {
+        let retries =
+            self.failing.iter().filter_map(|&p| self.logs.get(p)).filter_map(|l| l.wait).map(|w| w.until);
+        [self.write_at, self.sync_at, self.book_retry_at].into_iter().flatten().chain(retries).min()
+    }
+
+    fn write_by(&mut self, at: Millis) {
+        self.write_at = Some(self.write_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// Takes a value that is handed over now: its record's number, higher than all before of this account. `None` if it
+    /// is to stay in memory only: the disk fails at present, or path or number are longer than this format takes.
+    ///
+    /// Under [`WritePolicy::First`] it is written before this returns, under [`Sync::Always`] synced too.
+    pub fn take(&mut self, now: Millis, account: u64, value: &Value<'_>) -> Option<u64> {
+        let place = match self.places.get(&account) {
+            Some(&place) => place,
+            None if self.unusable.contains(&account) || self.logs.len() >= ACCOUNTS_MAX => return None,
+            None => self.add(Log::new(account)),
+        };
+        if self.failing.contains(&place) {
+            return None;
+        }
+        let log = self.logs.get_mut(place)?;
+        let record = (place as u64) << SEQUENCE_BITS | log.take(value)?;
+        let much = log.pending_bytes() > PENDING_BYTES;
+        self.busy.insert(place);
+        if much || self.settings.write == WritePolicy::First {
+            self.write_one(now, place);
+        } else {
+            self.write_by(Millis(now.0 + BEHIND_MS));
+        }
+        Some(record)
+    }
+
+    /// A record has left the collector's memory, as [`Left`](grafolean_core::outbox::Left) says. `parked`: it is the
+    /// only copy from now on. If its value was given up meanwhile, [`poll_gone`](Self::poll_gone) tells.
+    pub fn left(&mut self, now: Millis, record: u64, parked: bool) {
+        let (place, sequence) = ((record >> SEQUENCE_BITS) as usize, record & (SEQUENCE_END - 1));
+        let kept = self.logs.get_mut(place).is_some_and(|l| l.left(sequence, parked));
+        if kept && !parked {
+            self.busy.insert(place);
+            self.write_by(Millis(now.0 + DONE_MS));
+        }
+        if !kept && parked {
+            // Its file gave way to the bound while it was in memory.
+            self.give_up(Gone::Full, 1);
+        }
+    }
+
+    /// Gives up to `max` parked values of an account back, in the order of hand-over, until `accept` says no. One that
+    /// was accepted is in the collector's memory again, under the same record.
+    pub fn feed(
+        &mut self,
+        now: Millis,
+        unix: UnixMillis,
+        account: u64,
+        max: u64,
+        mut accept: impl FnMut(u64, &Value<'_>) -> bool,
+    ) {
+        let Some(&place) = self.places.get(&account) else { return };
+        let Some(log) = self.logs.get_mut(place) else { return };
+        if log.wait.is_some_and(|w| now < w.until) {
+            return;
+        }
+        let oldest_ms = unix.0.saturating_sub(self.settings.max_age_ms);
+        let fed = log.feed(&mut self.disk, oldest_ms, max, |r| {
+            let value = Value {
+                time: UnixMillis(r.time_ms),
+                handed_over: UnixMillis(r.handed_over_ms),
+                path: r.path,
+                number: r.number,
+            };
+            accept((place as u64) << SEQUENCE_BITS | r.sequence, &value)
+        });
+        let (fed, error) = match fed {
+            (fed, Ok(())) => (fed, None),
+            (fed, Err(e)) => (fed, Some(e)),
+        };
+        if fed.corrupt > 0 {
+            self.tell(StoreEvent::Damaged { account, values: fed.corrupt, bytes: 0 });
+        }
+        self.give_up(Gone::Corrupt, fed.corrupt);
+        self.give_up(Gone::TooOld, fed.too_old);
+        if fed.corrupt + fed.too_old > 0 {
+            self.busy.insert(place);
+            self.write_by(Millis(now.0 + DONE_MS));
+        }
+        if let Some(error) = error {
+            self.fails(now, place, "read", &error);
+        }
+    }
+
+    fn fails(&mut self, now: Millis, place: usize, doing: &'static str, error: &io::Error) {
+        let Some(log) = self.logs.get_mut(place) else { return };
+        log.back_off(now, BACK_OFF_MS.0, BACK_OFF_MS.1);
+        let account = Some(log.id);
+        self.failing.insert(place);
+        self.tell_failing(now, doing, account, error);
+    }
+
+    fn tell_failing(&mut self, now: Millis, doing: &'static str, account: Option<u64>, error: &io::Error) {
+        if self.failing_since.is_none() {
+            self.failing_since = Some(now);
+            self.tell(StoreEvent::Failing { doing, account, error: error.to_string() });
+        }
+    }
+
+    fn works(&mut self, now: Millis, place: usize) {
+        if self.failing.remove(&place)
+            && let Some(log) = self.logs.get_mut(place)
+        {
+            log.wait = None;
+        }
+        self.tell_working(now);
+    }
+
+    fn tell_working(&mut self, now: Millis) {
+        if self.failing.is_empty()
+            && self.book_retry_at.is_none()
+            && let Some(since) = self.failing_since.take()
+        {
+            self.tell(StoreEvent::Working { after_ms: now.0.saturating_sub(since.0) });
+        }
+    }
+
+    /// Writes what waits in one log, and syncs it if the settings say at once.
+    fn write_one(&mut self, now: Millis, place: usize) {
+        let (segment_bytes, durable) = (self.settings.segment_bytes(), self.settings.durable());
+        let Some(log) = self.logs.get_mut(place) else { return };
+        if log.wait.is_some_and(|w| now < w.until) {
+            return;
+        }
+        if let Err(e) = log.write(&mut self.disk, segment_bytes, durable) {
+            return self.fails(now, place, "write", &e);
+        }
+        self.busy.remove(&place);
+        if log.unsynced() {
+            match self.settings.sync {
+                Sync::Never => {}
+                Sync::Always => {
+                    if let Err(e) = log.sync(&mut self.disk) {
+                        self.unsynced.insert(place);
+                        return self.fails(now, place, "sync", &e);
+                    }
+                }
+                Sync::Every { ms } => {
+                    self.unsynced.insert(place);
+                    let at = Millis(now.0 + ms);
+                    self.sync_at = Some(self.sync_at.map_or(at, |before| before.min(at)));
+                }
+            }
+        }
+        if !self.unsynced.contains(&place) || !self.failing.contains(&place) {
+            self.works(now, place);
+        }
+    }
+
+    fn sync_one(&mut self, now: Millis, place: usize) {
+        let Some(log) = self.logs.get_mut(place) else { return };
+        if log.wait.is_some_and(|w| now < w.until) {
+            return;
+        }
+        match log.sync(&mut self.disk) {
+            Ok(()) => {
+                self.unsynced.remove(&place);
+                if !self.busy.contains(&place) {
+                    self.works(now, place);
+                }
+            }
+            Err(e) => self.fails(now, place, "sync", &e),
+        }
+    }
+
+    /// Does what is due: writes, syncs, tries again, keeps the bounds. Calling early or late is harmless.
+    pub fn handle_time(&mut self, now: Millis, unix: UnixMillis) {
+        let due = |at: Option<Millis>| at.is_some_and(|at| at <= now);
+        let writes = due(self.write_at);
+        let syncs = due(self.sync_at);
+        self.work(now, unix, writes, syncs);
+    }
+
+    /// Does all that waits, whether it is due or not, and syncs unless that is off. For the end of the process, and
+    /// before one that may be.
+    pub fn flush(&mut self, now: Millis, unix: UnixMillis) {
+        self.failing.iter().for_each(|&p| {
+            if let Some(l) = self.logs.get_mut(p)
+                && let Some(w) = &mut l.wait
+            {
+                w.until = now;
+            }
+        });
+        self.book_retry_at = self.book_retry_at.map(|_| now);
+        self.ledger_at = now;
+        self.work(now, unix, true, self.settings.durable());
+    }
+
+    /// Flushes, and gives the directory free.
+    pub fn close(mut self, now: Millis, unix: UnixMillis) {
+        self.flush(now, unix);
+    }
+
+    fn work(&mut self, now: Millis, unix: UnixMillis, writes: bool, syncs: bool) {
+        if self.age_at <= now {
+            self.age_at = Millis(now.0 + AGE_MS);
+            self.drop_old(now, unix);
+        }
+        let retries: Vec<usize> = self.failing.iter().copied().collect();
+        if writes {
+            self.write_at = None;
+            for place in self.busy.clone() {
+                self.write_one(now, place);
+            }
+            self.keep_bound(now);
+        }
+        if syncs {
+            self.sync_at = None;
+            for place in self.unsynced.clone() {
+                self.sync_one(now, place);
+            }
+        }
+        for place in retries {
+            if self.busy.contains(&place) {
+                self.write_one(now, place);
+            }
+            if self.unsynced.contains(&place) {
+                self.sync_one(now, place);
+            }
+            if !self.busy.contains(&place) && !self.unsynced.contains(&place) {
+                // It was a read that failed: whoever reads will see.
+                if self.logs.get(place).is_some_and(|l| l.wait.is_some_and(|w| w.until <= now)) {
+                    self.works(now, place);
+                }
+            }
+        }
+        if (writes || self.book_retry_at.is_some()) && self.book_retry_at.is_none_or(|at| at <= now) {
+            self.write_book(now, syncs);
+        }
+    }
+
+    fn write_book(&mut self, now: Millis, syncs: bool) {
+        let durable = self.settings.durable();
+        let mut result = self.book.write_states(&mut self.disk, durable);
+        if result.is_ok() && self.book.unsynced() && (syncs || self.settings.sync == Sync::Always) {
+            result = self.book.sync_states(&mut self.disk);
+        }
+        if result.is_ok() && self.ledger_at <= now {
+            result = self.book.write_ledger(&mut self.disk, durable);
+            self.ledger_at = Millis(now.0 + LEDGER_MS);
+        }
+        match result {
+            Ok(()) => {
+                self.book_retry_at = None;
+                self.tell_working(now);
+            }
+            Err(e) => {
+                self.book_retry_at = Some(Millis(now.0 + BACK_OFF_MS.1));
+                self.tell_failing(now, "write state and ledger", None, &e);
+            }
+        }
+    }
+
+    fn drop_old(&mut self, now: Millis, unix: UnixMillis) {
+        let oldest_ms = unix.0.saturating_sub(self.settings.max_age_ms);
+        for place in 0..self.logs.len() {
+            while let Some(log) = self.logs.get_mut(place).filter(|l| l.front_is_older_than(oldest_ms)) {
+                match log.drop_front(&mut self.disk) {
+                    Ok(Some(values)) => self.give_up(Gone::TooOld, values),
+                    Ok(None) => break,
+                    Err(e) => {
+                        self.fails(now, place, "remove", &e);
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn keep_bound(&mut self, now: Millis) {
+        let mut given: BTreeMap<u64, u64> = BTreeMap::new();
+        while self.bytes() > self.settings.max_bytes {
+            let most = (0..self.logs.len())
+                .filter(|&p| self.logs.get(p).is_some_and(Log::can_drop_front))
+                .max_by_key(|&p| self.logs.get(p).map_or(0, Log::bytes));
+            let Some((place, log)) = most.and_then(|p| Some((p, self.logs.get_mut(p)?))) else { break };
+            let account = log.id;
+            match log.drop_front(&mut self.disk) {
+                Ok(Some(values)) => {
+                    *given.entry(account).or_insert(0) += values;
+                    self.give_up(Gone::Full, values);
+                }
+                Ok(None) => break,
+                Err(e) => {
+                    self.fails(now, place, "remove", &e);
+                    break;
+                }
+            }
+        }
+        for (account, values) in given.into_iter().filter(|(_, v)| *v > 0) {
+            self.tell(StoreEvent::Full { account, values });
+        }
+    }
+
+    /// The collector's ledger at present, for [`totals`](Self::totals); written with values, at most each 10 s, and at
+    /// the end.
+    pub fn set_ledger(&mut self, now: Millis, ledger: &Ledger) {
+        self.book.set_ledger(ledger);
+        if self.ledger_at <= now {
+            self.write_by(now);
+        }
+    }
+
+    /// Counts over all lives of the directory, as of the last [`set_ledger`](Self::set_ledger).
+    #[must_use]
+    pub fn totals(&self) -> Totals {
+        self.book.totals()
+    }
+
+    /// All states.
+    pub fn states(&self) -> impl Iterator<Item = StoredState> {
+        self.book.states()
+    }
+
+    /// A state has changed. It is written with the next values, at most 0.9 s later. `false` if it is longer than 1 kB.
+    pub fn set_state(&mut self, now: Millis, job: u64, name: u64, bytes: &[u8]) -> bool {
+        let taken = self.book.set_state(job, name, bytes);
+        if self.book.has_states_to_write() {
+            self.write_by(Millis(now.0 + BEHIND_MS));
+        }
+        taken
+    }
+
+    /// Some states were forgotten: these are all that there are.
+    pub fn replace_states(&mut self, now: Millis, all: impl Iterator<Item = StoredState>) {
+        self.book.replace_states(all);
+        self.write_by(Millis(now.0 + BEHIND_MS));
+    }
+}

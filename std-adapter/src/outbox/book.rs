@@ -1,0 +1,278 @@
+//! What is kept besides values: the keyed state of jobs, and the ledger over all lives of the directory.
+
+use std::collections::BTreeMap;
+use std::io;
+
+use grafolean_core::outbox::{DropReason, Ledger};
+
+use super::codec::{self, Frames, Reader, put_varint};
+use super::disk::Disk;
+
+const STATES: &str = "state";
+const STATES_NEW: &str = "state.tmp";
+const LEDGER: &str = "ledger";
+/// The ledger is written in two places in turn, so that one of them is always whole.
+const LEDGER_PLACES: [u64; 2] = [0, 512];
+/// The log of states is rewritten when it is longer than this and twice what it says, bytes.
+const STATES_SLACK: u64 = 64 * 1024;
+/// No more is read, bytes.
+const STATES_MAX: u64 = 256 * 1024 * 1024;
+
+/// Counts of values over all lives of a store's directory.
+///
+/// `collected = delivered + queued + dropped + lost`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Handed over and accepted.
+    pub collected: u64,
+    /// Stored by the backend.
+    pub delivered: u64,
+    /// Waiting now.
+    pub queued: u64,
+    /// Dropped, by reason in the order of [`DropReason::ALL`].
+    pub dropped: [u64; 8],
+    /// In memory only, or about to be counted, when a process ended without notice: delivered or lost.
+    pub lost: u64,
+    /// How often the directory was opened.
+    pub lives: u64,
+}
+
+impl Totals {
+    /// Whether every value is in exactly one place.
+    #[must_use]
+    pub fn balanced(&self) -> bool {
+        self.collected == self.delivered + self.queued + self.dropped.iter().sum::<u64>() + self.lost
+    }
+}
+
+impl std::fmt::Display for Totals {
+    /// One line; reasons that never occurred are left out.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let dropped: u64 = self.dropped.iter().sum();
+        let Totals { collected, delivered, queued, lost, lives, .. } = self;
+        write!(f, "collected {collected} = delivered {delivered} + queued {queued} + dropped {dropped}")?;
+        let mut open = false;
+        for (reason, &n) in DropReason::ALL.iter().zip(&self.dropped).filter(|(_, n)| **n > 0) {
+            write!(f, "{}{} {n}", if open { ", " } else { " (" }, reason.name())?;
+            open = true;
+        }
+        write!(f, "{} + lost {lost}, in {lives} starts", if open { ")" } else { "" })
+    }
+}
+
+/// One state of a job: [`StateSlot`](grafolean_core::state::StateSlot) as it is kept.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct StoredState {
+    /// Hash of the job's key.
+    pub job: u64,
+    /// Hash of the state's name.
+    pub name: u64,
+    /// The state.
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Debug, Default)]
+pub(super) struct Book {
+    /// Of earlier lives.
+    base: Totals,
+    ledger: Ledger,
+    ledger_saved: Option<Ledger>,
+    writes: u64,
+    states: BTreeMap<(u64, u64), Vec<u8>>,
+    states_len: u64,
+    states_live: u64,
+    /// Frames to append.
+    states_new: Vec<u8>,
+    rewrite: bool,
+    unsynced: bool,
+}
+
+fn put_state(out: &mut Vec<u8>, job: u64, name: u64, bytes: &[u8]) {
+    codec::put_frame(out, 0, codec::STATE, |out| {
+        out.extend_from_slice(&job.to_le_bytes());
+        out.extend_from_slice(&name.to_le_bytes());
+        out.extend_from_slice(bytes);
+    });
+}
+
+fn read_state(payload: &[u8]) -> Option<(u64, u64, &[u8])> {
+    let (job, rest) = payload.split_first_chunk()?;
+    let (name, bytes) = rest.split_first_chunk()?;
+    Some((u64::from_le_bytes(*job), u64::from_le_bytes(*name), bytes))
+}
+
+fn read_totals(payload: &[u8]) -> Option<(u64, Totals)> {
+    let mut r = Reader(payload);
+    let mut t = Totals::default();
+    let writes = r.varint()?;
+    for n in [&mut t.collected, &mut t.delivered, &mut t.lost, &mut t.lives].into_iter().chain(&mut t.dropped)
+    {
+        *n = r.varint()?;
+    }
+    Some((writes, t))
+}
+
+impl Book {
+    /// Reads what is there; what can't be read is as if it was not.
+    pub(super) fn open(disk: &mut impl Disk, found: u64) -> Self {
+        let mut book = Book::default();
+        let mut places = [0; 1024];
+        let n = disk.read(LEDGER, 0, &mut places).unwrap_or(0);
+        let read = places.get(..n).unwrap_or(&[]);
+        let latest = Frames::new(0, read, true)
+            .filter(|(_, f)| f.kind == codec::TOTALS)
+            .filter_map(|(_, f)| read_totals(f.payload))
+            .max_by_key(|&(writes, _)| writes);
+        if let Some((writes, totals)) = latest {
+            (book.writes, book.base) = (writes, totals);
+        }
+        // The process may have ended between the last writing of the ledger and that of values.
+        let base = &mut book.base;
+        let placed = base.delivered + base.dropped.iter().sum::<u64>() + base.lost;
+        let waited = base.collected.saturating_sub(placed);
+        base.lost += waited.saturating_sub(found);
+        base.collected = placed.max(base.collected) + found.saturating_sub(waited);
+        base.lives += 1;
+
+        let len = disk
+            .list("")
+            .ok()
+            .and_then(|all| all.into_iter().find(|e| e.name == STATES))
+            .map_or(0, |e| e.len);
+        let mut bytes = vec![0; len.min(STATES_MAX) as usize];
+        let n = disk.read(STATES, 0, &mut bytes).unwrap_or(0);
+        bytes.truncate(n);
+        let mut frames = Frames::new(0, &bytes, true);
+        for (_, frame) in (&mut frames).filter(|(_, f)| f.kind == codec::STATE) {
+            if let Some((job, name, state)) = read_state(frame.payload) {
+                book.states.insert((job, name), state.to_vec());
+            }
+        }
+        book.states_len = frames.end as u64;
+        book.rewrite = frames.bad_bytes > 0 || n as u64 != len;
+        book.count_live();
+        book
+    }
+
+    fn count_live(&mut self) {
+        self.states_live = self.states.values().map(|s| (codec::FRAME_HEAD + 16 + s.len()) as u64).sum();
+    }
+
+    pub(super) fn totals(&self) -> Totals {
+        let (base, l) = (&self.base, &self.ledger);
+        let mut t = Totals {
+            collected: base.collected + l.collected,
+            delivered: base.delivered + l.delivered,
+            queued: l.queued,
+            ..*base
+        };
+        t.dropped.iter_mut().zip(&l.dropped).for_each(|(t, n)| *t += n);
+        t
+    }
+
+    pub(super) fn set_ledger(&mut self, ledger: &Ledger) {
+        self.ledger = *ledger;
+    }
+
+    pub(super) fn states(&self) -> impl Iterator<Item = StoredState> {
+        self.states.iter().map(|(&(job, name), bytes)| StoredState { job, name, bytes: bytes.clone() })
+    }
+
+    /// `false` if it is too long.
+    pub(super) fn set_state(&mut self, job: u64, name: u64, bytes: &[u8]) -> bool {
+        if bytes.len() + 16 > codec::MAX_PAYLOAD {
+            return false;
+        }
+        if self.states.get(&(job, name)).is_none_or(|old| old != bytes) {
+            put_state(&mut self.states_new, job, name, bytes);
+            self.states.insert((job, name), bytes.to_vec());
+            self.count_live();
+        }
+        true
+    }
+
+    pub(super) fn replace_states(&mut self, all: impl Iterator<Item = StoredState>) {
+        self.states = all
+            .filter(|s| s.bytes.len() + 16 <= codec::MAX_PAYLOAD)
+            .map(|s| ((s.job, s.name), s.bytes))
+            .collect();
+        self.rewrite = true;
+        self.count_live();
+    }
+
+    pub(super) fn has_states_to_write(&self) -> bool {
+        self.rewrite || !self.states_new.is_empty()
+    }
+
+    /// Writes states that changed.
+    ///
+    /// # Errors
+    /// As the disk; they wait on.
+    pub(super) fn write_states(&mut self, disk: &mut impl Disk, durable: bool) -> io::Result<()> {
+        if !self.has_states_to_write() {
+            return Ok(());
+        }
+        let appended = self.states_len + self.states_new.len() as u64;
+        if self.rewrite || appended > STATES_SLACK + 2 * self.states_live {
+            let mut bytes = Vec::new();
+            self.states.iter().for_each(|(&(job, name), state)| put_state(&mut bytes, job, name, state));
+            disk.write(STATES_NEW, 0, &bytes)?;
+            disk.truncate(STATES_NEW, bytes.len() as u64)?;
+            if durable {
+                disk.sync(STATES_NEW)?;
+            }
+            disk.rename(STATES_NEW, STATES)?;
+            if durable {
+                disk.sync_dir("")?;
+            }
+            self.states_len = bytes.len() as u64;
+            self.rewrite = false;
+        } else {
+            disk.write(STATES, self.states_len, &self.states_new)?;
+            self.states_len = appended;
+            self.unsynced = true;
+        }
+        self.states_new.clear();
+        Ok(())
+    }
+
+    pub(super) fn unsynced(&self) -> bool {
+        self.unsynced
+    }
+
+    pub(super) fn sync_states(&mut self, disk: &mut impl Disk) -> io::Result<()> {
+        if self.unsynced {
+            disk.sync(STATES)?;
+            disk.sync_dir("")?;
+            self.unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// Writes the ledger, if it changed.
+    ///
+    /// # Errors
+    /// As the disk.
+    pub(super) fn write_ledger(&mut self, disk: &mut impl Disk, durable: bool) -> io::Result<()> {
+        if self.ledger_saved == Some(self.ledger) {
+            return Ok(());
+        }
+        let (t, writes) = (self.totals(), self.writes + 1);
+        let mut bytes = Vec::new();
+        codec::put_frame(&mut bytes, 0, codec::TOTALS, |out| {
+            let all = [writes, t.collected, t.delivered, t.lost, t.lives];
+            all.into_iter().chain(t.dropped).for_each(|n| put_varint(out, n));
+        });
+        let place = LEDGER_PLACES.get((writes % 2) as usize).copied().unwrap_or(0);
+        disk.write(LEDGER, place, &bytes)?;
+        if durable {
+            disk.sync(LEDGER)?;
+            if self.ledger_saved.is_none() {
+                disk.sync_dir("")?;
+            }
+        }
+        self.writes = writes;
+        self.ledger_saved = Some(self.ledger);
+        Ok(())
+    }
+}

@@ -1,0 +1,648 @@
+//! The files of one account: a row of segments, appended to at the end, given up from the front.
+
+use std::collections::VecDeque;
+use std::io;
+
+use grafolean_core::time::Millis;
+
+use super::codec::{self, Frames, Header, Record, ValuesWriter};
+use super::disk::Disk;
+use super::ranges::Ranges;
+
+/// Sequence numbers stay below.
+pub(super) const SEQUENCE_END: u64 = 1 << 48;
+/// One entry of a segment's index for so many bytes.
+const INDEX_BYTES: u64 = 16 * 1024;
+/// Read at once while values come back, bytes.
+const READ_BYTES: usize = 32 * 1024;
+/// Where a disk can't read, it is tried in pieces of so many bytes.
+const PIECE_BYTES: usize = 4096;
+/// A file is not read further, bytes: segments are smaller by far.
+const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Reads that fail before the unreadable pieces are given up.
+const READ_TRIES: u8 = 4;
+
+/// One file.
+#[derive(Debug)]
+pub(super) struct Segment {
+    pub(super) first: u64,
+    /// The highest sequence number in it; below `first` if it holds no value.
+    pub(super) last: u64,
+    /// Whole frames end here: what comes next is written here.
+    pub(super) len: u64,
+    /// The latest hand-over in it, Unix ms.
+    newest_ms: u64,
+    pub(super) level: u8,
+    /// Nothing is appended any more.
+    pub(super) sealed: bool,
+    unsynced: bool,
+    /// (first sequence number of a frame, its place), one for some frames.
+    index: Vec<(u64, u64)>,
+}
+
+impl Segment {
+    const fn new(first: u64) -> Self {
+        Segment {
+            first,
+            last: first.saturating_sub(1),
+            len: 0,
+            newest_ms: 0,
+            level: 0,
+            sealed: false,
+            unsynced: false,
+            index: Vec::new(),
+        }
+    }
+
+    const fn has_values(&self) -> bool {
+        self.last >= self.first
+    }
+
+    fn note_frame(&mut self, sequence: u64, at: u64) {
+        if self.index.last().is_none_or(|&(_, before)| at >= before + INDEX_BYTES) {
+            self.index.push((sequence, at));
+        }
+    }
+
+    /// Where to look for a sequence number.
+    fn place_of(&self, sequence: u64) -> u64 {
+        let n = self.index.partition_point(|&(first, _)| first <= sequence);
+        n.checked_sub(1).and_then(|i| self.index.get(i)).map_or(0, |&(_, at)| at)
+    }
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Pending {
+    sequence: u64,
+    handed_over_ms: u64,
+    time_ms: u64,
+    text_at: usize,
+    path_len: u16,
+    number_len: u8,
+    /// Done with before it was written: it never will be.
+    left: bool,
+}
+
+/// What opening found.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Found {
+    /// Values that can be read.
+    pub(super) values: u64,
+    /// Values that were written and can't be read.
+    pub(super) corrupt: u64,
+    pub(super) bad_bytes: u64,
+}
+
+/// What feeding did.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Fed {
+    pub(super) corrupt: u64,
+    pub(super) too_old: u64,
+}
+
+/// Retries after failures.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Wait {
+    pub(super) until: Millis,
+    length_ms: u64,
+}
+
+#[derive(Debug)]
+pub(super) struct Log {
+    pub(super) id: u64,
+    dir: String,
+    dir_made: bool,
+    dir_unsynced: bool,
+    pub(super) segments: VecDeque<Segment>,
+    next: u64,
+    /// All sequence numbers up to this one are in a frame, or in none on purpose.
+    covered: u64,
+    pending: Vec<Pending>,
+    text: String,
+    /// In the store only.
+    pub(super) parked: Ranges,
+    /// In the collector's memory too.
+    held: Ranges,
+    /// Done with, to be written down.
+    done: Ranges,
+    pub(super) wait: Option<Wait>,
+    read_failures: u8,
+}
+
+fn name(dir: &str, first: u64) -> String {
+    format!("{dir}/{first:016x}.seg")
+}
+
+/// The sequence number in a segment's name.
+fn first_of(name: &str) -> Option<u64> {
+    let digits = name.strip_suffix(".seg").filter(|d| d.len() == 16)?;
+    u64::from_str_radix(digits, 16).ok().filter(|&n| (1..SEQUENCE_END).contains(&n))
+}
+
+fn removed(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
+        other => other,
+    }
+}
+
+/// Reads a part of a file; where the disk can't, zeros, which are no frame. The second is whether all was read.
+fn read_pieces(disk: &mut impl Disk, file: &str, at: u64, buf: &mut [u8]) -> bool {
+    let mut whole = true;
+    for (i, piece) in buf.chunks_mut(PIECE_BYTES).enumerate() {
+        let from = at + (i * PIECE_BYTES) as u64;
+        let read = (0..2).find_map(|_| disk.read(file, from, piece).ok());
+        piece.iter_mut().skip(read.unwrap_or(0)).for_each(|b| *b = 0);
+        whole &= read == Some(piece.len());
+    }
+    whole
+}
+
+impl Log {
+    pub(super) fn new(id: u64) -> Self {
+        Log {
+            id,
+            dir: id.to_string(),
+            dir_made: false,
+            dir_unsynced: false,
+            segments: VecDeque::new(),
+            next: 1,
+            covered: 0,
+            pending: Vec::new(),
+            text: String::new(),
+            parked: Ranges::new(),
+            held: Ranges::new(),
+            done: Ranges::new(),
+            wait: None,
+            read_failures: 0,
+        }
+    }
+
+    pub(super) fn bytes(&self) -> u64 {
+        self.segments.iter().map(|s| s.len).sum()
+    }
+
+    pub(super) fn pending_bytes(&self) -> usize {
+        self.text.len() + self.pending.len() * size_of::<Pending>()
+    }
+
+    /// Reads what an earlier life left. All that can be read is parked.
+    ///
+    /// # Errors
+    /// The directory can't be listed. Files that can't be read count as damaged.
+    pub(super) fn open(disk: &mut impl Disk, id: u64) -> io::Result<(Self, Found)> {
+        let mut log = Log::new(id);
+        log.dir_made = true;
+        let mut files = Vec::new();
+        for entry in disk.list(&log.dir)? {
+            if let Some(first) = first_of(&entry.name).filter(|_| !entry.dir) {
+                files.push((first, entry.len));
+            } else if entry.name.ends_with(".tmp") {
+                // A rewriting that was cut short; the segment itself is there.
+                let _ = disk.remove(&format!("{}/{}", log.dir, entry.name));
+            }
+        }
+        files.sort_unstable();
+
+        let (mut found, mut lost) = (Found::default(), Ranges::new());
+        let (mut front, mut high, mut next, mut taken) = (0u64, None::<u64>, 1u64, 0);
+        for (first, file_len) in files {
+            let file = name(&log.dir, first);
+            let mut bytes = vec![0; file_len.min(FILE_BYTES_MAX) as usize];
+            let readable = matches!(disk.read(&file, 0, &mut bytes), Ok(n) if n == bytes.len())
+                || read_pieces(disk, &file, 0, &mut bytes);
+            let mut segment = Segment::new(first);
+            let mut frames = Frames::new(id, &bytes, true);
+            for (at, frame) in &mut frames {
+                // Whatever this frame tells of lies in [begin, ..): what is between is lost.
+                let mut gap_to = |begin: u64| {
+                    let seen = high.get_or_insert(begin.saturating_sub(1));
+                    if begin > *seen + 1 {
+                        lost.insert_range(*seen + 1, begin - 1);
+                        *seen = begin - 1;
+                    }
+                };
+                match frame.kind {
+                    codec::HEADER => {
+                        let Some(h) = codec::read_header(frame.payload).filter(|h| h.first == first) else {
+                            continue;
+                        };
+                        front = front.max(h.front.min(SEQUENCE_END));
+                        segment.level = h.level;
+                        gap_to(h.first);
+                    }
+                    codec::VALUES => {
+                        let Some((begin, start)) = codec::values_begin(frame.payload) else { continue };
+                        if begin == 0 || start >= SEQUENCE_END {
+                            continue;
+                        }
+                        gap_to(begin);
+                        segment.note_frame(start, at as u64);
+                        codec::read_values(frame.payload, |r| {
+                            if r.sequence < SEQUENCE_END {
+                                log.parked.insert(r.sequence);
+                                high = high.max(Some(r.sequence));
+                                segment.last = segment.last.max(r.sequence);
+                                segment.newest_ms = segment.newest_ms.max(r.handed_over_ms);
+                            }
+                        });
+                    }
+                    codec::DONE => {
+                        codec::read_done(frame.payload, |a, b| {
+                            if b < SEQUENCE_END {
+                                gap_to(b.saturating_add(1));
+                                log.done.insert_range(a, b);
+                            }
+                        });
+                    }
+                    _ => {}
+                }
+            }
+            let bad_bytes = frames.bad_bytes + (file_len - bytes.len() as u64);
+            found.bad_bytes += bad_bytes;
+            segment.len = frames.end as u64;
+            next = next.max(first);
+            if segment.len == 0 && readable {
+                // Nothing of worth: an empty file that a power cut left, or rubbish.
+                let _ = disk.remove(&file);
+                continue;
+            }
+            // What is behind the last whole frame was cut short by the end of the process.
+            if segment.len == 0 {
+                // It can't be read: no other may get its name.
+                taken = taken.max(first);
+            }
+            // The life before may have been killed before it synced.
+            segment.unsynced = true;
+            log.dir_unsynced = true;
+            segment.sealed = !readable
+                || segment.level > 0
+                || (file_len > segment.len && disk.truncate(&file, segment.len).is_err());
+            log.segments.push_back(segment);
+        }
+
+        front = front.max(1);
+        for (a, b) in log.done.iter() {
+            log.parked.remove_range(a, b);
+            lost.remove_range(a, b);
+        }
+        log.parked.remove_to(front - 1);
+        lost.remove_to(front - 1);
+        // Told now; not again by the next life.
+        log.done.clear();
+        for (a, b) in lost.iter() {
+            log.done.insert_range(a, b);
+        }
+        // Numbers between are left out on purpose, and the next frame says so.
+        log.covered = high.unwrap_or(0).max(taken);
+        log.next = next.max(log.covered + 1);
+        (found.values, found.corrupt) = (log.parked.len(), lost.len());
+        Ok((log, found))
+    }
+
+    pub(super) fn unsynced(&self) -> bool {
+        self.dir_unsynced || self.segments.iter().any(|s| s.unsynced)
+    }
+
+    /// Takes a value: its sequence number; `None` if it can't be written in this format, or numbers have run out.
+    pub(super) fn take(&mut self, value: &super::Value<'_>) -> Option<u64> {
+        let fits =
+            (1..=codec::MAX_STORED_PATH).contains(&value.path.len()) && codec::number_fits(value.number);
+        if !fits || self.next >= SEQUENCE_END {
+            return None;
+        }
+        let sequence = self.next;
+        self.next += 1;
+        self.held.insert(sequence);
+        self.pending.push(Pending {
+            sequence,
+            handed_over_ms: value.handed_over.0,
+            time_ms: value.time.0,
+            text_at: self.text.len(),
+            path_len: value.path.len() as u16,
+            number_len: value.number.len() as u8,
+            left: false,
+        });
+        self.text.push_str(value.path);
+        self.text.push_str(value.number);
+        Some(sequence)
+    }
+
+    /// `false` if this value is no longer kept.
+    pub(super) fn left(&mut self, sequence: u64, parked: bool) -> bool {
+        if !self.held.remove(sequence) {
+            return false;
+        }
+        if parked {
+            self.parked.insert(sequence);
+            return true;
+        }
+        match self.pending.binary_search_by_key(&sequence, |p| p.sequence) {
+            Ok(at) => {
+                if let Some(p) = self.pending.get_mut(at) {
+                    p.left = true;
+                }
+            }
+            Err(_) => {
+                self.done.insert(sequence);
+            }
+        }
+        true
+    }
+
+    /// Parked values that can be read now.
+    pub(super) fn feedable(&self) -> bool {
+        self.parked.first().is_some_and(|first| first <= self.covered)
+    }
+
+    fn oldest_live(&self) -> u64 {
+        let oldest = |r: &Ranges| r.first().unwrap_or(self.next);
+        oldest(&self.parked).min(oldest(&self.held))
+    }
+
+    fn front_is_done(&self) -> bool {
+        self.segments.len() > 1 && self.segments.front().is_some_and(|s| s.last < self.oldest_live())
+    }
+
+    /// Whether everything is done, and the files take more than `bytes`.
+    fn can_rotate(&self, bytes: u64) -> bool {
+        self.parked.is_empty()
+            && self.held.is_empty()
+            && self.segments.back().is_some_and(|s| s.has_values() && s.len > bytes)
+    }
+
+    /// Begins a segment of nothing but a header. No value in a frame or to be written is between `covered` and `first`.
+    fn begin_segment(&mut self, disk: &mut impl Disk, first: u64) -> io::Result<()> {
+        let mut bytes = Vec::new();
+        codec::put_header(&mut bytes, self.id, Header { first, front: self.oldest_live(), level: 0 });
+        self.write_new(disk, first, &bytes)?;
+        self.covered = first - 1;
+        Ok(())
+    }
+
+    fn write_new(&mut self, disk: &mut impl Disk, first: u64, bytes: &[u8]) -> io::Result<()> {
+        if !self.dir_made {
+            disk.create_dir(&self.dir)?;
+            self.dir_made = true;
+            self.dir_unsynced = true;
+        }
+        disk.write(&name(&self.dir, first), 0, bytes)?;
+        self.dir_unsynced = true;
+        let mut segment = Segment::new(first);
+        segment.unsynced = true;
+        segment.len = bytes.len() as u64;
+        self.segments.push_back(segment);
+        Ok(())
+    }
+
+    fn remove_front(&mut self, disk: &mut impl Disk) -> io::Result<()> {
+        let Some(front) = self.segments.front() else { return Ok(()) };
+        removed(disk.remove(&name(&self.dir, front.first)))?;
+        // A power cut would bring it back.
+        self.dir_unsynced = true;
+        self.done.remove_to(front.last);
+        self.segments.pop_front();
+        Ok(())
+    }
+
+    /// Writes all that waits, and removes files that are done with. `durable`: a file may be removed only after its
+    /// successor survives a power cut.
+    ///
+    /// # Errors
+    /// As the disk; what was not written waits on.
+    pub(super) fn write(
+        &mut self,
+        disk: &mut impl Disk,
+        segment_bytes: u64,
+        durable: bool,
+    ) -> io::Result<()> {
+        if self.pending.iter().all(|p| p.left) {
+            self.pending.clear();
+            self.text.clear();
+        }
+        if self.pending.is_empty() && self.can_rotate(segment_bytes / 16) {
+            // The last file carries the numbering on, so that it is never without one.
+            self.begin_segment(disk, self.next)?;
+            if durable {
+                self.sync(disk)?;
+            }
+        }
+        while self.front_is_done() {
+            self.remove_front(disk)?;
+        }
+        while !self.pending.is_empty() || !self.done.is_empty() {
+            self.write_some(disk, segment_bytes)?;
+        }
+        Ok(())
+    }
+
+    fn write_some(&mut self, disk: &mut impl Disk, segment_bytes: u64) -> io::Result<()> {
+        // A segment without values is never followed by another: they would have the same name.
+        let goes_on =
+            self.segments.back().filter(|s| !s.has_values() || (!s.sealed && s.len < segment_bytes));
+        let at = goes_on.map(|s| s.len);
+        let mut bytes = Vec::new();
+        if at.is_none() {
+            let (first, front) = (self.covered + 1, self.oldest_live());
+            codec::put_header(&mut bytes, self.id, Header { first, front, level: 0 });
+        }
+        let from = bytes.len();
+        let (mut taken, mut last, mut newest_ms) = (0, self.covered, 0);
+        let mut writer = ValuesWriter::new(&mut bytes, self.id, self.covered);
+        for p in &self.pending {
+            if at.unwrap_or(0) + writer.len() as u64 >= segment_bytes && taken > 0 {
+                break;
+            }
+            taken += 1;
+            let texts = self.text.get(p.text_at..).and_then(|t| t.split_at_checked(usize::from(p.path_len)));
+            let Some((path, rest)) = texts.filter(|_| !p.left) else { continue };
+            let number = rest.get(..usize::from(p.number_len)).unwrap_or("");
+            let Pending { sequence, handed_over_ms, time_ms, .. } = *p;
+            writer.put(&Record { sequence, handed_over_ms, time_ms, path, number });
+            last = sequence;
+            newest_ms = newest_ms.max(handed_over_ms);
+        }
+        writer.finish();
+        let marks = taken == self.pending.len();
+        if marks {
+            codec::put_done(&mut bytes, self.id, self.done.iter());
+        }
+        match at {
+            None => self.write_new(disk, self.covered + 1, &bytes)?,
+            Some(at) => {
+                let Some(tail) = self.segments.back_mut() else { return Ok(()) };
+                let file = name(&self.dir, tail.first);
+                if let Err(e) = disk.write(&file, at, &bytes) {
+                    // Best effort: a part of the bytes would be read as such, and overwritten by the next try.
+                    let _ = disk.truncate(&file, at);
+                    tail.sealed = e.kind() != io::ErrorKind::StorageFull;
+                    return Err(e);
+                }
+                tail.len = at + bytes.len() as u64;
+                tail.unsynced = true;
+            }
+        }
+        if let Some(tail) = self.segments.back_mut() {
+            let base = at.unwrap_or(0);
+            for (place, frame) in Frames::new(self.id, &bytes, true).filter(|(place, _)| *place >= from) {
+                if let Some((_, start)) =
+                    codec::values_begin(frame.payload).filter(|_| frame.kind == codec::VALUES)
+                {
+                    tail.note_frame(start, base + place as u64);
+                }
+            }
+            tail.newest_ms = tail.newest_ms.max(newest_ms);
+            tail.last = tail.last.max(last.max(tail.first.saturating_sub(1)));
+        }
+        self.covered = last;
+        self.pending.drain(..taken);
+        if self.pending.is_empty() {
+            self.text.clear();
+        }
+        if marks {
+            self.done.clear();
+        }
+        Ok(())
+    }
+
+    /// Makes what was written survive a power cut.
+    ///
+    /// # Errors
+    /// As the disk; the file at fault is not appended to any more.
+    pub(super) fn sync(&mut self, disk: &mut impl Disk) -> io::Result<()> {
+        for segment in self.segments.iter_mut().filter(|s| s.unsynced) {
+            if let Err(e) = removed(disk.sync(&name(&self.dir, segment.first))) {
+                segment.sealed = true;
+                return Err(e);
+            }
+            segment.unsynced = false;
+        }
+        if self.dir_unsynced {
+            disk.sync_dir(&self.dir)?;
+            disk.sync_dir("")?;
+            self.dir_unsynced = false;
+        }
+        Ok(())
+    }
+
+    /// Gives up the oldest file: how many parked values were in it. `None` if there is none.
+    ///
+    /// # Errors
+    /// As the disk; nothing was given up then.
+    pub(super) fn drop_front(&mut self, disk: &mut impl Disk) -> io::Result<Option<u64>> {
+        let Some(last) = self.segments.front().map(|s| s.last) else { return Ok(None) };
+        if self.segments.len() == 1 && self.segments.front().is_some_and(Segment::has_values) {
+            // Carries the numbering on. If there is no room even for that, it goes on in memory.
+            let _ = self.begin_segment(disk, self.covered + 1);
+        }
+        self.remove_front(disk)?;
+        self.held.remove_to(last.min(self.covered));
+        Ok(Some(self.parked.remove_to(last.min(self.covered))))
+    }
+
+    /// Whether all values of the oldest file were handed over before `ms`, and it has some.
+    pub(super) fn front_is_older_than(&self, ms: u64) -> bool {
+        self.segments.front().is_some_and(|s| s.has_values() && s.newest_ms < ms)
+    }
+
+    /// Whether the oldest file may be given up for room: it holds values, or others follow.
+    pub(super) fn can_drop_front(&self) -> bool {
+        self.segments.len() > 1 || self.segments.front().is_some_and(Segment::has_values)
+    }
+
+    /// Gives up to `max` parked values to `accept`, in their order, until it says no.
+    ///
+    /// # Errors
+    /// As the disk; after some tries what can't be read is given up instead.
+    pub(super) fn feed(
+        &mut self,
+        disk: &mut impl Disk,
+        oldest_ms: u64,
+        max: u64,
+        mut accept: impl FnMut(&Record<'_>) -> bool,
+    ) -> (Fed, io::Result<()>) {
+        let mut fed = Fed::default();
+        let (mut given, mut more) = (0, max > 0);
+        let mut buf = vec![0; READ_BYTES];
+        while let Some(wanted) = self.parked.first().filter(|&w| more && w <= self.covered) {
+            let which = self.segments.partition_point(|s| s.first <= wanted);
+            let Some(segment) = which.checked_sub(1).and_then(|i| self.segments.get(i)) else {
+                fed.corrupt += self.give_up(wanted, wanted);
+                continue;
+            };
+            let (file, last, len) = (name(&self.dir, segment.first), segment.last, segment.len);
+            let mut at = segment.place_of(wanted);
+            while more && at < len {
+                let part = buf.get_mut(..READ_BYTES.min((len - at) as usize)).unwrap_or_default();
+                match disk.read(&file, at, part) {
+                    Ok(n) => {
+                        self.read_failures = 0;
+                        // A file that became shorter: the rest is gone.
+                        part.iter_mut().skip(n).for_each(|b| *b = 0);
+                    }
+                    Err(e) if e.kind() != io::ErrorKind::NotFound && self.read_failures < READ_TRIES => {
+                        self.read_failures += 1;
+                        return (fed, Err(e));
+                    }
+                    Err(_) => {
+                        read_pieces(disk, &file, at, part);
+                    }
+                }
+                let whole = at + part.len() as u64 == len;
+                let mut frames = Frames::new(self.id, part, whole);
+                for (_, frame) in &mut frames {
+                    if frame.kind != codec::VALUES {
+                        continue;
+                    }
+                    codec::read_values(frame.payload, |r| {
+                        if !more || !self.parked.contains(r.sequence) {
+                            return;
+                        }
+                        // Parked ones before it should have come before it.
+                        if let Some(missing) = self.parked.first().filter(|&m| m < r.sequence) {
+                            fed.corrupt += give_up(&mut self.parked, &mut self.done, missing, r.sequence - 1);
+                        }
+                        if r.handed_over_ms < oldest_ms {
+                            fed.too_old += give_up(&mut self.parked, &mut self.done, r.sequence, r.sequence);
+                        } else if accept(&r) {
+                            self.parked.remove(r.sequence);
+                            self.held.insert(r.sequence);
+                            given += 1;
+                            more = given < max;
+                        } else {
+                            more = false;
+                        }
+                    });
+                    if !more {
+                        break;
+                    }
+                }
+                at += frames.position().max(1) as u64;
+            }
+            if more {
+                fed.corrupt += self.give_up(wanted, last.max(wanted));
+            }
+        }
+        (fed, Ok(()))
+    }
+
+    fn give_up(&mut self, first: u64, last: u64) -> u64 {
+        give_up(&mut self.parked, &mut self.done, first, last)
+    }
+
+    /// Sets the time of the next try after a failure, and doubles the wait.
+    pub(super) fn back_off(&mut self, now: Millis, min_ms: u64, max_ms: u64) {
+        let length_ms = self.wait.map_or(min_ms, |w| (w.length_ms * 2).min(max_ms));
+        self.wait = Some(Wait { until: Millis(now.0 + length_ms), length_ms });
+    }
+}
+
+/// Takes values out of the parked ones: how many.
+fn give_up(parked: &mut Ranges, done: &mut Ranges, first: u64, last: u64) -> u64 {
+    let gone: Vec<(u64, u64)> = parked.within(first, last).collect();
+    for &(a, b) in &gone {
+        parked.remove_range(a, b);
+        done.insert_range(a, b);
+    }
+    gone.iter().map(|(a, b)| b - a + 1).sum()
+}

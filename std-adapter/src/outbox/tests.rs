@@ -1,0 +1,642 @@
+//! The store against a model, on a disk that fails. `OUTBOX_SEED=n` runs one seed, `OUTBOX_SEEDS=n` so many.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use grafolean_core::outbox::Ledger;
+use grafolean_core::random::SplitMix64;
+use grafolean_core::time::{Millis, UnixMillis};
+
+use super::faulty::{Faults, FaultyDisk};
+use super::{Found, Gone, OpenError, Settings, Store, StoreEvent, StoredState, Sync, Value, WritePolicy};
+
+const UNIX: u64 = 1_700_000_000_000;
+
+fn unix(now: u64) -> UnixMillis {
+    UnixMillis(UNIX + now)
+}
+
+fn small() -> Settings {
+    Settings { max_bytes: 1 << 20, ..Settings::DEFAULT }
+}
+
+fn open(disk: &FaultyDisk, settings: Settings) -> (Store<FaultyDisk>, Found) {
+    Store::open(disk.handle(), settings).unwrap()
+}
+
+/// Hands over values number `from` to `to` of one account at `now`: their records.
+fn take_many(
+    store: &mut Store<FaultyDisk>,
+    now: u64,
+    account: u64,
+    numbers: std::ops::Range<u64>,
+) -> Vec<u64> {
+    numbers
+        .map(|n| {
+            let (path, number) = (format!("device.{}.value", n % 7), n.to_string());
+            let value = Value { time: unix(now), handed_over: unix(now), path: &path, number: &number };
+            store.take(Millis(now), account, &value).unwrap()
+        })
+        .collect()
+}
+
+/// Takes back all that is parked: their numbers, in order.
+fn feed_all(store: &mut Store<FaultyDisk>, now: u64, account: u64) -> Vec<u64> {
+    let mut back = Vec::new();
+    store.feed(Millis(now), unix(now), account, u64::MAX, |_, v| {
+        back.push(v.number.parse().unwrap());
+        true
+    });
+    back
+}
+
+fn segments(disk: &FaultyDisk) -> Vec<String> {
+    disk.files().into_iter().filter(|f| f.ends_with(".seg")).collect()
+}
+
+#[test]
+fn values_survive_a_kill_when_the_time_of_writing_has_passed_and_come_back_in_order() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, found) = open(&disk, small());
+    assert_eq!(found, Found::default());
+    take_many(&mut store, 0, 7, 0..1000);
+    take_many(&mut store, 0, 8, 5000..5003);
+    assert_eq!(store.poll_timeout(), Some(Millis(900)));
+    store.handle_time(Millis(900), unix(900));
+    drop(store);
+    let (mut store, found) = open(&disk, small());
+    assert_eq!(found, Found { values: 1003, corrupt: 0 });
+    assert_eq!(feed_all(&mut store, 0, 7), (0..1000).collect::<Vec<_>>());
+    assert_eq!(feed_all(&mut store, 0, 8), [5000, 5001, 5002]);
+    assert_eq!(store.parked_total(), 0);
+}
+
+#[test]
+fn a_value_that_leaves_before_its_writing_is_never_written() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    for i in 0..50 {
+        for record in take_many(&mut store, i * 1000, 7, 0..10) {
+            store.left(Millis(i * 1000 + 500), record, false);
+        }
+        store.handle_time(Millis(i * 1000 + 900), unix(i * 1000 + 900));
+    }
+    assert!(segments(&disk).is_empty(), "{:?}", disk.files());
+    // The numbers in between do not count as lost later.
+    take_many(&mut store, 50_000, 7, 0..1);
+    store.flush(Millis(51_000), unix(51_000));
+    drop(store);
+    assert_eq!(open(&disk, small()).1, Found { values: 1, corrupt: 0 });
+}
+
+#[test]
+fn what_is_done_does_not_come_back_and_its_files_go() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    let records = take_many(&mut store, 0, 7, 0..20_000);
+    store.flush(Millis(0), unix(0));
+    assert!(segments(&disk).len() > 3);
+    for &record in &records[..19_990] {
+        store.left(Millis(10), record, false);
+    }
+    store.flush(Millis(10), unix(10));
+    assert_eq!(segments(&disk).len(), 1);
+    drop(store);
+    let (mut store, found) = open(&disk, small());
+    assert_eq!(found, Found { values: 10, corrupt: 0 });
+    let back = feed_all(&mut store, 10, 7);
+    assert_eq!(back, (19_990..20_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_account_without_values_takes_one_short_file_which_carries_the_numbering_on() {
+    let disk = FaultyDisk::new(1);
+    let mut last = 0;
+    for life in 0..5 {
+        let (mut store, found) = open(&disk, small());
+        assert_eq!(found, Found::default());
+        let records = take_many(&mut store, life, 7, 0..3000);
+        assert!(records.iter().all(|&r| r > last), "life {life}: record {} is not after {last}", records[0]);
+        last = *records.last().unwrap();
+        store.flush(Millis(life), unix(life));
+        records.iter().for_each(|&r| store.left(Millis(life), r, false));
+        store.flush(Millis(life), unix(life));
+        assert_eq!(segments(&disk).len(), 1);
+        assert!(disk.contents(&segments(&disk)[0]).unwrap().len() < 100);
+        drop(store);
+        disk.power_cut_losing_all();
+    }
+}
+
+#[test]
+fn parked_values_come_back_and_held_ones_do_not() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    let records = take_many(&mut store, 0, 7, 0..1000);
+    store.flush(Millis(0), unix(0));
+    for n in (0..1000).step_by(3) {
+        store.left(Millis(0), records[n], true);
+    }
+    assert_eq!(store.parked().collect::<Vec<_>>(), [(7, 334)]);
+    assert_eq!(feed_all(&mut store, 0, 7), (0..1000).step_by(3).collect::<Vec<_>>());
+    assert_eq!(feed_all(&mut store, 0, 7), Vec::<u64>::new());
+    // Parked before it was written: can be fed as soon as it is.
+    let record = take_many(&mut store, 0, 7, 1000..1001)[0];
+    store.left(Millis(0), record, true);
+    assert_eq!(feed_all(&mut store, 0, 7), Vec::<u64>::new());
+    store.handle_time(Millis(900), unix(900));
+    assert_eq!(feed_all(&mut store, 0, 7), [1000]);
+}
+
+#[test]
+fn the_bound_in_bytes_costs_the_oldest_values_of_the_account_that_uses_most() {
+    let disk = FaultyDisk::new(1);
+    let settings = Settings { max_bytes: 256 * 1024, ..Settings::DEFAULT };
+    let (mut store, _) = open(&disk, settings);
+    let few = take_many(&mut store, 0, 1, 0..100);
+    few.iter().for_each(|&r| store.left(Millis(0), r, true));
+    let mut dropped = 0;
+    for i in 0..60 {
+        let records = take_many(&mut store, i * 1000, 2, i * 1000..(i + 1) * 1000);
+        records.iter().for_each(|&r| store.left(Millis(i * 1000), r, true));
+        store.handle_time(Millis(i * 1000 + 900), unix(i * 1000 + 900));
+        assert!(store.bytes() <= settings.max_bytes && disk.bytes_used() <= settings.max_bytes + 1024);
+        while let Some((why, values)) = store.poll_gone() {
+            assert_eq!(why, Gone::Full);
+            dropped += values;
+        }
+    }
+    assert!(dropped > 10_000, "{dropped}");
+    assert!(matches!(store.poll_event(), Some(StoreEvent::Full { account: 2, .. })));
+    assert_eq!(store.parked_total() + dropped, 60_100);
+    assert_eq!(feed_all(&mut store, 60_000, 1).len(), 100);
+    assert_eq!(feed_all(&mut store, 60_000, 2), (dropped..60_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_value_whose_file_gave_way_while_it_was_in_memory_is_counted_when_it_is_parked() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, Settings { max_bytes: 64 * 1024, ..Settings::DEFAULT });
+    let records = take_many(&mut store, 0, 2, 0..20_000);
+    store.flush(Millis(0), unix(0));
+    assert_eq!(store.poll_gone(), None, "all of them are in memory");
+    store.left(Millis(0), records[0], true);
+    store.left(Millis(0), records[1], false);
+    assert_eq!(store.poll_gone(), Some((Gone::Full, 1)));
+    assert_eq!(store.parked_total(), 0);
+}
+
+#[test]
+fn values_older_than_the_maximum_age_are_given_up() {
+    let disk = FaultyDisk::new(1);
+    let settings = Settings { max_age_ms: 3_600_000, ..small() };
+    let (mut store, _) = open(&disk, settings);
+    take_many(&mut store, 0, 7, 0..10);
+    take_many(&mut store, 3_000_000, 7, 10..20);
+    store.flush(Millis(3_000_000), unix(3_000_000));
+    drop(store);
+    let (mut store, _) = open(&disk, settings);
+    assert_eq!(feed_all(&mut store, 4_000_000, 7), (10..20).collect::<Vec<_>>());
+    assert_eq!(store.poll_gone(), Some((Gone::TooOld, 10)));
+}
+
+#[test]
+fn while_the_disk_is_full_values_stay_in_memory_and_it_is_told_once() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    take_many(&mut store, 0, 7, 0..1000);
+    disk.set_faults(Faults { capacity: Some(5000), ..Faults::default() });
+    let mut now = 0;
+    let mut tries = 0;
+    while now < 600_000 {
+        now = store.poll_timeout().unwrap().0;
+        store.handle_time(Millis(now), unix(now));
+        tries += 1;
+        let value = Value { time: unix(now), handed_over: unix(now), path: "a", number: "1" };
+        assert_eq!(store.take(Millis(now), 7, &value), None);
+    }
+    assert!((10..30).contains(&tries), "{tries} tries in 10 min");
+    assert!(matches!(store.poll_event(), Some(StoreEvent::Failing { doing: "write", account: Some(7), .. })));
+    assert_eq!(store.poll_event(), None);
+    disk.set_faults(Faults::default());
+    // The values, and state with ledger, are tried again each at its time.
+    for _ in 0..4 {
+        now = store.poll_timeout().map_or(now, |at| at.0);
+        store.handle_time(Millis(now), unix(now));
+    }
+    assert!(matches!(store.poll_event(), Some(StoreEvent::Working { .. })));
+    drop(store);
+    assert_eq!(open(&disk, small()).1, Found { values: 1000, corrupt: 0 });
+}
+
+#[test]
+fn an_account_whose_file_is_bad_does_not_stop_the_others() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    disk.set_faults(Faults { write_error: 10_000, ..Faults::default() });
+    take_many(&mut store, 0, 7, 0..10);
+    store.handle_time(Millis(900), unix(900));
+    disk.set_faults(Faults::default());
+    let value = Value { time: unix(0), handed_over: unix(0), path: "a", number: "1" };
+    assert_eq!(store.take(Millis(900), 7, &value), None);
+    assert!(store.take(Millis(900), 8, &value).is_some());
+}
+
+#[test]
+fn a_second_store_is_refused_until_the_first_is_gone() {
+    let disk = FaultyDisk::new(1);
+    let (store, _) = open(&disk, small());
+    assert!(matches!(Store::open(disk.handle(), small()), Err(OpenError::InUse)));
+    drop(store);
+    open(&disk, small());
+}
+
+#[test]
+fn a_lost_segment_is_counted_once_and_the_rest_comes_back() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    take_many(&mut store, 0, 7, 0..30_000);
+    store.flush(Millis(0), unix(0));
+    drop(store);
+    let files = segments(&disk);
+    assert!(files.len() > 3);
+    disk.set_contents(&files[1], b"rubbish");
+    let (mut store, found) = open(&disk, small());
+    assert!(found.corrupt > 1000);
+    assert_eq!(found.values + found.corrupt, 30_000);
+    assert!(matches!(store.poll_event(), Some(StoreEvent::Damaged { account: 7, .. })));
+    store.flush(Millis(0), unix(0));
+    drop(store);
+    let (mut store, again) = open(&disk, small());
+    assert_eq!(again, Found { values: found.values, corrupt: 0 });
+    assert_eq!(feed_all(&mut store, 0, 7).len() as u64, found.values);
+}
+
+#[test]
+fn damage_while_running_is_found_when_values_come_back() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    let records = take_many(&mut store, 0, 7, 0..3000);
+    store.flush(Millis(0), unix(0));
+    records.iter().for_each(|&r| store.left(Millis(0), r, true));
+    disk.flip_bit(&segments(&disk)[0], 5000, 3);
+    let back = feed_all(&mut store, 0, 7);
+    let Some((Gone::Corrupt, lost)) = store.poll_gone() else { panic!("nothing was found") };
+    assert!((1..100).contains(&lost), "{lost}");
+    assert_eq!(back.len() as u64 + lost, 3000);
+    assert!(matches!(store.poll_event(), Some(StoreEvent::Damaged { account: 7, .. })));
+}
+
+#[test]
+fn unreadable_files_are_given_up_after_some_tries() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    let records = take_many(&mut store, 0, 7, 0..100);
+    store.flush(Millis(0), unix(0));
+    records.iter().for_each(|&r| store.left(Millis(0), r, true));
+    disk.set_faults(Faults { read_error: 10_000, ..Faults::default() });
+    let mut now = 0;
+    for _ in 0..10 {
+        assert_eq!(feed_all(&mut store, now, 7), Vec::<u64>::new());
+        now += 60_000;
+        store.handle_time(Millis(now), unix(now));
+    }
+    assert_eq!(store.poll_gone(), Some((Gone::Corrupt, 100)));
+}
+
+#[test]
+fn states_and_totals_go_over_from_life_to_life() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    assert!(store.set_state(Millis(0), 1, 2, b"old"));
+    assert!(store.set_state(Millis(0), 1, 2, b"new"));
+    assert!(store.set_state(Millis(0), 1, 3, b""));
+    assert!(!store.set_state(Millis(0), 1, 4, &[0; 2000]));
+    take_many(&mut store, 0, 7, 0..10);
+    store.set_ledger(Millis(0), &Ledger { collected: 30, delivered: 20, queued: 10, ..Ledger::EMPTY });
+    store.close(Millis(0), unix(0));
+    disk.power_cut_losing_all();
+
+    let (mut store, found) = open(&disk, small());
+    let all: Vec<StoredState> = store.states().collect();
+    assert_eq!(
+        all,
+        [
+            StoredState { job: 1, name: 2, bytes: b"new".to_vec() },
+            StoredState { job: 1, name: 3, bytes: vec![] }
+        ]
+    );
+    assert_eq!(found.values, 10);
+    let mut ledger = Ledger { recovered: 10, queued: 10, ..Ledger::EMPTY };
+    store.set_ledger(Millis(0), &ledger);
+    let t = store.totals();
+    assert_eq!((t.collected, t.delivered, t.queued, t.lost, t.lives), (30, 20, 10, 0, 2));
+    assert!(t.balanced());
+    // Five more are handed over, and lost by a kill before they are written; one state is forgotten.
+    ledger.collected += 5;
+    ledger.queued += 5;
+    store.set_ledger(Millis(0), &ledger);
+    store.replace_states(Millis(0), all.into_iter().skip(1));
+    store.flush(Millis(0), unix(0));
+    drop(store);
+    let (mut store, _) = open(&disk, small());
+    assert_eq!(store.states().map(|s| s.name).collect::<Vec<_>>(), [3]);
+    store.set_ledger(Millis(0), &Ledger { recovered: 10, queued: 10, ..Ledger::EMPTY });
+    let t = store.totals();
+    assert_eq!((t.collected, t.delivered, t.queued, t.lost, t.lives), (35, 20, 10, 5, 3));
+    assert!(t.balanced(), "{t}");
+}
+
+#[test]
+fn the_log_of_states_stays_short() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    for i in 0..50_000u64 {
+        store.set_state(Millis(i), i % 10, 0, &i.to_le_bytes());
+        store.handle_time(Millis(i), unix(i));
+    }
+    store.flush(Millis(50_000), unix(50_000));
+    assert!(disk.contents("state").unwrap().len() < 80_000);
+    drop(store);
+    let (store, _) = open(&disk, small());
+    assert_eq!(
+        store.states().map(|s| s.bytes).collect::<Vec<_>>(),
+        (49_990..50_000u64).map(|i| i.to_le_bytes().to_vec()).collect::<Vec<_>>()
+    );
+}
+
+/// What is known of one value.
+#[derive(Clone, Debug)]
+struct Fate {
+    account: u64,
+    record: u64,
+    path: String,
+    number: String,
+    time: u64,
+    parked: bool,
+    done: bool,
+    /// Written, so far as the store said so (no fault in between): survives a kill.
+    safe: bool,
+    /// Synced likewise: survives a power cut.
+    durable: bool,
+    /// Its end was written likewise.
+    done_safe: bool,
+    done_durable: bool,
+    /// At the end of a life: it must be found by the next one.
+    survives: bool,
+    /// Likewise: it must not.
+    stays_done: bool,
+    /// Damage or a bound may have taken it.
+    doubtful: bool,
+}
+
+struct World {
+    rng: SplitMix64,
+    seed: u64,
+    disk: FaultyDisk,
+    settings: Settings,
+    now: u64,
+    /// By number.
+    values: BTreeMap<u64, Fate>,
+    next: u64,
+    faults: bool,
+    damage: bool,
+}
+
+impl World {
+    fn new(seed: u64) -> Self {
+        let mut rng = SplitMix64::new(seed);
+        let sync = match rng.below(3) {
+            0 => Sync::Never,
+            1 => Sync::Every { ms: 1000 },
+            _ => Sync::Always,
+        };
+        let write = if rng.below(3) == 0 { WritePolicy::First } else { WritePolicy::Behind };
+        let settings = Settings { max_bytes: 64 << (10 + rng.below(6)), sync, write, ..Settings::DEFAULT };
+        let (faults, damage) = (rng.below(3) == 0, rng.below(3) == 0);
+        World {
+            disk: FaultyDisk::new(rng.next_u64()),
+            rng,
+            seed,
+            settings,
+            now: 0,
+            values: BTreeMap::new(),
+            next: 0,
+            faults,
+            damage,
+        }
+    }
+
+    fn life(&mut self) {
+        let (mut store, found) = open(&self.disk, self.settings);
+        let seed = self.seed;
+        let mut alive: BTreeSet<u64> = self.values.iter().filter(|(_, f)| !f.done).map(|(&n, _)| n).collect();
+        assert_eq!(found.values, store.parked_total());
+        if !self.damage {
+            // Power cuts may tear holes in what was not synced, and these are counted too, with values around
+            // them that were done with before they were written.
+            let unsynced =
+                self.values.values().filter(|f| !f.survives || f.done || f.doubtful).count() as u64;
+            assert!(found.corrupt <= unsynced, "seed {seed}: {found:?}, {unsynced} unsynced");
+        }
+        // Everything comes back, is as it was, in order, and what must survive did.
+        let mut back = Vec::new();
+        for account in 1..=3 {
+            let mut last = 0;
+            let now = self.now;
+            store.feed(Millis(now), unix(now), account, u64::MAX, |record, v| {
+                assert!(record > last, "seed {seed}: record {record} after {last}");
+                last = record;
+                let number: u64 = v.number.parse().unwrap();
+                let f =
+                    self.values.get_mut(&number).unwrap_or_else(|| panic!("seed {seed}: {number} never was"));
+                assert_eq!((f.account, f.path.as_str(), f.time), (account, v.path, v.time.0), "seed {seed}");
+                assert!(
+                    !(f.done && f.stays_done) || f.doubtful || self.damage,
+                    "seed {seed}: done {number} came back"
+                );
+                (f.record, f.parked, f.done) = (record, false, false);
+                alive.remove(&number);
+                back.push(number);
+                true
+            });
+        }
+        assert_eq!(back.len() as u64 + gone(&mut store), found.values, "seed {seed}");
+        back.sort_unstable();
+        assert!(back.windows(2).all(|w| w[0] != w[1]), "seed {seed}: a value came back twice");
+        if !self.damage {
+            let missing =
+                alive.iter().find(|n| self.values.get(n).is_some_and(|f| f.survives && !f.doubtful));
+            assert_eq!(missing, None, "seed {seed}: lost {:?}", missing.map(|n| &self.values[n]));
+        }
+        // Whatever did not come back is gone: lost with the process, or given up.
+        alive.iter().for_each(|n| {
+            if let Some(f) = self.values.get_mut(n) {
+                (f.done, f.parked) = (true, false);
+            }
+        });
+        for f in self.values.values_mut() {
+            (f.safe, f.durable, f.done_safe, f.done_durable) = (true, false, f.done, false);
+        }
+        if self.faults {
+            let r = |rng: &mut SplitMix64| rng.below(1500);
+            let capacity = (self.rng.below(3) == 0).then(|| u64::from(self.rng.below(200_000)));
+            let [write_error, sync_error, name_error] = [(); 3].map(|()| r(&mut self.rng));
+            self.disk.set_faults(Faults { write_error, sync_error, name_error, read_error: 0, capacity });
+        }
+        if self.rng.below(2) == 0 {
+            self.disk.die_in(u64::from(self.rng.below(60)));
+        }
+        for _ in 0..self.rng.below(60) {
+            self.step(&mut store);
+            if self.disk.is_dead() {
+                break;
+            }
+        }
+        let dead = self.disk.is_dead();
+        if !dead && self.rng.below(2) == 0 {
+            self.disk.set_faults(Faults::default());
+            store.flush(Millis(self.now), unix(self.now));
+            // Faults are over, and the second time nothing is left to do.
+            self.note_written(&mut store, true);
+        }
+        drop(store);
+        self.disk.set_faults(Faults::default());
+        if self.rng.below(2) == 0 {
+            self.values.values_mut().for_each(|f| (f.survives, f.stays_done) = (f.durable, f.done_durable));
+            self.disk.power_cut();
+        } else {
+            self.values.values_mut().for_each(|f| (f.survives, f.stays_done) = (f.safe, f.done_safe));
+            self.disk.restart();
+        }
+        if self.damage {
+            let files = self.disk.files();
+            if let Some(file) = files.get(self.rng.below(files.len() as u32) as usize) {
+                let len = self.disk.contents(file).map_or(0, |c| c.len());
+                self.disk.flip_bit(file, self.rng.below(len as u32) as usize, self.rng.below(8) as u8);
+            }
+        }
+    }
+
+    /// All that the store was told is written (and synced), if it says that it works.
+    fn note_written(&mut self, store: &mut Store<FaultyDisk>, synced: bool) {
+        if self.disk.is_dead() || !store.failing.is_empty() || !store.busy.is_empty() {
+            return;
+        }
+        let synced = synced && store.unsynced.is_empty() && self.settings.sync != Sync::Never;
+        for f in self.values.values_mut() {
+            f.safe = true;
+            f.done_safe |= f.done;
+            f.durable |= synced && !self.faults;
+            f.done_durable |= f.done && synced && !self.faults;
+        }
+        if gone(store) > 0 {
+            self.values.values_mut().for_each(|f| f.doubtful = true);
+        }
+    }
+
+    fn step(&mut self, store: &mut Store<FaultyDisk>) {
+        match self.rng.below(10) {
+            0..=3 => {
+                let account = u64::from(1 + self.rng.below(3));
+                for _ in 0..self.rng.below(80) {
+                    let (path, number) = (format!("p{}.q", self.rng.below(20)), self.next.to_string());
+                    let time = UNIX + self.now - u64::from(self.rng.below(1000));
+                    let value = Value {
+                        time: UnixMillis(time),
+                        handed_over: unix(self.now),
+                        path: &path,
+                        number: &number,
+                    };
+                    let Some(record) = store.take(Millis(self.now), account, &value) else { continue };
+                    let safe = self.settings.write == WritePolicy::First && store.failing.is_empty();
+                    let durable = safe && self.settings.sync == Sync::Always && !self.faults;
+                    let f = Fate {
+                        account,
+                        record,
+                        path,
+                        number,
+                        time,
+                        parked: false,
+                        done: false,
+                        safe,
+                        durable,
+                        done_safe: false,
+                        done_durable: false,
+                        survives: false,
+                        stays_done: false,
+                        doubtful: false,
+                    };
+                    if !self.disk.is_dead() {
+                        self.values.insert(self.next, f);
+                    } else {
+                        self.values.insert(self.next, Fate { safe: false, durable: false, ..f });
+                    }
+                    self.next += 1;
+                }
+            }
+            4..=6 => {
+                let parks = self.rng.below(2) == 0;
+                let in_memory: Vec<u64> =
+                    self.values.iter().filter(|(_, f)| !f.done && !f.parked).map(|(&n, _)| n).collect();
+                for n in in_memory {
+                    if self.rng.below(3) == 0 {
+                        continue;
+                    }
+                    let f = self.values.get_mut(&n).unwrap();
+                    (f.parked, f.done) = (parks, !parks);
+                    store.left(Millis(self.now), f.record, parks);
+                }
+            }
+            7 => {
+                let account = u64::from(1 + self.rng.below(3));
+                let max = u64::from(self.rng.below(100));
+                let (now, seed) = (self.now, self.seed);
+                store.feed(Millis(now), unix(now), account, max, |record, v| {
+                    let f = self.values.get_mut(&v.number.parse().unwrap()).unwrap();
+                    assert!(f.parked && f.record == record, "seed {seed}: {f:?} came back as {record}");
+                    f.parked = false;
+                    true
+                });
+            }
+            _ => {
+                self.now += u64::from(self.rng.below(2500));
+                if let Some(at) = store.poll_timeout().filter(|at| at.0 <= self.now) {
+                    store.handle_time(at, unix(at.0));
+                    store.handle_time(Millis(self.now), unix(self.now));
+                    if store.poll_timeout().is_none() {
+                        self.note_written(store, true);
+                    }
+                }
+            }
+        }
+        if self.disk.is_dead() {
+            return;
+        }
+        let g = gone(store);
+        if g > 0 {
+            self.values.values_mut().for_each(|f| f.doubtful = true);
+        }
+        let parked = self.values.values().filter(|f| f.parked).count() as u64;
+        assert!(store.parked_total() <= parked, "seed {}", self.seed);
+        if !self.values.values().any(|f| f.doubtful) {
+            assert_eq!(store.parked_total(), parked, "seed {}", self.seed);
+        }
+    }
+}
+
+fn gone(store: &mut Store<FaultyDisk>) -> u64 {
+    std::iter::from_fn(|| store.poll_gone()).map(|(_, values)| values).sum()
+}
+
+#[test]
+fn whatever_happens_values_come_back_once_as_they_were_and_none_is_lost_that_was_safe() {
+    let one = std::env::var("OUTBOX_SEED").ok().and_then(|s| s.parse::<u64>().ok());
+    let many = std::env::var("OUTBOX_SEEDS").ok().and_then(|s| s.parse().ok()).unwrap_or(24);
+    for seed in one.map_or(0..many, |s| s..s + 1) {
+        println!("seed {seed}");
+        let mut world = World::new(seed);
+        for _ in 0..12 {
+            world.life();
+        }
+    }
+}

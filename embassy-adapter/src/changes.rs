@@ -5,7 +5,7 @@
 
 use core::cell::{Cell, RefCell};
 use core::future::poll_fn;
-use core::task::Poll;
+use core::task::{Context, Poll};
 
 use embassy_sync::waitqueue::MultiWakerRegistration;
 
@@ -29,6 +29,7 @@ impl Changes {
     }
 
     /// Something has changed.
+    #[inline(never)]
     pub(crate) fn tell(&self) {
         self.count.set(self.count.get().wrapping_add(1));
         // Taken out first, so that no borrow lives while a waker runs.
@@ -36,19 +37,23 @@ impl Changes {
     }
 
     /// Waits until `check` gives something. It is asked at once and after each change.
-    pub(crate) async fn wait_for<R>(&self, mut check: impl FnMut() -> Option<R>) -> R {
-        poll_fn(|cx| match check() {
+    pub(crate) fn wait_for<R>(&self, mut check: impl FnMut() -> Option<R>) -> impl Future<Output = R> {
+        poll_fn(move |cx| match check() {
             Some(found) => Poll::Ready(found),
             None => {
-                self.wakers.borrow_mut().register(cx.waker());
+                self.register(cx);
                 Poll::Pending
             }
         })
-        .await
+    }
+
+    #[inline(never)]
+    fn register(&self, cx: &Context<'_>) {
+        self.wakers.borrow_mut().register(cx.waker());
     }
 
     /// Waits until something has changed since the count was `seen`.
-    pub(crate) async fn wait_since(&self, seen: u32) {
-        self.wait_for(|| (self.count() != seen).then_some(())).await;
+    pub(crate) fn wait_since(&self, seen: u32) -> impl Future<Output = ()> {
+        self.wait_for(move || (self.count() != seen).then_some(()))
     }
 }

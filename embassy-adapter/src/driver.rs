@@ -2,6 +2,7 @@
 
 use core::cell::Cell;
 use core::fmt;
+use core::pin::pin;
 
 use embassy_futures::join::{join, join_array};
 use embassy_futures::select::{Either, select};
@@ -16,6 +17,7 @@ use grafolean_core::storage::Storage;
 use grafolean_core::time::Millis;
 use grafolean_core::values::MAX_PATH_BYTES;
 
+use crate::apart::apart;
 use crate::observer::Observer;
 use crate::requests::CollectorRequests;
 use crate::shared::{Place, Shared, now};
@@ -135,83 +137,109 @@ where
 }
 
 /// Performs the runs of one place, one after the other.
-async fn work<B: Bot, S: Storage<B>, O: Observer, const W: usize>(
+fn work<B: Bot, S: Storage<B>, O: Observer, const W: usize>(
     bot: &B,
     shared: &Shared<B, S, W>,
     observer: &O,
     place: &Place,
-) {
-    loop {
-        let due = shared.changes.wait_for(|| place.due.take()).await;
-        if let Some(job) = shared.now(|c| c.job(due.run)) {
-            let mut context = RunContext::new(shared, &due);
-            let cancelled = shared.changes.wait_for(|| place.cancelled.get().then_some(()));
-            if let Either::First(Err(why)) = select(bot.perform(&job, &due, &mut context), cancelled).await {
-                sink::warn(&format_args!("{}: {why}", due.key));
-                observer.run_failed(&due.key, &why);
+) -> impl Future<Output = ()> {
+    async move {
+        loop {
+            shared.changes.wait_for(|| place.begin.take().then_some(())).await;
+            apart(pin!(perform(bot, shared, observer, place))).await;
+            let due = place.due.take();
+            if let Some(due) = due {
+                shared.with(|c| c.handle_completed(due.run));
             }
         }
-        place.run.set(None);
-        shared.with(|c| c.handle_completed(due.run));
+    }
+}
+
+/// Performs the run of a place.
+#[allow(
+    clippy::await_holding_refcell_ref,
+    reason = "a place's run stands where it is while it is performed; nobody writes there meanwhile"
+)]
+fn perform<B: Bot, S: Storage<B>, O: Observer, const W: usize>(
+    bot: &B,
+    shared: &Shared<B, S, W>,
+    observer: &O,
+    place: &Place,
+) -> impl Future<Output = ()> {
+    async move {
+        let due = place.due.borrow();
+        let Some(due) = due.as_ref() else { return };
+        let Some(job) = shared.at_present().job(due.run) else { return };
+        let mut context = RunContext::new(shared, due);
+        let cancelled = shared.changes.wait_for(|| place.cancelled.get().then_some(()));
+        if let Either::First(Err(why)) = select(bot.perform(&job, due, &mut context), cancelled).await {
+            sink::warn(&format_args!("{}: {why}", due.key));
+            observer.run_failed(&due.key, &why);
+        }
     }
 }
 
 /// Lets the transport perform requests until nothing more is wanted of it.
-async fn talk<B: Bot, S: Storage<B>, T: Transport, R: Requests, const W: usize>(
+fn talk<B: Bot, S: Storage<B>, T: Transport, R: Requests, const W: usize>(
     shared: &Shared<B, S, W>,
     transport: &mut T,
     requests: &R,
     settings: &DriverSettings,
-) {
-    let serve = async {
-        while !shared.closing.get() {
-            transport.serve(requests).await;
-            // So that a transport that returns at once does not stop everything else.
-            yield_now().await;
-        }
-    };
-    let too_late = async {
-        shared.changes.wait_for(|| shared.closing.get().then_some(())).await;
-        Timer::after_millis(u64::from(settings.close_limit_ms)).await;
-    };
-    select(serve, too_late).await;
+) -> impl Future<Output = ()> {
+    async move {
+        let serve = async {
+            while !shared.closing.get() {
+                apart(pin!(transport.serve(requests))).await;
+                // So that a transport that returns at once does not stop everything else.
+                yield_now().await;
+            }
+        };
+        let too_late = async {
+            shared.changes.wait_for(|| shared.closing.get().then_some(())).await;
+            Timer::after_millis(u64::from(settings.close_limit_ms)).await;
+        };
+        select(serve, too_late).await;
+    }
 }
 
 /// Tells the collector the time and does what it says, until it is to end.
-async fn drive<B: Bot, S: Storage<B>, O: Observer, const W: usize>(
+fn drive<B: Bot, S: Storage<B>, O: Observer, const W: usize>(
     bot: &B,
     shared: &Shared<B, S, W>,
     observer: &O,
     settings: &DriverSettings,
-) {
-    loop {
-        let now = now();
-        observer.turn(now);
-        act(bot, shared, observer);
-        tell_events(shared, observer);
-        let next = shared.now(|c| c.poll_timeout());
-        let stop_at = shared.stop_at.get();
-        if let Some(until) = stop_at
-            && (now >= until || shared.now(|c| c.is_finished()))
-        {
-            break;
+) -> impl Future<Output = ()> {
+    async move {
+        loop {
+            let now = now();
+            observer.turn(now);
+            act(bot, shared, observer);
+            tell_events(shared, observer);
+            let next = shared.at_present().poll_timeout();
+            let stop_at = shared.stop_at.get();
+            if let Some(until) = stop_at
+                && (now >= until || shared.at_present().is_finished())
+            {
+                break;
+            }
+            // Whoever waits looks again: a run may have begun, a list's time may be over. This own message is not waited for.
+            shared.changes.tell();
+            let seen = shared.changes.count();
+            let longest = now.saturating_add(u64::from(settings.longest_wait_ms.max(1)));
+            let until = [next, stop_at].into_iter().flatten().fold(longest, Millis::min);
+            // A tick more, as both the present time and the duration are rounded down: or it wakes up just before.
+            let wait = Duration::from_millis(until.since(now).max(1)) + Duration::from_ticks(1);
+            select(Timer::after(wait), shared.changes.wait_since(seen)).await;
         }
-        // Whoever waits looks again: a run may have begun, a list's time may be over. This own message is not waited for.
+        shared.closing.set(true);
         shared.changes.tell();
-        let seen = shared.changes.count();
-        let longest = now.saturating_add(u64::from(settings.longest_wait_ms.max(1)));
-        let until = [next, stop_at].into_iter().flatten().fold(longest, Millis::min);
-        // A tick more, as both the present time and the duration are rounded down: or it wakes up just before.
-        let wait = Duration::from_millis(until.since(now).max(1)) + Duration::from_ticks(1);
-        select(Timer::after(wait), shared.changes.wait_since(seen)).await;
     }
-    shared.closing.set(true);
-    shared.changes.tell();
 }
 
 /// Does all that the collector wants done now.
+#[inline(never)]
 fn act<B: Bot, S: Storage<B>, O: Observer, const W: usize>(bot: &B, shared: &Shared<B, S, W>, observer: &O) {
-    shared.now(|_| ());
+    drop(shared.at_present());
     loop {
         // On a line of its own: in the head of a match the borrow would last to its end.
         let action = shared.collector.borrow_mut().poll(bot);
@@ -222,14 +250,15 @@ fn act<B: Bot, S: Storage<B>, O: Observer, const W: usize>(bot: &B, shared: &Sha
                 Some(place) => {
                     observer.run_began(&due);
                     place.cancelled.set(false);
-                    place.run.set(Some(due.run));
-                    place.due.set(Some(due));
+                    place.due.replace(Some(due));
+                    place.begin.set(true);
                 }
                 // There are as many workers as places, `run` has checked that.
                 None => shared.collector.borrow_mut().handle_completed(due.run),
             },
             Some(Action::Cancel(run)) => {
-                if let Some(place) = shared.places.iter().find(|p| p.run.get() == Some(run)) {
+                let is_here = |p: &&Place| p.due.borrow().as_ref().is_some_and(|due| due.run == run);
+                if let Some(place) = shared.places.iter().find(is_here) {
                     place.cancelled.set(true);
                 }
             }
@@ -239,6 +268,7 @@ fn act<B: Bot, S: Storage<B>, O: Observer, const W: usize>(bot: &B, shared: &Sha
 }
 
 /// Tells the log and the observer what has happened.
+#[inline(never)]
 fn tell_events<B: Bot, S: Storage<B>, O: Observer, const W: usize>(shared: &Shared<B, S, W>, observer: &O) {
     loop {
         let mut path = heapless::String::<MAX_PATH_BYTES>::new();

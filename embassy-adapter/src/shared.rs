@@ -1,12 +1,12 @@
 //! The collector and what the parts of its driver tell each other.
 
-use core::cell::{Cell, RefCell};
+use core::cell::{Cell, RefCell, RefMut};
 
 use embassy_time::{Instant, Timer};
 use grafolean_core::bot::Bot;
 use grafolean_core::collector::{Collector, RequestId, Settings};
 use grafolean_core::context::Lender;
-use grafolean_core::jobs::{Due, RunId};
+use grafolean_core::jobs::Due;
 use grafolean_core::journal::Kind;
 use grafolean_core::outbox::Ledger;
 use grafolean_core::storage::{Parts, Storage};
@@ -19,6 +19,7 @@ use crate::changes::Changes;
 const REQUESTS: usize = 3;
 
 /// The present time of embassy-time: since boot.
+#[inline(never)]
 pub(crate) fn now() -> Millis {
     Millis(Instant::now().as_millis())
 }
@@ -28,7 +29,7 @@ pub(crate) fn now() -> Millis {
 /// W must be at least the `runs` of the memory. One task awaits [`run`](crate::run); others on the same executor may
 /// use the methods at any time. It is not `Sync`: interrupts and other cores must go through a channel.
 ///
-/// Its size is that of the collector and its memory, plus 160 bytes per worker.
+/// Its size is that of the collector and its memory, plus 136 bytes per worker.
 pub struct Shared<B: Bot, S: Storage<B>, const W: usize> {
     pub(crate) collector: RefCell<Collector<B, S>>,
     pub(crate) changes: Changes,
@@ -92,12 +93,18 @@ impl<B: Bot, S: Storage<B>> Storage<B> for Lent<'_, S> {
 
 /// What the loop tells a worker.
 pub(crate) struct Place {
-    /// A run to be begun.
-    pub(crate) due: Cell<Option<Due>>,
-    /// The run that is under way here.
-    pub(crate) run: Cell<Option<RunId>>,
+    /// The run that is under way here, or is to be begun. Its worker borrows it as long as it is.
+    pub(crate) due: RefCell<Option<Due>>,
+    /// It is to be begun.
+    pub(crate) begin: Cell<bool>,
     /// It is to be dropped.
     pub(crate) cancelled: Cell<bool>,
+}
+
+impl Place {
+    const fn free() -> Self {
+        Place { due: RefCell::new(None), begin: Cell::new(false), cancelled: Cell::new(false) }
+    }
 }
 
 impl<B: Bot, S: Storage<B>, const W: usize> Shared<B, S, W> {
@@ -108,8 +115,7 @@ impl<B: Bot, S: Storage<B>, const W: usize> Shared<B, S, W> {
         Shared {
             collector: RefCell::new(Collector::new(settings, storage)),
             changes: Changes::new(),
-            places: [const { Place { due: Cell::new(None), run: Cell::new(None), cancelled: Cell::new(false) } };
-                W],
+            places: [const { Place::free() }; W],
             waiting: RefCell::new(heapless::Vec::new()),
             stop_at: Cell::new(None),
             closing: Cell::new(false),
@@ -154,12 +160,19 @@ impl<B: Bot, S: Storage<B>, const W: usize> Shared<B, S, W> {
 
     /// As [`Shared::with`], for calls that nobody needs to hear of.
     pub(crate) fn now<R>(&self, use_it: impl FnOnce(&mut Collector<B, S>) -> R) -> R {
+        use_it(&mut self.at_present())
+    }
+
+    /// The collector, told the present time.
+    #[inline(never)]
+    pub(crate) fn at_present(&self) -> RefMut<'_, Collector<B, S>> {
         let mut collector = self.collector.borrow_mut();
         collector.handle_time(now());
-        use_it(&mut collector)
+        collector
     }
 
     /// Queues a request for the transport.
+    #[inline(never)]
     pub(crate) fn queue(&self, id: RequestId) {
         let collector = self.collector.borrow();
         let mut waiting = self.waiting.borrow_mut();
@@ -188,8 +201,8 @@ impl<B: Bot, S: Storage<B>, const W: usize> Lender for Shared<B, S, W> {
         now()
     }
 
-    async fn sleep_ms(&self, ms: u32) {
-        Timer::after_millis(u64::from(ms)).await;
+    fn sleep_ms(&self, ms: u32) -> impl Future<Output = ()> {
+        Timer::after_millis(u64::from(ms))
     }
 
     fn system_clock(&self) -> Option<UnixMillis> {
@@ -200,8 +213,8 @@ impl<B: Bot, S: Storage<B>, const W: usize> Lender for Shared<B, S, W> {
         self.changes.count()
     }
 
-    async fn changed_since(&self, seen: u32) {
-        self.changes.wait_since(seen).await;
+    fn changed_since(&self, seen: u32) -> impl Future<Output = ()> {
+        self.changes.wait_since(seen)
     }
 
     fn tell(&self) {

@@ -70,6 +70,7 @@ impl Body {
     ///
     /// # Errors
     /// The framing is broken, or too long.
+    #[inline(never)]
     pub(super) fn next(&mut self, bytes: &[u8]) -> Result<Piece, HttpError> {
         let within = |left: u64| usize::try_from(left).unwrap_or(usize::MAX).min(bytes.len());
         match self {
@@ -109,6 +110,7 @@ impl Body {
 
 impl Chunk {
     /// The state after one more byte of framing.
+    #[inline(never)]
     fn step(self, byte: u8) -> Result<Chunk, HttpError> {
         let bad = HttpError::Malformed("chunk");
         let begin = |value| if value == 0 { Chunk::Trailer(0) } else { Chunk::Data(value) };

@@ -1,4 +1,4 @@
-//! Reads the head of an answer as it arrives, in memory for one line (RFC 9112).
+//! Reads the head of an answer as it arrives, in lent memory for one line (RFC 9112).
 //!
 //! Of a head only six things matter here. Lines that hold none of them may have any length, so the buffer does not
 //! depend on what proxies add; that is why this is no parser of whole heads.
@@ -44,6 +44,7 @@ impl Head {
     }
 
     /// How long the server asks to wait; a point in time is relative to the answer's own `Date`.
+    #[inline(never)]
     pub(super) fn retry_after_ms(&self) -> Option<u32> {
         let seconds = match self.retry? {
             Retry::AfterSeconds(s) => s,
@@ -57,7 +58,6 @@ impl Head {
 #[derive(Debug)]
 pub(super) struct HeadReader {
     head: Head,
-    line: [u8; MAX_LINE],
     /// The present line's length, with what did not fit.
     len: usize,
     /// Bytes that the head may still have.
@@ -81,25 +81,30 @@ impl HeadReader {
             date_unix_s: None,
             retry: None,
         };
-        HeadReader { head, line: [0; MAX_LINE], len: 0, left: limit, limit, first: true, mattered: false }
+        HeadReader { head, len: 0, left: limit, limit, first: true, mattered: false }
     }
 
-    /// Reads on: how many bytes were used, and the head if that is its end.
+    /// Reads on: how many bytes were used, and the head if that is its end. `line` keeps what it holds from call to call.
     ///
     /// # Errors
     /// It is no HTTP, or too long.
-    pub(super) fn push(&mut self, bytes: &[u8]) -> Result<(usize, Option<Head>), HttpError> {
+    #[inline(never)]
+    pub(super) fn push(
+        &mut self,
+        bytes: &[u8],
+        line: &mut [u8; MAX_LINE],
+    ) -> Result<(usize, Option<Head>), HttpError> {
         for (at, &byte) in bytes.iter().enumerate() {
             self.left = self.left.checked_sub(1).ok_or(HttpError::HeadTooLong { limit: self.limit })?;
             if byte != b'\n' {
-                if let Some(to) = self.line.get_mut(self.len) {
+                if let Some(to) = line.get_mut(self.len) {
                     *to = byte;
                 }
                 self.len += 1;
-                self.check_first()?;
+                self.check_first(line)?;
                 continue;
             }
-            if self.end_line()? {
+            if self.end_line(line)? {
                 let head = core::mem::replace(self, HeadReader::new(0)).head;
                 return Ok((at + 1, Some(head)));
             }
@@ -108,21 +113,20 @@ impl HeadReader {
     }
 
     /// Something that is not HTTP is told at once, rather than after a line that may never end.
-    fn check_first(&self) -> Result<(), HttpError> {
+    fn check_first(&self, line: &[u8]) -> Result<(), HttpError> {
         const BEGIN: &[u8] = b"HTTP/1.";
-        if !self.first || self.len > BEGIN.len() || self.line.get(..self.len) == BEGIN.get(..self.len) {
+        if !self.first || self.len > BEGIN.len() || line.get(..self.len) == BEGIN.get(..self.len) {
             return Ok(());
         }
         Err(HttpError::Malformed("status line"))
     }
 
     /// A line has ended: whether it was the head's last.
-    fn end_line(&mut self) -> Result<bool, HttpError> {
+    #[inline(never)]
+    fn end_line(&mut self, line: &[u8; MAX_LINE]) -> Result<bool, HttpError> {
         let len = core::mem::take(&mut self.len);
         let fits = len <= MAX_LINE;
-        // A copy, so that the fields can be written meanwhile.
-        let buffer = self.line;
-        let line = buffer.get(..len.min(MAX_LINE)).unwrap_or_default();
+        let line = line.get(..len.min(MAX_LINE)).unwrap_or_default();
         let line = if fits { line.strip_suffix(b"\r").unwrap_or(line) } else { line };
         if core::mem::take(&mut self.first) {
             return self.status_line(line).map(|()| false);
@@ -168,6 +172,7 @@ impl HeadReader {
     }
 
     /// Whether it is a field that matters.
+    #[inline(never)]
     fn field(&mut self, name: &[u8], value: &[u8], fits: bool) -> Result<bool, HttpError> {
         const NAMES: [&str; 5] = ["content-length", "transfer-encoding", "connection", "date", "retry-after"];
         let Some(which) = NAMES.iter().position(|n| name.eq_ignore_ascii_case(n.as_bytes())) else {
@@ -241,10 +246,10 @@ mod tests {
     }
 
     fn in_pieces(text: &str, size: usize) -> Result<(Head, usize), HttpError> {
-        let mut reader = HeadReader::new(1024);
+        let (mut reader, mut line) = (HeadReader::new(1024), [0; MAX_LINE]);
         let mut used = 0;
         for piece in text.as_bytes().chunks(size) {
-            let (n, head) = reader.push(piece)?;
+            let (n, head) = reader.push(piece, &mut line)?;
             used += n;
             if let Some(head) = head {
                 return Ok((head, used));
@@ -312,7 +317,7 @@ mod tests {
     fn what_is_not_http_is_told_as_soon_as_it_shows() {
         let mut reader = HeadReader::new(1024);
         // An alert of a TLS server.
-        assert_eq!(reader.push(&[0x15]), Err(HttpError::Malformed("status line")));
+        assert_eq!(reader.push(&[0x15], &mut [0; MAX_LINE]), Err(HttpError::Malformed("status line")));
         for (text, error) in [
             ("HTTP/2 200 OK\r\n", HttpError::Malformed("status line")),
             ("HTTP/1.2 200 OK\r\n", HttpError::Malformed("status line")),

@@ -1,12 +1,14 @@
 //! ICMP echo (RFC 792) through embassy-net, for bots that ping.
 
-use core::cell::{Cell, RefCell};
+use core::cell::{Cell, RefCell, RefMut};
 use core::fmt;
+use core::future::poll_fn;
 use core::net::Ipv4Addr;
+use core::task::{Context, Poll};
 
 use embassy_net::icmp::{IcmpEndpoint, IcmpSocket, PacketMetadata, SendError};
 use embassy_net::{IpAddress, Stack};
-use embassy_time::{Duration, Instant, Timer, with_deadline, with_timeout};
+use embassy_time::{Duration, Instant, Timer, with_deadline};
 
 /// Bytes of an echo request and of its reply: 8 of head, 32 of data.
 const PACKET_BYTES: usize = 40;
@@ -54,6 +56,11 @@ impl<const N: usize> EchoMemory<N> {
     #[must_use]
     pub const fn new() -> Self {
         EchoMemory { places: [const { RefCell::new(Place::EMPTY) }; N] }
+    }
+
+    /// A place that no ping has.
+    fn free(&self) -> Option<RefMut<'_, Place>> {
+        self.places.iter().find_map(|place| place.try_borrow_mut().ok())
     }
 }
 
@@ -152,68 +159,76 @@ impl<'d, const N: usize> Echo<'d, N> {
         clippy::await_holding_refcell_ref,
         reason = "to hold a place while it pings is its purpose; others take the next"
     )]
-    pub async fn ping(&self, target: Ipv4Addr, timeout_ms: u32) -> Result<Option<u32>, EchoError> {
-        if !self.stack.is_config_up() {
-            return Err(EchoError::NoNetwork);
-        }
-        let mut free = self.memory.places.iter().filter_map(|place| place.try_borrow_mut().ok());
-        let mut place = free.next().ok_or(EchoError::TooMany { limit: N })?;
-        let Place { rx_meta, rx, tx_meta, tx } = &mut *place;
-        let limit = Duration::from_millis(timeout_ms.into());
-        let mut until = None;
-        loop {
-            let turn = self.turn(until.is_some()).await;
-            let given = Instant::now();
-            let until = *until.get_or_insert(given + limit);
-            let Some(left) = until.checked_duration_since(given).filter(|left| left.as_ticks() > 0) else {
-                return Ok(None);
-            };
-            // Dropped with this future, and with it what is still queued.
-            let mut socket = IcmpSocket::new(self.stack, rx_meta, rx, tx_meta, tx);
-            let label = self.label();
-            let ident = u16::from_be_bytes([label[0], label[1]]);
-            socket.bind(IcmpEndpoint::Ident(ident)).map_err(|_| EchoError::NoRoute)?;
-            // The stack computes the checksum.
-            let mut request = [0; PACKET_BYTES];
-            request[0] = ECHO;
-            request[4..8].copy_from_slice(&label);
-            match socket.send_to(&request, IpAddress::Ipv4(target)).await {
-                Ok(()) => {}
-                Err(SendError::NoRoute | SendError::SocketNotBound | SendError::PacketTooLarge) => {
-                    return Err(EchoError::NoRoute);
-                }
+    pub fn ping(
+        &self,
+        target: Ipv4Addr,
+        timeout_ms: u32,
+    ) -> impl Future<Output = Result<Option<u32>, EchoError>> {
+        async move {
+            if !self.stack.is_config_up() {
+                return Err(EchoError::NoNetwork);
             }
-            if with_timeout(left.min(Duration::from_millis(ADDRESS_WAIT_MS)), socket.flush()).await.is_err() {
-                // Nobody has this address, or the question or its answer was lost.
-                self.ask_again.set(given + Duration::from_millis(ADDRESS_PAUSE_MS));
-                drop((socket, turn));
-                if Instant::now() >= until {
+            let mut place = self.memory.free().ok_or(EchoError::TooMany { limit: N })?;
+            let mut until = None;
+            loop {
+                let turn = self.turn(until.is_some()).await;
+                let given = Instant::now();
+                let end = *until.get_or_insert(given + Duration::from_millis(timeout_ms.into()));
+                if end <= given {
                     return Ok(None);
                 }
-                continue;
+                let label = self.label();
+                // Dropped with this future, and with it what is still queued.
+                let mut socket = self.socket(&mut place, label)?;
+                poll_fn(|cx| send(&socket, target, label, cx)).await?;
+                let wait = end.min(given + Duration::from_millis(ADDRESS_WAIT_MS));
+                if with_deadline(wait, socket.flush()).await.is_err() {
+                    // Nobody has this address, or the question or its answer was lost.
+                    self.ask_again.set(given + Duration::from_millis(ADDRESS_PAUSE_MS));
+                    drop((socket, turn));
+                    if Instant::now() >= end {
+                        return Ok(None);
+                    }
+                    continue;
+                }
+                drop(turn);
+                let left = Instant::now();
+                let late = left - given > Duration::from_millis(ORDINARY_DELAY_MS);
+                let sent = if late { left } else { given };
+                let reply = with_deadline(end, poll_fn(|cx| receive(&socket, target, label, cx))).await;
+                // Not 0, if the reply was there before this task came round to see that the request had left.
+                return Ok(reply
+                    .ok()
+                    .map(|()| u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX).max(1)));
             }
-            drop(turn);
-            let left = Instant::now();
-            let late = left - given > Duration::from_millis(ORDINARY_DELAY_MS);
-            let sent = if late { left } else { given };
-            let reply = with_deadline(until, reply(&socket, target, label)).await;
-            // Not 0, if the reply was there before this task came round to see that the request had left.
-            return Ok(reply
-                .ok()
-                .map(|()| u32::try_from(sent.elapsed().as_micros()).unwrap_or(u32::MAX).max(1)));
         }
+    }
+
+    /// A socket for requests with this label.
+    fn socket<'a>(&self, place: &'a mut Place, label: [u8; 4]) -> Result<IcmpSocket<'a>, EchoError>
+    where
+        'd: 'a,
+    {
+        let Place { rx_meta, rx, tx_meta, tx } = place;
+        let mut socket = IcmpSocket::new(self.stack, rx_meta, rx, tx_meta, tx);
+        let ident = u16::from_be_bytes([label[0], label[1]]);
+        socket.bind(IcmpEndpoint::Ident(ident)).map_err(|_| EchoError::NoRoute)?;
+        Ok(socket)
     }
 
     /// Waits until no other request is on its way out, and the stack may ask for a link-layer address. Whoever comes `again` lets those go first
     /// that come for the first time.
-    async fn turn(&self, again: bool) -> Turn<'_> {
-        let fresh = (!again).then(|| Fresh::new(&self.fresh));
-        while self.sending.get() || again && self.fresh.get() > 0 || Instant::now() < self.ask_again.get() {
-            Timer::after_millis(LOOK_MS).await;
+    fn turn(&self, again: bool) -> impl Future<Output = Turn<'_>> {
+        async move {
+            let fresh = (!again).then(|| Fresh::new(&self.fresh));
+            while self.sending.get() || again && self.fresh.get() > 0 || Instant::now() < self.ask_again.get()
+            {
+                Timer::after_millis(LOOK_MS).await;
+            }
+            drop(fresh);
+            self.sending.set(true);
+            Turn(&self.sending)
         }
-        drop(fresh);
-        self.sending.set(true);
-        Turn(&self.sending)
     }
 
     /// Identifier and sequence number, as they are sent. The identifier is never that of another ping under way, unless 65,536 are.
@@ -224,15 +239,36 @@ impl<'d, const N: usize> Echo<'d, N> {
     }
 }
 
-/// Waits for the reply to the request with this label.
-async fn reply(socket: &IcmpSocket<'_>, target: Ipv4Addr, label: [u8; 4]) {
+/// Sends the request with this label. It is made within a poll, as replies are read, so that no future holds a packet.
+fn send(
+    socket: &IcmpSocket<'_>,
+    target: Ipv4Addr,
+    label: [u8; 4],
+    cx: &mut Context<'_>,
+) -> Poll<Result<(), EchoError>> {
+    // The stack computes the checksum.
+    let mut request = [0; PACKET_BYTES];
+    request[0] = ECHO;
+    request[4..8].copy_from_slice(&label);
+    socket.poll_send_to(&request, IpAddress::Ipv4(target), cx).map_err(
+        |(SendError::NoRoute | SendError::SocketNotBound | SendError::PacketTooLarge)| EchoError::NoRoute,
+    )
+}
+
+/// Receives the reply to the request with this label.
+fn receive(socket: &IcmpSocket<'_>, target: Ipv4Addr, label: [u8; 4], cx: &mut Context<'_>) -> Poll<()> {
     let mut reply = [0; PACKET_BYTES];
     loop {
-        // Another packet with this identifier may be longer; it is not the reply.
-        let Ok((n, from)) = socket.recv_from(&mut reply).await else { continue };
-        let is_reply = reply[0] == ECHO_REPLY && reply[4..8] == label && n == PACKET_BYTES;
-        if is_reply && from == IpAddress::Ipv4(target) {
-            return;
+        match socket.poll_recv_from(&mut reply, cx) {
+            Poll::Pending => return Poll::Pending,
+            Poll::Ready(Ok((PACKET_BYTES, from))) => {
+                let is_reply = reply[0] == ECHO_REPLY && reply[4..8] == label;
+                if is_reply && from == IpAddress::Ipv4(target) {
+                    return Poll::Ready(());
+                }
+            }
+            // Another packet with this identifier may be longer; it is not the reply.
+            Poll::Ready(_) => {}
         }
     }
 }

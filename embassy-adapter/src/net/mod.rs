@@ -145,13 +145,15 @@ impl<'d> NetConnector<'d> {
         NetConnector { stack, socket, last: None }
     }
 
-    async fn resolve(&self, host: &str) -> Result<Ipv4Addr, ConnectError> {
-        match host.parse::<IpAddr>() {
-            Ok(IpAddr::V4(address)) => return Ok(address),
-            Ok(IpAddr::V6(_)) => return Err(ConnectError::Connect(ErrorKind::Unsupported)),
-            Err(_) => {}
+    fn resolve(&self, host: &str) -> impl Future<Output = Result<Ipv4Addr, ConnectError>> {
+        async move {
+            match host.parse::<IpAddr>() {
+                Ok(IpAddr::V4(address)) => return Ok(address),
+                Ok(IpAddr::V6(_)) => return Err(ConnectError::Connect(ErrorKind::Unsupported)),
+                Err(_) => {}
+            }
+            resolve(self.stack, host).await.or(self.last).ok_or(ConnectError::Resolve)
         }
-        resolve(self.stack, host).await.or(self.last).ok_or(ConnectError::Resolve)
     }
 }
 
@@ -280,8 +282,8 @@ impl Read for NetStream<'_, '_> {
 }
 
 impl Write for NetStream<'_, '_> {
-    async fn write(&mut self, buf: &[u8]) -> Result<usize, NetError> {
-        Ok(self.socket.write(buf).await?)
+    fn write(&mut self, buf: &[u8]) -> impl Future<Output = Result<usize, NetError>> {
+        async move { Ok(self.socket.write(buf).await?) }
     }
 
     /// Nothing is held back, so there is nothing to wait for: whether the server got it, its answer shows.

@@ -176,12 +176,19 @@ impl core::error::Error for PingError {}
 #[derive(Clone, Copy, Debug, Default)]
 pub struct PingBot<P, const NAME: usize = 64> {
     pinger: P,
+    grid_only: bool,
 }
 
 impl<P, const NAME: usize> PingBot<P, NAME> {
     /// A bot that pings by `pinger`.
     pub const fn new(pinger: P) -> Self {
-        PingBot { pinger }
+        PingBot { pinger, grid_only: false }
+    }
+
+    /// The same bot, but a new device is pinged at its intervals only: without an extra first run soon after it was made.
+    #[must_use]
+    pub fn grid_only(self, grid_only: bool) -> Self {
+        PingBot { grid_only, ..self }
     }
 
     /// What it pings by.
@@ -208,7 +215,8 @@ impl<P: Pinger, const NAME: usize> Bot for PingBot<P, NAME> {
             (Err(why), _) | (_, Err(why)) => jobs.refuse(why),
             (Ok(_), Ok(settings)) => {
                 let intervals = entity.intervals(jobs);
-                jobs.add(NewJob::new(intervals, ()).deadline_ms(settings.deadline_ms()));
+                let job = NewJob::new(intervals, ()).deadline_ms(settings.deadline_ms());
+                jobs.add(if self.grid_only { job.grid_only() } else { job });
             }
         }
     }

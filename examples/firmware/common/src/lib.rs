@@ -245,7 +245,7 @@ pub async fn run(
         static MEMORY: ConstStaticCell<PingMemory> = ConstStaticCell::new(PingMemory::new());
         static PING: Place<Ping, PingMemory, PINGS> = Place::new();
         let token = settings.ping_bot_token?;
-        let bot = Ping::new(NetPinger::new(Echo::new(stack, pings)));
+        let bot = Ping::new(NetPinger::new(Echo::new(stack, pings))).grid_only(settings.ping_grid_only);
         let watch = control.watch(control::PING);
         Some(collect(stack, settings, token, &bot, &PING, &MEMORY, seed, watch, random).await)
     };

@@ -206,6 +206,7 @@ fn source(settings: &Settings<'_>) -> String {
         backend_url,
         backend_ca,
         ping_bot_token,
+        ping_grid_only,
         sensor_bot_token,
         sensor_path,
         sensor_interval_s,
@@ -217,7 +218,7 @@ fn source(settings: &Settings<'_>) -> String {
     let backend_ca: Vec<_> = backend_ca.iter().map(|der| format!("&{der:?}")).collect();
     let backend_ca = backend_ca.join(", ");
     format!(
-        "Settings {{ backend_url: {backend_url:?}, backend_ca: &[{backend_ca}], ping_bot_token: {ping_bot_token:?}, \
+        "Settings {{ backend_url: {backend_url:?}, backend_ca: &[{backend_ca}], ping_bot_token: {ping_bot_token:?}, ping_grid_only: {ping_grid_only}, \
          sensor_bot_token: {sensor_bot_token:?}, sensor_path: {sensor_path:?}, \
          sensor_interval_s: {sensor_interval_s}, account: {account:?}, refresh_interval_s: {refresh_interval_s}, \
          wifi_ssid: {wifi_ssid:?}, wifi_password: {wifi_password:?} }}\n"

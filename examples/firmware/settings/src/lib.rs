@@ -17,6 +17,7 @@
 //! | `SENSOR_PATH` | where its values go | `board.temperature` |
 //! | `SENSOR_INTERVAL` | seconds from one value to the next, 1 to 86400 | 60 |
 //! | `ACCOUNT_ID` | the account, where a token can see more than one | the only one |
+//! | `PING_GRID_ONLY` | 1: a new device is pinged at its intervals only, without an extra first time soon after it was made; 0 | 0 |
 //! | `JOBS_REFRESH_INTERVAL` | seconds from one look at the configuration to the next, 1 to 86400 | 120 |
 //! | `WIFI_SSID`, `WIFI_PASSWORD` | the Wi-Fi network, for boards that have one | empty |
 //!
@@ -54,6 +55,8 @@ pub struct Settings<'a> {
     pub backend_ca: &'a [&'a [u8]],
     /// `PING_BOT_TOKEN`
     pub ping_bot_token: Option<&'a str>,
+    /// `PING_GRID_ONLY`
+    pub ping_grid_only: bool,
     /// `SENSOR_BOT_TOKEN`
     pub sensor_bot_token: Option<&'a str>,
     /// `SENSOR_PATH`
@@ -88,6 +91,8 @@ pub enum SettingError {
     Interval,
     /// Not a whole number.
     Number,
+    /// Neither 0 nor 1.
+    Flag,
     /// Longer than it may be.
     TooLong {
         /// The limit in bytes.
@@ -112,6 +117,7 @@ impl fmt::Display for SettingError {
                 write!(f, "must be a whole number of seconds from 1 to {MAX_INTERVAL_S}")
             }
             SettingError::Number => f.write_str("must be a whole number"),
+            SettingError::Flag => f.write_str("must be 0 or 1"),
             SettingError::TooLong { limit } => write!(f, "must have at most {limit} bytes"),
         }
     }
@@ -121,9 +127,10 @@ impl core::error::Error for SettingError {}
 
 impl<'a> Settings<'a> {
     /// All settings that [`Settings::set`] takes: those that are no files.
-    pub const KEYS: [&'static str; 9] = [
+    pub const KEYS: [&'static str; 10] = [
         "BACKEND_URL",
         "PING_BOT_TOKEN",
+        "PING_GRID_ONLY",
         "SENSOR_BOT_TOKEN",
         "SENSOR_PATH",
         "SENSOR_INTERVAL",
@@ -138,6 +145,7 @@ impl<'a> Settings<'a> {
         backend_url: "",
         backend_ca: &[],
         ping_bot_token: None,
+        ping_grid_only: false,
         sensor_bot_token: None,
         sensor_path: "board.temperature",
         sensor_interval_s: 60,
@@ -160,6 +168,7 @@ impl<'a> Settings<'a> {
                 self.backend_url = value;
             }
             "PING_BOT_TOKEN" => self.ping_bot_token = token(value)?,
+            "PING_GRID_ONLY" => self.ping_grid_only = flag(value, default.ping_grid_only)?,
             "SENSOR_BOT_TOKEN" => self.sensor_bot_token = token(value)?,
             "SENSOR_PATH" if empty => self.sensor_path = default.sensor_path,
             "SENSOR_PATH" => {
@@ -187,6 +196,15 @@ fn token(value: &str) -> Result<Option<&str>, SettingError> {
     Ok(Some(value))
 }
 
+fn flag(value: &str, default: bool) -> Result<bool, SettingError> {
+    match value {
+        "" => Ok(default),
+        "0" => Ok(false),
+        "1" => Ok(true),
+        _ => Err(SettingError::Flag),
+    }
+}
+
 fn interval(value: &str, default: u32) -> Result<u32, SettingError> {
     if value.is_empty() {
         return Ok(default);
@@ -206,6 +224,7 @@ impl fmt::Debug for Settings<'_> {
             .field("backend_url", &self.backend_url)
             .field("backend_ca", &self.backend_ca.len())
             .field("ping_bot", &self.ping_bot_token.is_some())
+            .field("ping_grid_only", &self.ping_grid_only)
             .field("sensor_bot", &self.sensor_bot_token.is_some())
             .field("sensor_path", &self.sensor_path)
             .field("sensor_interval_s", &self.sensor_interval_s)
@@ -230,6 +249,7 @@ mod tests {
         let given = [
             "http://192.0.2.10:8080/api",
             TOKEN,
+            "1",
             TOKEN,
             "hall.temperature",
             "5",
@@ -246,6 +266,7 @@ mod tests {
             backend_url: given[0],
             backend_ca: &[],
             ping_bot_token: Some(TOKEN),
+            ping_grid_only: true,
             sensor_bot_token: Some(TOKEN),
             sensor_path: "hall.temperature",
             sensor_interval_s: 5,
@@ -271,6 +292,7 @@ mod tests {
             ("SENSOR_INTERVAL", "0", "from 1 to 86400"),
             ("JOBS_REFRESH_INTERVAL", "86401", "from 1 to 86400"),
             ("SENSOR_INTERVAL", "1.5", "whole number"),
+            ("PING_GRID_ONLY", "secret", "0 or 1"),
             ("ACCOUNT_ID", "secret", "whole number"),
             ("WIFI_SSID", "a secret that has more than 32 bytes", "at most 32 bytes"),
             ("TOKEN", TOKEN, "no such setting"),

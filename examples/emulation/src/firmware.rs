@@ -32,11 +32,42 @@ impl Machine {
         }
     }
 
-    /// What cargo is told to build.
+    /// What it is built as where nothing else is asked for.
+    const fn variant(self) -> Variant<'static> {
+        match self {
+            Machine::Mps2 => Variant::Mps2,
+            Machine::Lm3s6965 => Variant::Lm3s6965,
+        }
+    }
+}
+
+/// One of the ways to build the firmware.
+#[derive(Clone, Copy)]
+enum Variant<'a> {
+    Mps2,
+    Mps2Ping,
+    /// Trusts the authority in this file.
+    Mps2Tls(&'a Path),
+    Lm3s6965,
+}
+
+impl Variant<'_> {
     const fn features(self) -> &'static [&'static str] {
         match self {
-            Machine::Mps2 => &[],
-            Machine::Lm3s6965 => &["--no-default-features", "--features", "lm3s6965evb,ping"],
+            Variant::Mps2 => &[],
+            Variant::Mps2Ping => &["--no-default-features", "--features", "ping"],
+            Variant::Mps2Tls(_) => &["--features", "tls"],
+            Variant::Lm3s6965 => &["--no-default-features", "--features", "lm3s6965evb,ping"],
+        }
+    }
+
+    /// The name of its file, as in the table of sizes.
+    const fn name(self) -> &'static str {
+        match self {
+            Variant::Mps2 => "mps2-an385",
+            Variant::Mps2Ping => "mps2-an385-ping",
+            Variant::Mps2Tls(_) => "mps2-an385-tls",
+            Variant::Lm3s6965 => "lm3s6965evb",
         }
     }
 }
@@ -70,7 +101,7 @@ impl Firmware {
         }
         let elf = match std::env::var_os("EMULATION_FIRMWARE") {
             Some(folder) => Path::new(&folder).join(machine.name()).with_extension("elf"),
-            None => compile(machine, None)?,
+            None => compile(machine.variant())?,
         };
         let firmware = Self::measure(machine, elf)?;
         built.insert(machine, firmware.clone());
@@ -85,7 +116,16 @@ impl Firmware {
     /// [`EmulationError`].
     pub fn build_with_tls(ca: &Path) -> Result<Self, EmulationError> {
         let _one_at_a_time = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
-        Self::measure(Machine::Mps2, compile(Machine::Mps2, Some(ca))?)
+        Self::measure(Machine::Mps2, compile(Variant::Mps2Tls(ca))?)
+    }
+
+    /// Builds the firmware for [`Machine::Mps2`] without the sensor's bot. `EMULATION_FIRMWARE` doesn't count here.
+    ///
+    /// # Errors
+    /// [`EmulationError`].
+    pub fn build_ping_only() -> Result<Self, EmulationError> {
+        let _one_at_a_time = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::measure(Machine::Mps2, compile(Variant::Mps2Ping)?)
     }
 
     fn measure(machine: Machine, elf: PathBuf) -> Result<Self, EmulationError> {
@@ -109,15 +149,14 @@ impl Firmware {
     }
 }
 
-/// With the file `ca` it has TLS.
-fn compile(machine: Machine, ca: Option<&Path>) -> Result<PathBuf, EmulationError> {
+fn compile(variant: Variant<'_>) -> Result<PathBuf, EmulationError> {
     let here = Path::new(env!("CARGO_MANIFEST_DIR"));
     let folder = here.join("../firmware/qemu-mps2");
     let target_dir =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| here.join("../../target"), PathBuf::from);
     let target_dir = target_dir.join("firmware");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(&folder).args(["build", "--release", "--locked", "--quiet"]).args(machine.features());
+    cargo.current_dir(&folder).args(["build", "--release", "--locked", "--quiet"]).args(variant.features());
     cargo.env("CARGO_TARGET_DIR", &target_dir).stdin(Stdio::null());
     // Each of these would replace what the firmware's folder says.
     for (name, _) in std::env::vars_os() {
@@ -131,6 +170,7 @@ fn compile(machine: Machine, ca: Option<&Path>) -> Result<PathBuf, EmulationErro
         "BACKEND_URL",
         "BACKEND_CA",
         "PING_BOT_TOKEN",
+        "PING_GRID_ONLY",
         "SENSOR_BOT_TOKEN",
         "SENSOR_PATH",
         "SENSOR_INTERVAL",
@@ -138,10 +178,10 @@ fn compile(machine: Machine, ca: Option<&Path>) -> Result<PathBuf, EmulationErro
     ] {
         cargo.env_remove(key);
     }
-    if let Some(ca) = ca {
+    if let Variant::Mps2Tls(ca) = variant {
         let ca =
             std::path::absolute(ca).map_err(|source| EmulationError::File { file: ca.into(), source })?;
-        cargo.args(["--features", "tls"]).env("BACKEND_URL", "https://10.0.2.2/api").env("BACKEND_CA", ca);
+        cargo.env("BACKEND_URL", "https://10.0.2.2/api").env("BACKEND_CA", ca);
     }
     let output = cargo.output().map_err(|source| EmulationError::Program { program: "cargo", source })?;
     if !output.status.success() {
@@ -155,8 +195,7 @@ fn compile(machine: Machine, ca: Option<&Path>) -> Result<PathBuf, EmulationErro
     }
     let built = target_dir.join(TARGET).join("release/grafolean-qemu");
     // The next machine's is built to the same place.
-    let extension = if ca.is_some() { "tls.elf" } else { "elf" };
-    let elf = target_dir.join(machine.name()).with_extension(extension);
+    let elf = target_dir.join(variant.name()).with_extension("elf");
     std::fs::copy(&built, &elf).map_err(|source| EmulationError::File { file: built, source })?;
     Ok(elf)
 }

@@ -120,11 +120,10 @@ fn answered(request: &RequestRecord) -> bool {
     request.status.is_some_and(|status| status < 300)
 }
 
-/// From boot to exit code on one board; whether it has the sensor's bot too.
-fn boots_collects_follows_and_ends(machine: Machine, has_sensor: bool) {
-    let firmware = Firmware::build(machine).unwrap();
+/// From boot to exit code of one firmware; whether it has the sensor's bot too.
+fn boots_collects_follows_and_ends(firmware: &Firmware, has_sensor: bool) {
     let stand_in = backend();
-    let mut board = both(&firmware, &stand_in).start().unwrap();
+    let mut board = both(firmware, &stand_in).start().unwrap();
     board.wait_for_line(PATIENCE, "network 10.0.2.15/24", 1).unwrap();
     wait(&stand_in, &board, "pings", |s| successes(s, 31).len() >= 3 && successes(s, 32).len() >= 2);
     assert!(successes(&stand_in, 31).contains(&1.0), "{}", board.log());
@@ -148,6 +147,9 @@ fn boots_collects_follows_and_ends(machine: Machine, has_sensor: bool) {
     // A run that was under way may have ended since.
     assert!(successes(&stand_in, 32).len() <= gone + 1, "{}", board.log());
     let [ping, sensor] = ends_well(&mut board, &stand_in);
+    if let Some(stack) = board.log().lines().rfind(|line| line.starts_with("report stack")) {
+        println!("{}, sensor {has_sensor}: {stack}", firmware.machine().name());
+    }
     assert_eq!((ping.failed_requests, sensor.failed_requests), (0, 0), "{}", board.log());
     assert_eq!(sensor.collected > 0, has_sensor);
     // Each bot's requests share its connection.
@@ -160,13 +162,21 @@ fn boots_collects_follows_and_ends(machine: Machine, has_sensor: bool) {
 #[test]
 #[ignore = "needs QEMU"]
 fn a_board_boots_pings_posts_follows_the_configuration_and_ends_with_code_0() {
-    boots_collects_follows_and_ends(Machine::Mps2, true);
+    boots_collects_follows_and_ends(&Firmware::build(Machine::Mps2).unwrap(), true);
 }
 
 #[test]
 #[ignore = "needs QEMU"]
 fn a_board_with_64_kb_of_ram_does_the_same() {
-    boots_collects_follows_and_ends(Machine::Lm3s6965, false);
+    boots_collects_follows_and_ends(&Firmware::build(Machine::Lm3s6965).unwrap(), false);
+}
+
+#[test]
+#[ignore = "needs QEMU"]
+fn a_firmware_without_the_sensors_bot_does_the_same_in_less_flash_and_ram() {
+    let (both, ping) = (Firmware::build(Machine::Mps2).unwrap(), Firmware::build_ping_only().unwrap());
+    assert!(ping.flash_bytes < both.flash_bytes && ping.ram_bytes < both.ram_bytes, "{ping:?} {both:?}");
+    boots_collects_follows_and_ends(&ping, false);
 }
 
 #[test]

@@ -16,7 +16,9 @@ use crate::bot::{AccountView, Bot, EntityList, EntityName, EntityView, JobSink, 
 use crate::hash::Fnv1a64;
 use crate::interval::{Interval, TooManyIntervals};
 use crate::jobs::{InsertError, JobEvent, JobKey, JobSpec, JobTable, JobsMem, JobsState};
-use crate::journal::{DetailsError, Event, Fault, FaultKind, Journal, Kind, RefreshError, RefreshSummary};
+use crate::journal::{
+    DetailsError, Event, Fault, FaultKind, Journal, Kind, RefreshError, RefreshSummary, Refused,
+};
 use crate::json::{self, Frame, FrameError, FrameErrorKind, Framer, MAX_DEPTH, ReadError, Reader};
 use crate::model::{
     DetailHead, DetailRecord, EntityHead, EntityRecord, ItemKey, Link, LinkList, first_id, read_sensors,
@@ -766,10 +768,10 @@ impl Config {
             }
         }
         let decoded = if details.is_empty() { b"{}" } else { details };
-        let details: B::Entity = match json::from_slice(decoded, mem.scratch) {
+        let details: B::Entity = match json::from_slice_or(decoded, mem.scratch) {
             Ok(details) => details,
             Err(error) => {
-                let error = DetailsError::from(&error);
+                let error = <DetailsError as From<Refused>>::from(error);
                 journal.fault(fault(head.id, FaultKind::Details(error)));
                 if error.beyond_bounds {
                     self.keep_entity(mem, key);
@@ -1390,10 +1392,10 @@ fn detail<D: serde::de::DeserializeOwned>(
             record.default_interval = head.default_interval;
             let details = head.details.of(bytes);
             let details = if details.is_empty() { b"{}" } else { details };
-            match json::from_slice(details, scratch) {
+            match json::from_slice_or(details, scratch) {
                 Ok(details) => record.details = Some(details),
                 Err(error) => {
-                    let error = DetailsError::from(&error);
+                    let error = <DetailsError as From<Refused>>::from(error);
                     journal.fault(fault(FaultKind::Details(error)));
                     if error.beyond_bounds {
                         met(table, i);

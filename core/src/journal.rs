@@ -3,9 +3,11 @@
 
 use core::fmt;
 
+use serde::de::{Expected, Unexpected};
+
 use crate::hash::Fnv1a64;
 use crate::interval::{Interval, IntervalError};
-use crate::json::{DecodeError, DecodeErrorKind, FrameError, ReadError, ReadErrorKind};
+use crate::json::{DecodeError, DecodeErrorKind, Failure, FrameError, ReadError, ReadErrorKind};
 use crate::outbox::OutboxEvent;
 use crate::probe::{self, Probed};
 use crate::table::Committed;
@@ -112,28 +114,167 @@ pub struct DetailsError {
 
 impl From<&DecodeError> for DetailsError {
     fn from(error: &DecodeError) -> Self {
-        let (what, beyond_bounds) = match error.kind() {
-            DecodeErrorKind::Read(ReadErrorKind::TextTooLong { .. }) => ("text too long", true),
-            DecodeErrorKind::Read(ReadErrorKind::TooDeep) | DecodeErrorKind::TooDeep => {
-                ("nested too deep", true)
-            }
-            DecodeErrorKind::Read(ReadErrorKind::Number(_)) => ("not the number expected", false),
-            DecodeErrorKind::Read(ReadErrorKind::LoneSurrogate) => ("half a surrogate pair", false),
-            DecodeErrorKind::Read(_) => ("not the kind of value expected", false),
-            DecodeErrorKind::WrongKind { .. } => ("another kind of value expected", false),
-            DecodeErrorKind::UnfitValue { .. } => ("value not allowed", false),
-            DecodeErrorKind::WrongLength { .. } | DecodeErrorKind::TooManyItems => ("too long", false),
-            DecodeErrorKind::MissingField(_) => ("missing", false),
-            DecodeErrorKind::DuplicateField(_) => ("there twice", false),
-            DecodeErrorKind::UnknownField(_) => ("unknown", false),
-            DecodeErrorKind::UnknownVariant(_) => ("none of the known values", false),
-            _ => ("refused", false),
+        let what = match error.kind() {
+            DecodeErrorKind::Read(kind) => Refusal::of(kind),
+            DecodeErrorKind::TooDeep => Refusal::TooDeep,
+            DecodeErrorKind::WrongKind { .. } => Refusal::OtherKind,
+            DecodeErrorKind::UnfitValue { .. } => Refusal::Value,
+            DecodeErrorKind::WrongLength { .. } | DecodeErrorKind::TooManyItems => Refusal::Length,
+            DecodeErrorKind::MissingField(_) => Refusal::Missing,
+            DecodeErrorKind::DuplicateField(_) => Refusal::Twice,
+            DecodeErrorKind::UnknownField(_) => Refusal::UnknownField,
+            DecodeErrorKind::UnknownVariant(_) => Refusal::UnknownVariant,
+            _ => Refusal::Other,
         };
         let field = match error.kind() {
             DecodeErrorKind::MissingField(f) | DecodeErrorKind::DuplicateField(f) => Some(*f),
             _ => error.field(),
         };
-        DetailsError { offset: u32::try_from(error.offset()).unwrap_or(u32::MAX), field, what, beyond_bounds }
+        Refused { offset: u32::try_from(error.offset()).unwrap_or(u32::MAX), field, what }.into()
+    }
+}
+
+/// Why details are refused, in a byte: it is in all code that decodes a bot's types.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Refusal {
+    TextTooLong,
+    TooDeep,
+    Number,
+    LoneSurrogate,
+    Kind,
+    OtherKind,
+    Value,
+    Length,
+    Missing,
+    Twice,
+    UnknownField,
+    UnknownVariant,
+    Other,
+}
+
+impl Refusal {
+    const fn of(kind: &ReadErrorKind) -> Self {
+        match kind {
+            ReadErrorKind::TextTooLong { .. } => Refusal::TextTooLong,
+            ReadErrorKind::TooDeep => Refusal::TooDeep,
+            ReadErrorKind::Number(_) => Refusal::Number,
+            ReadErrorKind::LoneSurrogate => Refusal::LoneSurrogate,
+            _ => Refusal::Kind,
+        }
+    }
+}
+
+/// A [`DetailsError`] while it is being made: with it the decoder keeps what an event says, and nothing else.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Refused {
+    /// `u32::MAX` until it is known.
+    offset: u32,
+    field: Option<&'static str>,
+    what: Refusal,
+}
+
+impl Refused {
+    const fn new(what: Refusal, field: Option<&'static str>) -> Self {
+        Refused { offset: u32::MAX, field, what }
+    }
+}
+
+impl From<Refused> for DetailsError {
+    fn from(Refused { offset, field, what }: Refused) -> Self {
+        let text = match what {
+            Refusal::TextTooLong => "text too long",
+            Refusal::TooDeep => "nested too deep",
+            Refusal::Number => "not the number expected",
+            Refusal::LoneSurrogate => "half a surrogate pair",
+            Refusal::Kind => "not the kind of value expected",
+            Refusal::OtherKind => "another kind of value expected",
+            Refusal::Value => "value not allowed",
+            Refusal::Length => "too long",
+            Refusal::Missing => "missing",
+            Refusal::Twice => "there twice",
+            Refusal::UnknownField => "unknown",
+            Refusal::UnknownVariant => "none of the known values",
+            Refusal::Other => "refused",
+        };
+        let beyond_bounds = matches!(what, Refusal::TextTooLong | Refusal::TooDeep);
+        DetailsError { offset, field, what: text, beyond_bounds }
+    }
+}
+
+impl From<ReadError> for Refused {
+    fn from(error: ReadError) -> Self {
+        let offset = u32::try_from(error.offset).unwrap_or(u32::MAX);
+        Refused { offset, field: None, what: Refusal::of(&error.kind) }
+    }
+}
+
+impl fmt::Display for Refused {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", DetailsError::from(*self))
+    }
+}
+
+impl core::error::Error for Refused {}
+
+impl serde::de::Error for Refused {
+    fn custom<T: fmt::Display>(_: T) -> Self {
+        Self::new(Refusal::Other, None)
+    }
+
+    fn invalid_type(_: Unexpected<'_>, _: &dyn Expected) -> Self {
+        Self::new(Refusal::OtherKind, None)
+    }
+
+    fn invalid_value(_: Unexpected<'_>, _: &dyn Expected) -> Self {
+        Self::new(Refusal::Value, None)
+    }
+
+    fn invalid_length(_: usize, _: &dyn Expected) -> Self {
+        Self::new(Refusal::Length, None)
+    }
+
+    fn unknown_variant(_: &str, _: &'static [&'static str]) -> Self {
+        Self::new(Refusal::UnknownVariant, None)
+    }
+
+    fn unknown_field(_: &str, _: &'static [&'static str]) -> Self {
+        Self::new(Refusal::UnknownField, None)
+    }
+
+    fn missing_field(field: &'static str) -> Self {
+        Self::new(Refusal::Missing, Some(field))
+    }
+
+    fn duplicate_field(field: &'static str) -> Self {
+        Self::new(Refusal::Twice, Some(field))
+    }
+}
+
+impl Failure for Refused {
+    fn wrong_kind(_: &'static str, _: &dyn Expected) -> Self {
+        Self::new(Refusal::OtherKind, None)
+    }
+
+    fn too_many_items() -> Self {
+        Self::new(Refusal::Length, None)
+    }
+
+    fn too_deep() -> Self {
+        Self::new(Refusal::TooDeep, None)
+    }
+
+    fn locate(&mut self, offset: usize) {
+        if self.offset == u32::MAX {
+            self.offset = u32::try_from(offset).unwrap_or(u32::MAX);
+        }
+    }
+
+    fn field(&self) -> Option<&'static str> {
+        self.field
+    }
+
+    fn set_field(&mut self, field: Option<&'static str>) {
+        self.field = field;
     }
 }
 
@@ -423,11 +564,13 @@ impl fmt::Display for RefreshSummary {
 }
 
 /// Something worth a line in a log.
+// Its tag begins at 1, so that room for an event, `None`, is all zeros and takes no room in flash.
 #[derive(Clone, Copy, PartialEq, Debug)]
 #[non_exhaustive]
+#[repr(u8)]
 pub enum Event {
     /// A fault has appeared.
-    Fault(Fault),
+    Fault(Fault) = 1,
     /// A fault has gone.
     FaultGone(Fault),
     /// Events were lost because the queue was full.
@@ -515,20 +658,34 @@ impl fmt::Display for Event {
 /// Room for one remembered fault.
 #[derive(Clone, Copy, Debug)]
 pub struct FaultSlot {
-    fault: Option<Fault>,
     identity: u64,
-    seen: bool,
+    held: Held,
+}
+
+/// Not an `Option`: its tag is 0 if nothing is there.
+#[derive(Clone, Copy, Debug)]
+#[repr(u8)]
+enum Held {
+    Nothing = 0,
+    Fault { seen: bool, fault: Fault },
 }
 
 impl FaultSlot {
-    /// No fault.
-    pub const EMPTY: Self = FaultSlot { fault: None, identity: 0, seen: false };
+    /// No fault, all bytes zero.
+    pub const EMPTY: Self = FaultSlot { identity: 0, held: Held::Nothing };
+
+    const fn fault(&self) -> Option<&Fault> {
+        match &self.held {
+            Held::Nothing => None,
+            Held::Fault { fault, .. } => Some(fault),
+        }
+    }
 }
 
 impl Probed for FaultSlot {
     const EMPTY: Self = FaultSlot::EMPTY;
     fn hash(&self) -> Option<u64> {
-        self.fault.map(|_| self.identity)
+        self.fault().map(|_| self.identity)
     }
 }
 
@@ -603,7 +760,9 @@ impl<'a> Journal<'a> {
         self.state.count = 0;
         self.state.repeated = 0;
         for slot in self.faults.iter_mut() {
-            slot.seen = false;
+            if let Held::Fault { seen, .. } = &mut slot.held {
+                *seen = false;
+            }
         }
     }
 
@@ -621,8 +780,7 @@ impl<'a> Journal<'a> {
         let identity = fault.identity();
         let there = self.find(identity);
         if let Some(slot) = there.and_then(|at| self.faults.get_mut(at)) {
-            slot.seen = true;
-            slot.fault = Some(fault);
+            slot.held = Held::Fault { seen: true, fault };
             return;
         }
         if self.state.faults as usize >= self.faults.len() {
@@ -633,7 +791,7 @@ impl<'a> Journal<'a> {
             self.state.lost = self.state.lost.saturating_add(1);
             return;
         }
-        if probe::insert(self.faults, FaultSlot { fault: Some(fault), identity, seen: true }) {
+        if probe::insert(self.faults, FaultSlot { identity, held: Held::Fault { seen: true, fault } }) {
             self.state.faults += 1;
             self.event(Event::Fault(fault));
         }
@@ -647,7 +805,8 @@ impl<'a> Journal<'a> {
     pub fn commit(&mut self, unknown: impl Fn(&Fault) -> bool) {
         let mut at = 0;
         while let Some(slot) = self.faults.get(at) {
-            if slot.seen || slot.fault.as_ref().is_none_or(&unknown) {
+            let seen = matches!(slot.held, Held::Fault { seen: true, .. });
+            if seen || slot.fault().is_none_or(&unknown) {
                 at += 1;
             } else {
                 // Another one may have moved here.
@@ -657,7 +816,7 @@ impl<'a> Journal<'a> {
     }
 
     fn forget(&mut self, at: usize) {
-        let Some(fault) = self.faults.get(at).and_then(|slot| slot.fault) else { return };
+        let Some(fault) = self.faults.get(at).and_then(|slot| slot.fault().copied()) else { return };
         probe::remove(self.faults, at);
         self.state.faults = self.state.faults.saturating_sub(1);
         self.event(Event::FaultGone(fault));
@@ -717,6 +876,7 @@ impl<'a> Journal<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
 
     fn fault(id: u64) -> Fault {
         Fault::new(1, 2, (Kind::Sensor, id), FaultKind::Missing)
@@ -915,5 +1075,51 @@ mod tests {
             most.set(most.get().max(looks.get() - before));
         }
         assert!(looks.get() / 1000 <= 256 && most.get() <= 1024, "{} {}", looks.get() / 1000, most.get());
+    }
+
+    #[derive(Debug, serde::Deserialize, PartialEq)]
+    #[allow(dead_code)]
+    struct Details {
+        host: heapless::String<8>,
+        #[serde(default)]
+        count: Option<u8>,
+        #[serde(default)]
+        more: heapless::Vec<Nested, 2>,
+        #[serde(default)]
+        way: Way,
+    }
+
+    #[derive(Debug, serde::Deserialize, PartialEq)]
+    #[serde(deny_unknown_fields)]
+    #[allow(dead_code)]
+    struct Nested {
+        id: u32,
+        pair: (bool, i8),
+    }
+
+    #[derive(Debug, Default, serde::Deserialize, PartialEq)]
+    #[allow(dead_code)]
+    enum Way {
+        #[default]
+        One,
+        Two(u8),
+    }
+
+    proptest! {
+        #[test]
+        fn details_are_refused_for_the_same_reason_whichever_error_the_decoder_makes(
+            parts in prop::collection::vec(prop::sample::select(&[
+                "{", "}", "[", "]", ",", ":", "\"host\":", "\"a\"", "\"abcdefghij\"", "\"a\\u0041\"", "\"\\ud800\"", "\"count\":",
+                "\"more\":[{\"id\":1,\"pair\":", "[true,-1]}]", "\"id\":", "\"other\":", "\"way\":", "\"One\"", "{\"Two\":3}",
+                "{\"host\":\"a\",", "1", "-1", "300", "1.5", "null", "true", "[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[[",
+            ][..]), 0..12),
+            scratch in 0usize..6,
+        ) {
+            let text = parts.concat();
+            let mut room = [0; 6];
+            let whole = crate::json::from_slice::<Details>(text.as_bytes(), &mut room[..scratch]);
+            let short = crate::json::from_slice_or::<Details, Refused>(text.as_bytes(), &mut room[..scratch]);
+            prop_assert_eq!(whole.map_err(|e| DetailsError::from(&e)), short.map_err(DetailsError::from), "{}", text);
+        }
     }
 }

@@ -56,6 +56,7 @@ pub mod outbox;
 mod probe;
 pub mod random;
 pub mod schedule;
+mod sort;
 pub mod state;
 pub mod storage;
 pub mod table;

@@ -33,7 +33,9 @@
 //! Errors: [`ScheduleError`] when one of the three has no room; nothing is touched then.
 
 use crate::interval::Intervals;
+use crate::sort;
 use crate::time::Tick;
+use core::cmp::Ordering;
 use core::fmt;
 
 const NEVER: u64 = u64::MAX;
@@ -70,9 +72,9 @@ pub struct Class {
 }
 
 impl Class {
-    /// Room for a class.
+    /// Room for a class, all bytes zero.
     pub const EMPTY: Self =
-        Class { next: NEVER, cycle: 0, interval: 1, begin: 0, len: 0, cursor: 0, reserved: 0, placed: 0 };
+        Class { next: 0, cycle: 0, interval: 0, begin: 0, len: 0, cursor: 0, reserved: 0, placed: 0 };
 
     fn range(&self) -> core::ops::Range<usize> {
         let begin = self.begin as usize;
@@ -139,10 +141,23 @@ impl Class {
 }
 
 /// Room for one extra run.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Extra {
     tick: u64,
     slot: u32,
+}
+
+/// The latest first: the next one is the last of a list.
+impl Ord for Extra {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (other.tick, other.slot).cmp(&(self.tick, self.slot))
+    }
+}
+
+impl PartialOrd for Extra {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
 }
 
 impl Extra {
@@ -447,7 +462,7 @@ impl<'a> Schedule<'a> {
         self.state.classes += 1;
         let cycle = self.state.position - u64::from(remainder(self.state.position, interval));
         if let Some(class) = self.classes.get_mut(at) {
-            *class = Class { interval, begin, cycle, ..Class::EMPTY };
+            *class = Class { interval, begin, cycle, next: NEVER, ..Class::EMPTY };
         }
         at
     }
@@ -572,7 +587,7 @@ impl<'a> Schedule<'a> {
         }
         if self.state.extras > before {
             let used = self.extras.get_mut(..self.state.extras as usize).unwrap_or(&mut []);
-            used.sort_unstable_by(|a, b| b.cmp(a));
+            sort::unstable(used);
             self.refresh_next();
         }
         result
@@ -625,7 +640,7 @@ impl<'a> Schedule<'a> {
 /// Sorts `list`, of which the first `old` are sorted.
 fn take_in(list: &mut [Entry], old: usize) {
     if list.len() - old > FEW {
-        list.sort_unstable();
+        sort::unstable(list);
         return;
     }
     for i in old..list.len() {

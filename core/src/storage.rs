@@ -159,22 +159,22 @@ macro_rules! inline_storage {
         }
 
         impl $name {
-            /// Empty memory.
+            /// Empty memory: all bytes zero, so that a static of it takes no room in flash.
             #[must_use]
             $vis const fn new() -> Self {
-                use $crate::table::{NONE, Slot};
+                use $crate::table::Slot;
                 const { assert!($spare >= 1, "spare: a refresh needs at least one place of each table for staging") }
                 $name {
                     accounts: [const { Slot::EMPTY }; $accounts + $spare],
-                    account_heads: [NONE; $accounts],
+                    account_heads: [0; $accounts],
                     entities: [const { Slot::EMPTY }; $entities + $spare],
-                    entity_heads: [NONE; $entities],
+                    entity_heads: [0; $entities],
                     credentials: [const { Slot::EMPTY }; $credentials + $spare],
-                    credential_heads: [NONE; $credentials],
+                    credential_heads: [0; $credentials],
                     sensors: [const { Slot::EMPTY }; $sensors + $spare],
-                    sensor_heads: [NONE; $sensors],
+                    sensor_heads: [0; $sensors],
                     jobs: [const { Slot::EMPTY }; $jobs + $spare],
-                    job_heads: [NONE; $jobs],
+                    job_heads: [0; $jobs],
                     progress: [$crate::jobs::Progress::EMPTY; $jobs + $spare],
                     ready: [0; $jobs + $spare],
                     extras: [$crate::schedule::Extra::EMPTY; $jobs + $spare],

@@ -38,28 +38,81 @@ enum State {
 /// Room for one entry.
 #[derive(Clone, Debug)]
 pub struct Slot<K, V> {
-    key: Option<K>,
-    value: Option<V>,
     /// Next slot of the chain (live, new) or of the free list.
     next: u32,
-    /// Live: its shadow. Shadow: its live slot. New: its place in the order of staging.
-    link: u32,
     generation: u32,
-    state: State,
-    marked: bool,
+    held: Held<K, V>,
+}
+
+/// What a slot holds. Not an `Option`: its tag is 0 if it is empty, whatever it holds otherwise, and stands beside the small fields.
+#[derive(Clone, Debug)]
+#[repr(u8)]
+enum Held<K, V> {
+    Nothing = 0,
+    Entry {
+        state: State,
+        marked: bool,
+        /// Live: its shadow. Shadow: its live slot. New: its place in the order of staging.
+        link: u32,
+        key: K,
+        value: V,
+    },
 }
 
 impl<K, V> Slot<K, V> {
-    /// A slot without an entry.
-    pub const EMPTY: Self = Slot {
-        key: None,
-        value: None,
-        next: NONE,
-        link: NONE,
-        generation: 0,
-        state: State::Free,
-        marked: false,
-    };
+    /// A slot without an entry, all bytes zero: a static of them takes no room in flash.
+    pub const EMPTY: Self = Slot { next: 0, generation: 0, held: Held::Nothing };
+
+    const fn state(&self) -> State {
+        match self.held {
+            Held::Nothing => State::Free,
+            Held::Entry { state, .. } => state,
+        }
+    }
+
+    const fn link(&self) -> u32 {
+        match self.held {
+            Held::Nothing => NONE,
+            Held::Entry { link, .. } => link,
+        }
+    }
+
+    const fn set_link(&mut self, to: u32) {
+        if let Held::Entry { link, .. } = &mut self.held {
+            *link = to;
+        }
+    }
+
+    const fn is_marked(&self) -> bool {
+        matches!(self.held, Held::Entry { marked: true, .. })
+    }
+
+    const fn set_marked(&mut self, to: bool) {
+        if let Held::Entry { marked, .. } = &mut self.held {
+            *marked = to;
+        }
+    }
+
+    const fn key(&self) -> Option<&K> {
+        match &self.held {
+            Held::Nothing => None,
+            Held::Entry { key, .. } => Some(key),
+        }
+    }
+
+    const fn value(&self) -> Option<&V> {
+        match &self.held {
+            Held::Nothing => None,
+            Held::Entry { value, .. } => Some(value),
+        }
+    }
+
+    const fn value_mut(&mut self) -> Option<&mut V> {
+        match &mut self.held {
+            Held::Nothing => None,
+            Held::Entry { value, .. } => Some(value),
+        }
+    }
 }
 
 /// What a table remembers besides its slots.
@@ -242,16 +295,16 @@ impl<'a, K, V> TableRef<'a, K, V> {
     /// The live value at `index`.
     #[must_use]
     pub fn get(self, index: u32) -> Option<&'a V> {
-        self.slot(index).filter(|s| s.state == State::Live)?.value.as_ref()
+        self.slot(index).filter(|s| s.state() == State::Live)?.value()
     }
 
     /// What the value at `index` will be after commit.
     #[must_use]
     pub fn staged(self, index: u32) -> Option<&'a V> {
         let s = self.slot(index)?;
-        match s.state {
-            State::Live if s.link != NONE => self.slot(s.link)?.value.as_ref(),
-            State::Live | State::New => s.value.as_ref(),
+        match s.state() {
+            State::Live if s.link() != NONE => self.slot(s.link())?.value(),
+            State::Live | State::New => s.value(),
             State::Free | State::Shadow => None,
         }
     }
@@ -259,13 +312,14 @@ impl<'a, K, V> TableRef<'a, K, V> {
     /// Whether the transaction under way has named the entry at `index`.
     #[must_use]
     pub fn is_named(self, index: u32) -> bool {
-        self.slot(index).is_some_and(|s| s.state == State::New || (s.state == State::Live && s.marked))
+        self.slot(index)
+            .is_some_and(|s| s.state() == State::New || (s.state() == State::Live && s.is_marked()))
     }
 
     /// The key of the entry at `index`, live or staged.
     #[must_use]
     pub fn key(self, index: u32) -> Option<&'a K> {
-        self.slot(index).filter(|s| matches!(s.state, State::Live | State::New))?.key.as_ref()
+        self.slot(index).filter(|s| matches!(s.state(), State::Live | State::New))?.key()
     }
 }
 
@@ -312,7 +366,7 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
     }
 
     fn state_of(&self, i: u32) -> State {
-        self.slot(i).map_or(State::Free, |s| s.state)
+        self.slot(i).map_or(State::Free, Slot::state)
     }
 
     fn bucket(&self, key: &K) -> usize {
@@ -323,7 +377,7 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
     }
 
     fn chain_in(&mut self, i: u32) {
-        let Some(key) = self.slot(i).and_then(|s| s.key) else { return };
+        let Some(&key) = self.slot(i).and_then(Slot::key) else { return };
         let b = self.bucket(&key);
         let Some(head) = self.heads.get_mut(b) else { return };
         let next = core::mem::replace(head, i);
@@ -333,7 +387,7 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
     }
 
     fn chain_out(&mut self, i: u32) {
-        let Some((key, after)) = self.slot(i).and_then(|s| Some((s.key?, s.next))) else { return };
+        let Some((key, after)) = self.slot(i).and_then(|s| Some((*s.key()?, s.next))) else { return };
         let b = self.bucket(&key);
         let Some(head) = self.heads.get_mut(b) else { return };
         if *head == i {
@@ -366,7 +420,7 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
     fn release(&mut self, i: u32) {
         let free = self.state.free;
         if let Some(s) = self.slot_mut(i) {
-            *s = Slot { generation: s.generation.wrapping_add(1), next: free, ..Slot::EMPTY };
+            *s = Slot { generation: s.generation.wrapping_add(1), next: free, held: Held::Nothing };
             self.state.free = i;
         }
     }
@@ -401,7 +455,7 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
         let mut at = *self.heads.get(self.bucket(key))?;
         while at != NONE {
             let s = self.slot(at)?;
-            if s.key.as_ref() == Some(key) {
+            if s.key() == Some(key) {
                 return Some(at);
             }
             at = s.next;
@@ -418,7 +472,7 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
     /// The live value at `index`, to be changed outside of any transaction.
     #[must_use]
     pub fn get_mut(&mut self, index: u32) -> Option<&mut V> {
-        self.slot_mut(index).filter(|s| s.state == State::Live)?.value.as_mut()
+        self.slot_mut(index).filter(|s| s.state() == State::Live)?.value_mut()
     }
 
     /// What the value at `index` will be after commit.
@@ -437,11 +491,11 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
     #[must_use]
     pub fn staged_mut(&mut self, index: u32) -> Option<&mut V> {
         let s = self.slot(index)?;
-        match s.state {
-            State::New => self.slot_mut(index)?.value.as_mut(),
-            State::Live if s.link != NONE => {
-                let shadow = s.link;
-                self.slot_mut(shadow)?.value.as_mut()
+        match s.state() {
+            State::New => self.slot_mut(index)?.value_mut(),
+            State::Live if s.link() != NONE => {
+                let shadow = s.link();
+                self.slot_mut(shadow)?.value_mut()
             }
             _ => None,
         }
@@ -479,10 +533,10 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
     /// Names a live entry that stays as it is. Without effect on others.
     pub fn keep(&mut self, index: u32) {
         if let Some(s) = self.slots.get_mut(index as usize)
-            && s.state == State::Live
-            && !s.marked
+            && s.state() == State::Live
+            && !s.is_marked()
         {
-            s.marked = true;
+            s.set_marked(true);
             self.state.marked += 1;
         }
     }
@@ -526,10 +580,7 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
         self.state.order = order.wrapping_add(1);
         self.state.staged_new += 1;
         if let Some(s) = self.slot_mut(i) {
-            s.key = Some(key);
-            s.value = Some(value);
-            s.state = State::New;
-            s.link = order;
+            s.held = Held::Entry { state: State::New, marked: false, link: order, key, value };
         }
         self.chain_in(i);
         Ok(i)
@@ -540,21 +591,18 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
     /// # Errors
     /// [`StageError::NoSpare`]: it keeps its value; [`StageError::Duplicate`] if it is changed already or not live.
     pub fn stage_change(&mut self, index: u32, value: V) -> Result<(), StageError> {
-        if self.slot(index).is_none_or(|s| s.state != State::Live || s.link != NONE) {
-            return Err(StageError::Duplicate);
-        }
+        let live = self.slot(index).filter(|s| s.state() == State::Live && s.link() == NONE);
+        let Some(&key) = live.and_then(Slot::key) else { return Err(StageError::Duplicate) };
         self.keep(index);
         let Some(shadow) = self.allocate() else {
             self.state.deferred += 1;
             return Err(StageError::NoSpare);
         };
         if let Some(s) = self.slot_mut(shadow) {
-            s.value = Some(value);
-            s.state = State::Shadow;
-            s.link = index;
+            s.held = Held::Entry { state: State::Shadow, marked: false, link: index, key, value };
         }
         if let Some(s) = self.slot_mut(index) {
-            s.link = shadow;
+            s.set_link(shadow);
         }
         Ok(())
     }
@@ -562,17 +610,17 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
     /// Takes back what was staged at `index`: a new entry goes, a changed one keeps its live value.
     pub fn discard(&mut self, index: u32) {
         let Some(s) = self.slot(index) else { return };
-        match s.state {
+        match s.state() {
             State::New => {
                 self.chain_out(index);
                 self.release(index);
                 self.state.staged_new -= 1;
             }
-            State::Live if s.link != NONE => {
-                let shadow = s.link;
+            State::Live if s.link() != NONE => {
+                let shadow = s.link();
                 self.release(shadow);
                 if let Some(s) = self.slot_mut(index) {
-                    s.link = NONE;
+                    s.set_link(NONE);
                 }
             }
             _ => {}
@@ -582,7 +630,7 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
     /// Where the new entry at `index` stands in the order of staging.
     #[must_use]
     pub fn order(&self, index: u32) -> Option<u32> {
-        self.slot(index).filter(|s| s.state == State::New).map(|s| s.link)
+        self.slot(index).filter(|s| s.state() == State::New).map(Slot::link)
     }
 
     /// Ends the transaction: nothing has happened.
@@ -592,7 +640,7 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
                 self.discard(i);
             }
             if let Some(s) = self.slot_mut(i) {
-                s.marked = false;
+                s.set_marked(false);
             }
         }
         self.settle();
@@ -612,13 +660,13 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
         failed: impl Fn(u64) -> bool,
         mut on: impl FnMut(u32, &K, Change<'_, V>),
     ) -> Committed {
-        let keeps = |s: &Slot<K, V>| s.key.as_ref().is_some_and(|k| failed(k.account()));
+        let keeps = |s: &Slot<K, V>| s.key().is_some_and(|k| failed(k.account()));
         // How many new entries fit beside those that stay; the first ones staged win.
         let mut stays = 0u32;
         let mut new = 0u32;
         for s in self.slots.iter().take(self.state.fresh as usize) {
-            match s.state {
-                State::Live if s.marked || keeps(s) => stays += 1,
+            match s.state() {
+                State::Live if s.is_marked() || keeps(s) => stays += 1,
                 State::New if !keeps(s) => new += 1,
                 _ => {}
             }
@@ -631,7 +679,8 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
             while low < high {
                 let mid = low + (high - low) / 2;
                 let before = self.slots.iter().take(self.state.fresh as usize);
-                let count = before.filter(|s| s.state == State::New && s.link <= mid && !keeps(s)).count();
+                let count =
+                    before.filter(|s| s.state() == State::New && s.link() <= mid && !keeps(s)).count();
                 if count > fit as usize { high = mid } else { low = mid + 1 }
             }
             first_refused = low;
@@ -639,12 +688,12 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
         let mut done = Committed { deferred: self.state.deferred, ..Committed::default() };
         for i in 0..self.state.fresh {
             let Some(s) = self.slots.get(i as usize) else { break };
-            let Some(key) = s.key else { continue };
-            let (failed, marked, link) = (failed(key.account()), s.marked, s.link);
-            match s.state {
+            let Some(&key) = s.key() else { continue };
+            let (failed, marked, link) = (failed(key.account()), s.is_marked(), s.link());
+            match s.state() {
                 State::Live if failed => self.discard(i),
                 State::Live if !marked => {
-                    if let Some(v) = &s.value {
+                    if let Some(v) = s.value() {
                         on(i, &key, Change::Removed(v));
                     }
                     self.discard(i);
@@ -654,19 +703,19 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
                     done.removed += 1;
                 }
                 State::Live if link != NONE => {
-                    let mut new = self.slot_mut(link).and_then(|s| s.value.take());
-                    self.discard(i);
-                    if let Some(live) = self.slot_mut(i) {
-                        core::mem::swap(&mut live.value, &mut new);
-                        if let (Some(new), Some(old)) = (live.value.as_mut(), new.as_ref()) {
-                            on(i, &key, Change::Changed { old, new });
-                        }
+                    if let Ok([live, shadow]) = self.slots.get_disjoint_mut([i as usize, link as usize])
+                        && let (Some(old), Some(new)) = (live.value_mut(), shadow.value_mut())
+                    {
+                        core::mem::swap(old, new);
+                        // The shadow has the old one now, and goes with it.
+                        on(i, &key, Change::Changed { old: new, new: old });
                     }
+                    self.discard(i);
                     done.changed += 1;
                 }
                 State::New if failed => self.discard(i),
                 State::New if link >= first_refused => {
-                    if let Some(v) = &s.value {
+                    if let Some(v) = s.value() {
                         on(i, &key, Change::Refused(v));
                     }
                     self.discard(i);
@@ -674,10 +723,9 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
                 }
                 State::New => {
                     if let Some(s) = self.slot_mut(i) {
-                        s.state = State::Live;
-                        s.link = NONE;
-                        if let Some(v) = &mut s.value {
-                            on(i, &key, Change::Added(v));
+                        if let Held::Entry { state, link, value, .. } = &mut s.held {
+                            (*state, *link) = (State::Live, NONE);
+                            on(i, &key, Change::Added(value));
                         }
                     }
                     self.state.staged_new -= 1;
@@ -687,7 +735,7 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
                 State::Live | State::Free | State::Shadow => {}
             }
             if let Some(s) = self.slot_mut(i) {
-                s.marked = false;
+                s.set_marked(false);
             }
         }
         self.settle();
@@ -698,8 +746,8 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
     pub fn iter(&self) -> impl Iterator<Item = (u32, &K, &V)> {
         let used = self.slots.iter().take(self.state.fresh as usize);
         used.zip(0u32..)
-            .filter(|(s, _)| s.state == State::Live)
-            .filter_map(|(s, i)| Some((i, s.key.as_ref()?, s.value.as_ref()?)))
+            .filter(|(s, _)| s.state() == State::Live)
+            .filter_map(|(s, i)| Some((i, s.key()?, s.value()?)))
     }
 
     /// What will be there after commit and has been named or is new, by ascending index.

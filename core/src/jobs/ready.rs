@@ -3,6 +3,8 @@
 //! What falls due later is scheduled later, so that a batch is sorted by itself and put behind; only a job that
 //! ends a run with something pending goes in further ahead.
 
+use crate::sort;
+
 /// What a ready queue remembers besides its memory.
 #[derive(Clone, Debug)]
 pub(super) struct ReadyState {
@@ -88,39 +90,16 @@ impl<'a> Ready<'a> {
         if n < 2 {
             return;
         }
-        let begin = self.place(from);
-        if let Some(tail) = self.ring.get_mut(begin..begin + n) {
-            tail.sort_unstable_by_key(|&slot| key(slot));
-            return;
-        }
-        // Around the end of the ring, which happens once in as many entries as the ring has: by heap.
-        let sift = |ready: &mut Self, mut root: usize, end: usize| {
-            loop {
-                let mut child = 2 * root + 1;
-                if child >= end {
-                    return;
-                }
-                if child + 1 < end && key(ready.get(from + child)) < key(ready.get(from + child + 1)) {
-                    child += 1;
-                }
-                let (a, b) = (ready.get(from + root), ready.get(from + child));
-                if key(a) >= key(b) {
-                    return;
-                }
-                ready.set(from + root, b);
-                ready.set(from + child, a);
-                root = child;
+        #[cfg(not(target_os = "none"))]
+        {
+            let begin = self.place(from);
+            if let Some(tail) = self.ring.get_mut(begin..begin + n) {
+                tail.sort_unstable_by_key(|&slot| key(slot));
+                return;
             }
-        };
-        for root in (0..n / 2).rev() {
-            sift(self, root, n);
+            // Around the end of the ring, which happens once in as many entries as the ring has: by heap.
         }
-        for end in (1..n).rev() {
-            let (first, last) = (self.get(from), self.get(from + end));
-            self.set(from, last);
-            self.set(from + end, first);
-            sift(self, 0, end);
-        }
+        sort::by_heap(&mut Tail { ready: self, from, key }, n);
     }
 
     /// At its place among the others, which are sorted: moves those on the shorter side.
@@ -161,6 +140,25 @@ impl<'a> Ready<'a> {
             }
         }
         self.state.len = kept as u32;
+    }
+}
+
+/// Those of a queue from `from` on, to be sorted.
+struct Tail<'a, 'm, F> {
+    ready: &'a mut Ready<'m>,
+    from: usize,
+    key: F,
+}
+
+impl<K: Ord, F: Fn(u32) -> K> sort::Places for Tail<'_, '_, F> {
+    fn is_before(&self, a: usize, b: usize) -> bool {
+        (self.key)(self.ready.get(self.from + a)) < (self.key)(self.ready.get(self.from + b))
+    }
+
+    fn swap(&mut self, a: usize, b: usize) {
+        let (x, y) = (self.ready.get(self.from + a), self.ready.get(self.from + b));
+        self.ready.set(self.from + a, y);
+        self.ready.set(self.from + b, x);
     }
 }
 

@@ -23,12 +23,19 @@ pub(super) struct Run {
     pub(super) slot: u32,
     pub(super) generation: u32,
     deadline: Millis,
-    pub(super) cancelled: bool,
+    /// 1 if it is cancelled. Not a `bool`, which would make the `None` of an `Option` other than zero.
+    cancelled: u8,
+}
+
+impl Run {
+    pub(super) fn is_cancelled(&self) -> bool {
+        self.cancelled != 0
+    }
 }
 
 impl Running {
-    /// No run.
-    pub const EMPTY: Self = Running { run: None, heap: NONE, position: NONE };
+    /// No run, all bytes zero.
+    pub const EMPTY: Self = Running { run: None, heap: 0, position: 0 };
 }
 
 /// What a running set remembers besides its memory.
@@ -84,7 +91,7 @@ impl<'a> RunningSet<'a> {
         }
         self.state.last_run = self.state.last_run.wrapping_add(1);
         let id = RunId { slot, generation, run: self.state.last_run, place };
-        p.run = Some(Run { id, key, slot, generation, deadline, cancelled: false });
+        p.run = Some(Run { id, key, slot, generation, deadline, cancelled: 0 });
         let end = self.state.heap_len;
         self.state.len += 1;
         self.state.heap_len += 1;
@@ -120,7 +127,7 @@ impl<'a> RunningSet<'a> {
         let place = self.at(0);
         self.out_of_heap(place);
         let run = self.places.get_mut(place as usize)?.run.as_mut()?;
-        run.cancelled = true;
+        run.cancelled = 1;
         Some(run.id)
     }
 

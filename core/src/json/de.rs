@@ -1,6 +1,7 @@
 //! Decodes one JSON text into a type with serde's `Deserialize`, without allocation: [`from_slice`].
 
 use core::fmt::{self, Write};
+use core::marker::PhantomData;
 
 use serde::Deserialize;
 use serde::de::{
@@ -58,10 +59,35 @@ pub const DECODE_DEPTH: u8 = 32;
 ///
 /// `text` is not JSON, or does not fit `T`; the error says where and why, and holds nothing of the text.
 pub fn from_slice<'de, T: Deserialize<'de>>(text: &'de [u8], scratch: &mut [u8]) -> Result<T, DecodeError> {
-    let mut decoder = Decoder { reader: Reader::new(text), scratch, depth: 0 };
+    from_slice_or(text, scratch)
+}
+
+/// [`from_slice`] with another error: what an error knows, and how large it is, is in all code that decodes.
+pub(crate) fn from_slice_or<'de, T: Deserialize<'de>, E: Failure>(
+    text: &'de [u8],
+    scratch: &mut [u8],
+) -> Result<T, E> {
+    let mut decoder: Decoder<'_, '_, E> =
+        Decoder { reader: Reader::new(text), scratch, depth: 0, error: PhantomData };
     let value = decoder.located(|decoder| T::deserialize(decoder))?;
     decoder.reader.end()?;
     Ok(value)
+}
+
+/// What the decoder asks of its errors.
+pub(crate) trait Failure: Error + From<ReadError> {
+    /// A value is of another kind than its type.
+    fn wrong_kind(found: &'static str, expected: &dyn Expected) -> Self;
+    /// An array has more items than its type, or an enum's object more than its one key.
+    fn too_many_items() -> Self;
+    /// Nested deeper than [`DECODE_DEPTH`] levels.
+    fn too_deep() -> Self;
+    /// It happened at this offset, unless it knows better.
+    fn locate(&mut self, offset: usize);
+    /// The innermost field that is known.
+    fn field(&self) -> Option<&'static str>;
+    /// That field.
+    fn set_field(&mut self, field: Option<&'static str>);
 }
 
 /// Why a text could not be decoded, and where.
@@ -229,6 +255,34 @@ impl Error for DecodeError {
     }
 }
 
+impl Failure for DecodeError {
+    fn wrong_kind(found: &'static str, expected: &dyn Expected) -> Self {
+        Self::new(DecodeErrorKind::WrongKind { found, expected: expectation(expected) })
+    }
+
+    fn too_many_items() -> Self {
+        Self::new(DecodeErrorKind::TooManyItems)
+    }
+
+    fn too_deep() -> Self {
+        Self::new(DecodeErrorKind::TooDeep)
+    }
+
+    fn locate(&mut self, offset: usize) {
+        if self.offset == UNKNOWN {
+            self.offset = offset;
+        }
+    }
+
+    fn field(&self) -> Option<&'static str> {
+        self.field
+    }
+
+    fn set_field(&mut self, field: Option<&'static str>) {
+        self.field = field;
+    }
+}
+
 /// The kind alone; serde's own words would quote the value.
 const fn kind_of(found: &Unexpected<'_>) -> &'static str {
     match found {
@@ -262,35 +316,28 @@ fn expectation(expected: &dyn Expected) -> Expectation {
 }
 
 /// A serde deserializer over a reader.
-struct Decoder<'de, 's> {
+struct Decoder<'de, 's, E> {
     reader: Reader<'de>,
     scratch: &'s mut [u8],
     depth: u8,
+    error: PhantomData<fn() -> E>,
 }
 
-impl<'de> Decoder<'de, '_> {
+impl<'de, E: Failure> Decoder<'de, '_, E> {
     /// Decodes the value that comes next; an error that does not know where it happened learns it.
-    fn located<T>(
-        &mut self,
-        decode: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
-    ) -> Result<T, DecodeError> {
+    fn located<T>(&mut self, decode: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
         self.reader.skip_blanks();
         let offset = self.reader.offset();
         decode(self).map_err(|mut error| {
-            if error.offset == UNKNOWN {
-                error.offset = offset;
-            }
+            error.locate(offset);
             error
         })
     }
 
     /// Decodes something nested.
-    fn nested<T>(
-        &mut self,
-        decode: impl FnOnce(&mut Self) -> Result<T, DecodeError>,
-    ) -> Result<T, DecodeError> {
+    fn nested<T>(&mut self, decode: impl FnOnce(&mut Self) -> Result<T, E>) -> Result<T, E> {
         if self.depth == DECODE_DEPTH {
-            return Err(DecodeError::new(DecodeErrorKind::TooDeep));
+            return Err(E::too_deep());
         }
         self.depth += 1;
         let value = decode(self);
@@ -300,7 +347,7 @@ impl<'de> Decoder<'de, '_> {
 
     /// The value that comes next is not of the kind that the type asks for.
     #[cold]
-    fn mismatch(&mut self, expected: &dyn Expected) -> DecodeError {
+    fn mismatch(&mut self, expected: &dyn Expected) -> E {
         let found = match self.reader.peek() {
             Err(error) => return error.into(),
             Ok(Kind::Null) => "null",
@@ -310,24 +357,24 @@ impl<'de> Decoder<'de, '_> {
             Ok(Kind::Array) => "an array",
             Ok(Kind::Object) => "an object",
         };
-        DecodeError::new(DecodeErrorKind::WrongKind { found, expected: expectation(expected) })
+        E::wrong_kind(found, expected)
     }
 
-    fn visit_text<V: Visitor<'de>>(&mut self, text: Text<'de>, visitor: V) -> Result<V::Value, DecodeError> {
+    fn visit_text<V: Visitor<'de>>(&mut self, text: Text<'de>, visitor: V) -> Result<V::Value, E> {
         match text.plain() {
             Some(plain) => visitor.visit_borrowed_str(plain),
             None => visitor.visit_str(text.to_str(self.scratch)?),
         }
     }
 
-    fn visit_integer<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, DecodeError> {
+    fn visit_integer<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, E> {
         let (Kind::Number | Kind::String) = self.reader.peek()? else { return Err(self.mismatch(&visitor)) };
         let offset = self.reader.offset();
         if let Some(number) = self.reader.plain_int() {
             return visitor.visit_u64(number);
         }
         let number = self.reader.decimal()?;
-        let unfit = |error| DecodeError::from(ReadError { offset, kind: ReadErrorKind::Number(error) });
+        let unfit = |error| E::from(ReadError { offset, kind: ReadErrorKind::Number(error) });
         if number.is_negative() {
             visitor.visit_i64(number.to_i64().map_err(unfit)?)
         } else {
@@ -336,7 +383,7 @@ impl<'de> Decoder<'de, '_> {
     }
 
     /// The text of a number, or of the number in a string, in a form that `core` parses.
-    fn number_text(&mut self, expected: &dyn Expected) -> Result<&str, DecodeError> {
+    fn number_text(&mut self, expected: &dyn Expected) -> Result<&str, E> {
         match self.reader.peek()? {
             Kind::Number => Ok(core::str::from_utf8(self.reader.number()?).unwrap_or_default()),
             Kind::String => {
@@ -356,13 +403,13 @@ impl<'de> Decoder<'de, '_> {
         }
     }
 
-    fn visit_array<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, DecodeError> {
+    fn visit_array<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, E> {
         self.reader.begin_array()?;
         self.nested(|decoder| {
             let mut items = Items { decoder, ended: false };
             let value = visitor.visit_seq(&mut items)?;
             if !items.ended && items.decoder.reader.next_item()? {
-                return Err(DecodeError::new(DecodeErrorKind::TooManyItems));
+                return Err(E::too_many_items());
             }
             Ok(value)
         })
@@ -372,14 +419,14 @@ impl<'de> Decoder<'de, '_> {
         &mut self,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, DecodeError> {
+    ) -> Result<V::Value, E> {
         self.reader.begin_object()?;
         self.nested(|decoder| {
             let key = decoder.reader.clone();
             let mut members = Members { decoder, fields, key, ended: false };
             let value = visitor.visit_map(&mut members)?;
             if !members.ended && members.decoder.reader.before_key()? {
-                return Err(DecodeError::new(DecodeErrorKind::TooManyItems));
+                return Err(E::too_many_items());
             }
             Ok(value)
         })
@@ -387,13 +434,13 @@ impl<'de> Decoder<'de, '_> {
 }
 
 /// A float out of the range of its type.
-fn out_of_range() -> DecodeError {
-    DecodeError::new(DecodeErrorKind::Read(ReadErrorKind::Number(NumberError::OutOfRange)))
+fn out_of_range<E: Failure>() -> E {
+    ReadError { offset: UNKNOWN, kind: ReadErrorKind::Number(NumberError::OutOfRange) }.into()
 }
 
 macro_rules! integers {
     ($($method:ident)*) => {
-        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
             self.visit_integer(visitor)
         })*
     };
@@ -401,7 +448,7 @@ macro_rules! integers {
 
 macro_rules! only {
     ($($method:ident: $kind:ident => $visit:ident)*) => {
-        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+        $(fn $method<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
             match self.reader.peek()? {
                 Kind::$kind => self.$visit(visitor),
                 _ => Err(self.mismatch(&visitor)),
@@ -410,31 +457,31 @@ macro_rules! only {
     };
 }
 
-impl<'de> Decoder<'de, '_> {
-    fn visit_string<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, DecodeError> {
+impl<'de, E: Failure> Decoder<'de, '_, E> {
+    fn visit_string<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, E> {
         let text = self.reader.text()?;
         self.visit_text(text, visitor)
     }
 
-    fn visit_bool<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, DecodeError> {
+    fn visit_bool<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, E> {
         visitor.visit_bool(self.reader.bool()?)
     }
 
-    fn visit_null<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, DecodeError> {
+    fn visit_null<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, E> {
         self.reader.skip_value()?;
         visitor.visit_unit()
     }
 
-    fn visit_members<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, DecodeError> {
+    fn visit_members<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, E> {
         self.visit_object(&[], visitor)
     }
 }
 
-impl<'de> Deserializer<'de> for &mut Decoder<'de, '_> {
-    type Error = DecodeError;
+impl<'de, E: Failure> Deserializer<'de> for &mut Decoder<'de, '_, E> {
+    type Error = E;
 
     /// Integers that fit into 64 bits come as such, all other numbers as f64, as in serde_json.
-    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
         match self.reader.peek()? {
             Kind::Null => self.visit_null(visitor),
             Kind::Bool => self.visit_bool(visitor),
@@ -463,14 +510,14 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de, '_> {
     integers!(deserialize_i8 deserialize_i16 deserialize_i32 deserialize_i64);
     integers!(deserialize_u8 deserialize_u16 deserialize_u32 deserialize_u64);
 
-    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_f32<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
         match self.number_text(&visitor)?.parse::<f32>() {
             Ok(number) if number.is_finite() => visitor.visit_f32(number),
             _ => Err(out_of_range()),
         }
     }
 
-    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_f64<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
         match self.number_text(&visitor)?.parse::<f64>() {
             Ok(number) if number.is_finite() => visitor.visit_f64(number),
             _ => Err(out_of_range()),
@@ -489,7 +536,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de, '_> {
     }
 
     /// The bytes of a string, or an array of integers.
-    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_bytes<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
         match self.reader.peek()? {
             Kind::String => {
                 let text = self.reader.text()?;
@@ -503,19 +550,15 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de, '_> {
         }
     }
 
-    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_byte_buf<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
         self.deserialize_bytes(visitor)
     }
 
-    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_option<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
         if self.reader.null()? { visitor.visit_none() } else { visitor.visit_some(self) }
     }
 
-    fn deserialize_unit_struct<V: Visitor<'de>>(
-        self,
-        _: &'static str,
-        visitor: V,
-    ) -> Result<V::Value, DecodeError> {
+    fn deserialize_unit_struct<V: Visitor<'de>>(self, _: &'static str, visitor: V) -> Result<V::Value, E> {
         self.deserialize_unit(visitor)
     }
 
@@ -525,7 +568,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de, '_> {
         self,
         name: &'static str,
         visitor: V,
-    ) -> Result<V::Value, DecodeError> {
+    ) -> Result<V::Value, E> {
         if name == DECIMAL {
             // For the error that says more than the visitor's would.
             self.reader.clone().decimal()?;
@@ -535,7 +578,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de, '_> {
         }
     }
 
-    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_tuple<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, E> {
         self.deserialize_seq(visitor)
     }
 
@@ -544,7 +587,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de, '_> {
         _: &'static str,
         _: usize,
         visitor: V,
-    ) -> Result<V::Value, DecodeError> {
+    ) -> Result<V::Value, E> {
         self.deserialize_seq(visitor)
     }
 
@@ -553,7 +596,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de, '_> {
         _: &'static str,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, DecodeError> {
+    ) -> Result<V::Value, E> {
         match self.reader.peek()? {
             Kind::Object => self.visit_object(fields, visitor),
             Kind::Array => self.visit_array(visitor),
@@ -566,7 +609,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de, '_> {
         _: &'static str,
         _: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, DecodeError> {
+    ) -> Result<V::Value, E> {
         match self.reader.peek()? {
             Kind::String => visitor.visit_enum(UnitVariant(self)),
             Kind::Object => {
@@ -577,7 +620,7 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de, '_> {
                     }
                     let value = visitor.visit_enum(ContentVariant(decoder))?;
                     if decoder.reader.before_key()? {
-                        return Err(DecodeError::new(DecodeErrorKind::TooManyItems));
+                        return Err(E::too_many_items());
                     }
                     Ok(value)
                 })
@@ -586,25 +629,22 @@ impl<'de> Deserializer<'de> for &mut Decoder<'de, '_> {
         }
     }
 
-    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, DecodeError> {
+    fn deserialize_ignored_any<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
         self.reader.skip_value()?;
         visitor.visit_unit()
     }
 }
 
 /// The items of an array.
-struct Items<'d, 'de, 's> {
-    decoder: &'d mut Decoder<'de, 's>,
+struct Items<'d, 'de, 's, E> {
+    decoder: &'d mut Decoder<'de, 's, E>,
     ended: bool,
 }
 
-impl<'de> SeqAccess<'de> for Items<'_, 'de, '_> {
-    type Error = DecodeError;
+impl<'de, E: Failure> SeqAccess<'de> for Items<'_, 'de, '_, E> {
+    type Error = E;
 
-    fn next_element_seed<T: DeserializeSeed<'de>>(
-        &mut self,
-        seed: T,
-    ) -> Result<Option<T::Value>, DecodeError> {
+    fn next_element_seed<T: DeserializeSeed<'de>>(&mut self, seed: T) -> Result<Option<T::Value>, E> {
         self.ended = self.ended || !self.decoder.reader.next_item()?;
         if self.ended {
             return Ok(None);
@@ -614,18 +654,18 @@ impl<'de> SeqAccess<'de> for Items<'_, 'de, '_> {
 }
 
 /// The members of an object.
-struct Members<'d, 'de, 's> {
-    decoder: &'d mut Decoder<'de, 's>,
+struct Members<'d, 'de, 's, E> {
+    decoder: &'d mut Decoder<'de, 's, E>,
     fields: &'static [&'static str],
     /// Stands before the key read last: should its value be at fault, the field is found by it.
     key: Reader<'de>,
     ended: bool,
 }
 
-impl<'de> MapAccess<'de> for Members<'_, 'de, '_> {
-    type Error = DecodeError;
+impl<'de, E: Failure> MapAccess<'de> for Members<'_, 'de, '_, E> {
+    type Error = E;
 
-    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, DecodeError> {
+    fn next_key_seed<K: DeserializeSeed<'de>>(&mut self, seed: K) -> Result<Option<K::Value>, E> {
         self.ended = self.ended || !self.decoder.reader.before_key()?;
         if self.ended {
             return Ok(None);
@@ -634,11 +674,11 @@ impl<'de> MapAccess<'de> for Members<'_, 'de, '_> {
         self.decoder.located(|decoder| seed.deserialize(decoder)).map(Some)
     }
 
-    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, DecodeError> {
+    fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, E> {
         self.decoder.reader.after_key()?;
         self.decoder.located(|decoder| seed.deserialize(decoder)).map_err(|mut error| {
-            if let (None, Ok(key)) = (error.field, self.key.text()) {
-                error.field = self.fields.iter().find(|field| key == **field).copied();
+            if let (None, Ok(key)) = (error.field(), self.key.text()) {
+                error.set_field(self.fields.iter().find(|field| key == **field).copied());
             }
             error
         })
@@ -646,68 +686,64 @@ impl<'de> MapAccess<'de> for Members<'_, 'de, '_> {
 }
 
 /// An enum written as a string: a variant without content.
-struct UnitVariant<'d, 'de, 's>(&'d mut Decoder<'de, 's>);
+struct UnitVariant<'d, 'de, 's, E>(&'d mut Decoder<'de, 's, E>);
 
-impl<'de> EnumAccess<'de> for UnitVariant<'_, 'de, '_> {
-    type Error = DecodeError;
+impl<'de, E: Failure> EnumAccess<'de> for UnitVariant<'_, 'de, '_, E> {
+    type Error = E;
     type Variant = Self;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), DecodeError> {
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), E> {
         let variant = seed.deserialize(&mut *self.0)?;
         Ok((variant, self))
     }
 }
 
-impl<'de> VariantAccess<'de> for UnitVariant<'_, 'de, '_> {
-    type Error = DecodeError;
+impl<'de, E: Failure> VariantAccess<'de> for UnitVariant<'_, 'de, '_, E> {
+    type Error = E;
 
-    fn unit_variant(self) -> Result<(), DecodeError> {
+    fn unit_variant(self) -> Result<(), E> {
         Ok(())
     }
 
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _: T) -> Result<T::Value, DecodeError> {
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, _: T) -> Result<T::Value, E> {
         Err(Error::invalid_type(Unexpected::UnitVariant, &"a variant with content"))
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, DecodeError> {
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, _: V) -> Result<V::Value, E> {
         Err(Error::invalid_type(Unexpected::UnitVariant, &"a variant with content"))
     }
 
-    fn struct_variant<V: Visitor<'de>>(
-        self,
-        _: &'static [&'static str],
-        _: V,
-    ) -> Result<V::Value, DecodeError> {
+    fn struct_variant<V: Visitor<'de>>(self, _: &'static [&'static str], _: V) -> Result<V::Value, E> {
         Err(Error::invalid_type(Unexpected::UnitVariant, &"a variant with content"))
     }
 }
 
 /// An enum written as an object: one key, the variant, and its content.
-struct ContentVariant<'d, 'de, 's>(&'d mut Decoder<'de, 's>);
+struct ContentVariant<'d, 'de, 's, E>(&'d mut Decoder<'de, 's, E>);
 
-impl<'de> EnumAccess<'de> for ContentVariant<'_, 'de, '_> {
-    type Error = DecodeError;
+impl<'de, E: Failure> EnumAccess<'de> for ContentVariant<'_, 'de, '_, E> {
+    type Error = E;
     type Variant = Self;
 
-    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), DecodeError> {
+    fn variant_seed<V: DeserializeSeed<'de>>(self, seed: V) -> Result<(V::Value, Self), E> {
         let variant = self.0.located(|decoder| seed.deserialize(decoder))?;
         self.0.reader.after_key()?;
         Ok((variant, self))
     }
 }
 
-impl<'de> VariantAccess<'de> for ContentVariant<'_, 'de, '_> {
-    type Error = DecodeError;
+impl<'de, E: Failure> VariantAccess<'de> for ContentVariant<'_, 'de, '_, E> {
+    type Error = E;
 
-    fn unit_variant(self) -> Result<(), DecodeError> {
+    fn unit_variant(self) -> Result<(), E> {
         self.0.located(|decoder| Deserialize::deserialize(decoder))
     }
 
-    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, DecodeError> {
+    fn newtype_variant_seed<T: DeserializeSeed<'de>>(self, seed: T) -> Result<T::Value, E> {
         self.0.located(|decoder| seed.deserialize(decoder))
     }
 
-    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, DecodeError> {
+    fn tuple_variant<V: Visitor<'de>>(self, _: usize, visitor: V) -> Result<V::Value, E> {
         self.0.located(|decoder| decoder.deserialize_seq(visitor))
     }
 
@@ -715,7 +751,7 @@ impl<'de> VariantAccess<'de> for ContentVariant<'_, 'de, '_> {
         self,
         fields: &'static [&'static str],
         visitor: V,
-    ) -> Result<V::Value, DecodeError> {
+    ) -> Result<V::Value, E> {
         self.0.located(|decoder| decoder.deserialize_struct("", fields, visitor))
     }
 }

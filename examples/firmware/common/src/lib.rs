@@ -191,8 +191,8 @@ impl Ends {
     }
 }
 
-/// A collector and its buffers. Its memory is a static of its own: it is not all zeros, so it lies in flash, too, and is
-/// copied from there at start. If it were made by a call, it would pass through the call stack.
+/// A collector and its buffers. Its memory is a static of its own, all zeros at start, of which there is nothing in flash. If it
+/// were made by a call, it would pass through the call stack.
 struct Place<B: Bot, S: Storage<B> + 'static, const W: usize> {
     shared: StaticCell<Shared<B, Lent<'static, S>, W>>,
     buffers: ConstStaticCell<Buffers>,

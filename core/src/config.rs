@@ -640,9 +640,13 @@ impl Config {
                 return Ok(());
             }
         };
-        if settings.account.is_none_or(|only| only == id)
-            && let Err(error) = table.stage(AccountKey(id), AccountRecord::default(), |_, _| true)
-        {
+        let (key, grows) = (AccountKey(id), self.fixed & (1 << Kind::Account as u8) == 0);
+        let staged = match table.find(&key) {
+            None if settings.account.is_some_and(|only| only != id) => Ok(()),
+            None if grows => table.stage_beside(key, AccountRecord::default()).map(|_| ()),
+            _ => table.stage(key, AccountRecord::default(), |_, _| true).map(|_| ()),
+        };
+        if let Err(error) = staged {
             let fault = Fault::new(id, 0, (Kind::Account, 0), FaultKind::Duplicate);
             self.no_room(error, fault, Kind::Account, journal)?;
         }
@@ -782,8 +786,10 @@ impl Config {
         let name = B::Name::keep(name_of(&head));
 
         let record = EntityRecord { hash, name, parent: head.parent, details, credential: NONE, links };
+        let grows = self.can_grow(Kind::Entity);
         let mut entities = Table::new(&mut self.entities, mem.entities.reborrow());
         let staged = match found {
+            None if grows => entities.stage_beside(key, record),
             None => entities.stage_new(key, record),
             Some(i) => entities.stage_change(i, record).map(|()| i),
         };
@@ -819,7 +825,8 @@ impl Config {
         let account = key.account;
         let about = |item| Fault::new(account, key.id, item, FaultKind::Missing);
         let mut credentials = Table::new(&mut self.credentials, mem.credentials.reborrow());
-        let credential = match place(&mut credentials, ItemKey { account, id: credential_id }) {
+        let grows = self.fixed & (1 << Kind::Credential as u8) == 0;
+        let credential = match place(&mut credentials, ItemKey { account, id: credential_id }, grows) {
             Ok(credential) => credential,
             Err(error) => {
                 let about = about((Kind::Credential, credential_id));
@@ -833,7 +840,8 @@ impl Config {
             record.credential = credential;
             let Some(link) = record.links.as_mut_slice().get_mut(n) else { return Ok(true) };
             let mut sensors = Table::new(&mut self.sensors, mem.sensors.reborrow());
-            match place(&mut sensors, ItemKey { account, id: link.id }) {
+            let grows = self.fixed & (1 << Kind::Sensor as u8) == 0;
+            match place(&mut sensors, ItemKey { account, id: link.id }, grows) {
                 Ok(sensor) => link.sensor = sensor,
                 Err(error) => {
                     // One that lacks a sensor for want of room must not look unchanged next time. Without spare room it
@@ -1333,12 +1341,17 @@ fn link_in<L: LinkList>(links: &mut L, link: Link, about: Fault, journal: &mut J
 }
 
 /// The place of a credential or sensor that an entity names.
-fn place<D>(table: &mut Table<'_, ItemKey, DetailRecord<D>>, key: ItemKey) -> Result<u32, StageError> {
+fn place<D>(
+    table: &mut Table<'_, ItemKey, DetailRecord<D>>,
+    key: ItemKey,
+    grows: bool,
+) -> Result<u32, StageError> {
     match table.find(&key) {
         Some(i) => {
             table.keep(i);
             Ok(i)
         }
+        None if grows => table.stage_beside(key, DetailRecord::UNREAD),
         None => table.stage_new(key, DetailRecord::UNREAD),
     }
 }

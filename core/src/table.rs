@@ -586,6 +586,18 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
         Ok(i)
     }
 
+    /// As [`Self::stage_new`], for a table that can grow: refused already if there would be no room in case all live entries
+    /// stay, which may be named later than this one.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn stage_beside(&mut self, key: K, value: V) -> Result<u32, StageError> {
+        if self.state.live + self.state.staged_new >= self.capacity {
+            return Err(StageError::Capacity { capacity: self.capacity() });
+        }
+        self.stage_new(key, value)
+    }
+
     /// Stages another value for the live entry at `index`, and names it.
     ///
     /// # Errors

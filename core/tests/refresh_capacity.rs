@@ -317,6 +317,23 @@ fn memory_that_can_grow_takes_all_and_memory_at_its_limit_names_it() {
 }
 
 #[test]
+fn memory_grows_for_what_comes_before_all_that_is_known() {
+    let mut world = six();
+    let all = core::mem::take(&mut world.lists(ACCOUNT).entities);
+    let mut sim = sim(VecStorage::new(), world);
+    for n in (1..=6).rev() {
+        // Memory has room for one, two or four, then for one more beside those known.
+        sim.world.lists(ACCOUNT).entities.insert(0, all[n - 1].clone());
+        let summary = sim.refresh().unwrap();
+        assert_eq!((summary.jobs, summary.faults), (7 - n as u32, 0), "{:?}", sim.kinds());
+    }
+    for account in (100..106).rev() {
+        sim.world.accounts.insert(account, Lists::default());
+        assert_eq!(sim.refresh().unwrap().faults, 0, "{:?}", sim.kinds());
+    }
+}
+
+#[test]
 fn a_custom_bots_jobs_stay_when_memory_has_grown_for_them() {
     let mut world = World::small(1);
     world.tied = Some(ACCOUNT);

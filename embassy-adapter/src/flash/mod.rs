@@ -75,7 +75,6 @@ use core::pin::pin;
 
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_sync::mutex::Mutex;
-use embedded_storage_async::nor_flash::MultiwriteNorFlash;
 use grafolean_core::bot::Bot;
 use grafolean_core::outbox::Ledger;
 use grafolean_core::storage::Storage;
@@ -87,6 +86,7 @@ use crate::transport::Transport;
 use keeper::Keeper;
 use store::Store;
 
+pub use embedded_storage_async::nor_flash::MultiwriteNorFlash;
 pub use store::{FlashError, Kind, Wear};
 
 /// What is written to flash.

@@ -46,6 +46,7 @@ impl Machine {
 enum Variant<'a> {
     Mps2,
     Mps2Ping,
+    Mps2Flash,
     /// Trusts the authority in this file.
     Mps2Tls(&'a Path),
     Lm3s6965,
@@ -56,6 +57,7 @@ impl Variant<'_> {
         match self {
             Variant::Mps2 => &[],
             Variant::Mps2Ping => &["--no-default-features", "--features", "ping"],
+            Variant::Mps2Flash => &["--features", "flash"],
             Variant::Mps2Tls(_) => &["--features", "tls"],
             Variant::Lm3s6965 => &["--no-default-features", "--features", "lm3s6965evb,ping"],
         }
@@ -66,6 +68,7 @@ impl Variant<'_> {
         match self {
             Variant::Mps2 => "mps2-an385",
             Variant::Mps2Ping => "mps2-an385-ping",
+            Variant::Mps2Flash => "mps2-an385-flash",
             Variant::Mps2Tls(_) => "mps2-an385-tls",
             Variant::Lm3s6965 => "lm3s6965evb",
         }
@@ -126,6 +129,16 @@ impl Firmware {
     pub fn build_ping_only() -> Result<Self, EmulationError> {
         let _one_at_a_time = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
         Self::measure(Machine::Mps2, compile(Variant::Mps2Ping)?)
+    }
+
+    /// Builds the firmware for [`Machine::Mps2`] with its values kept in flash, which is a file: its settings at start are `FLASH_FILE` and
+    /// `FLASH_STORE_AFTER_MS`. `EMULATION_FIRMWARE` doesn't count here.
+    ///
+    /// # Errors
+    /// [`EmulationError`].
+    pub fn build_with_flash() -> Result<Self, EmulationError> {
+        let _one_at_a_time = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::measure(Machine::Mps2, compile(Variant::Mps2Flash)?)
     }
 
     fn measure(machine: Machine, elf: PathBuf) -> Result<Self, EmulationError> {

@@ -5,7 +5,8 @@
 //!
 //! # Features
 //! `ping` and `sensor`, both on by default: a firmware that leaves one out is smaller by it. With `tls` the backend is reached by HTTPS
-//! only, and [`run`] also takes the board's random numbers (`Random`).
+//! only, and [`run`] also takes the board's random numbers (`Random`). With `flash` it takes a part of the board's flash, where the values of
+//! the sensor's bot are kept that wait for longer than a while: [`grafolean_embassy::flash`].
 //!
 //! # Cost
 //! [`PING_BUDGET`] and [`SENSOR_BUDGET`], which are asserted when this is compiled.
@@ -14,6 +15,7 @@
 #![allow(async_fn_in_trait)]
 
 mod control;
+mod keep;
 mod pinger;
 mod sensor;
 #[cfg(feature = "tls")]
@@ -30,6 +32,8 @@ use grafolean_embassy::core::bot::Bot;
 use grafolean_embassy::core::collector::Settings as CollectorSettings;
 use grafolean_embassy::core::outbox::Ledger;
 use grafolean_embassy::core::storage::Storage;
+#[cfg(feature = "flash")]
+use grafolean_embassy::flash::{Flash, MultiwriteNorFlash};
 use grafolean_embassy::http::{Http, HttpSetupError, Limits};
 #[cfg(feature = "ping")]
 use grafolean_embassy::net::Echo;
@@ -46,6 +50,7 @@ pub use sensor::{Gauge, SensorBot};
 pub use tls::Random;
 
 use control::Watch;
+use keep::Keep;
 
 /// Pings at once: the W of the ping bot.
 pub const PINGS: usize = 2;
@@ -80,9 +85,12 @@ grafolean_embassy::core::inline_storage! {
     pub struct SensorMemory for SensorBot {
         accounts: 1, entities: 0, links: 0, credentials: 0, sensors: 0, jobs: 1, spare: 1, intervals: 2,
         distinct_intervals: 1, runs: 1, cells: 96, element: 512, scratch: 64, listing: 0, states: 0,
-        faults: 2, events: 4,
+        faults: 2, events: 4, stored: STORED,
     }
 }
+
+/// With flash, values have records in it.
+const STORED: usize = if cfg!(feature = "flash") { 1 } else { 0 };
 
 #[cfg(feature = "tls")]
 type Transport = Http<'static, tls::Connector<'static>>;
@@ -99,6 +107,15 @@ pub const SENSOR_BUDGET: Budget =
     Budget::of::<SensorBot, Lent<'static, SensorMemory>, Transport, Watch<'static>, 1>()
         .and_memory(size_of::<SensorMemory>())
         .and_buffers(BUFFERS);
+
+/// The RAM of the sensor's bot with its values in the flash `F`.
+#[cfg(feature = "flash")]
+#[must_use]
+pub const fn sensor_budget_with_flash<F: MultiwriteNorFlash>() -> Budget {
+    Budget::of_flash::<SensorBot, Lent<'static, SensorMemory>, Transport, Watch<'static>, F, 1>()
+        .and_memory(size_of::<SensorMemory>())
+        .and_buffers(BUFFERS)
+}
 
 #[cfg(target_pointer_width = "32")]
 const _: () =
@@ -233,8 +250,11 @@ pub async fn run(
     seed: u64,
     control: &Control,
     #[cfg(feature = "tls")] random: Random,
+    #[cfg(feature = "flash")] flash: &Flash<impl MultiwriteNorFlash>,
 ) -> Ends {
-    let _ = (stack, settings, pings, gauge, seed, control);
+    #[cfg(not(feature = "flash"))]
+    let flash = ();
+    let _ = (flash, stack, settings, pings, gauge, seed, control);
     #[cfg(not(feature = "tls"))]
     let random = ();
     // By attributes: code after `if !cfg!(...) { return }` stays in an async block.
@@ -247,7 +267,7 @@ pub async fn run(
         let token = settings.ping_bot_token?;
         let bot = Ping::new(NetPinger::new(Echo::new(stack, pings))).grid_only(settings.ping_grid_only);
         let watch = control.watch(control::PING);
-        Some(collect(stack, settings, token, &bot, &PING, &MEMORY, seed, watch, random).await)
+        Some(collect(stack, settings, token, &bot, &PING, &MEMORY, seed, watch, (), random).await)
     };
     #[cfg(not(feature = "sensor"))]
     let sensor = core::future::ready(None);
@@ -259,7 +279,7 @@ pub async fn run(
         let bot = SensorBot::new(gauge, settings.sensor_path, settings.sensor_interval_s);
         let Some(bot) = bot else { return Some(Err(StartError::Interval)) };
         let (seed, watch) = (seed.rotate_left(32), control.watch(control::SENSOR));
-        Some(collect(stack, settings, token, &bot, &SENSOR, &MEMORY, seed, watch, random).await)
+        Some(collect(stack, settings, token, &bot, &SENSOR, &MEMORY, seed, watch, flash, random).await)
     };
     let (ping, sensor) = join(ping, sensor).await;
     Ends { ping, sensor }
@@ -276,6 +296,7 @@ async fn collect<B: Bot, S: Storage<B>, const W: usize>(
     memory: &'static ConstStaticCell<S>,
     seed: u64,
     watch: Watch<'_>,
+    keep: impl Keep,
     #[cfg(feature = "tls")] random: Random,
     #[cfg(not(feature = "tls"))] (): (),
 ) -> Result<Ledger, StartError> {
@@ -311,7 +332,7 @@ async fn collect<B: Bot, S: Storage<B>, const W: usize>(
             Timer::after_millis(control::LOOK_MS).await;
         }
     };
-    let (ledger, ()) = join(grafolean_embassy::run(bot, shared, &mut http, &watch, &driver), control).await;
+    let (ledger, ()) = join(keep.run(bot, shared, &mut http, &watch, &driver), control).await;
     watch.ended(shared);
     Ok(ledger?)
 }

@@ -103,3 +103,57 @@ pub(crate) fn start_log() {
         log::set_max_level_racy(LevelFilter::Info);
     }
 }
+
+/// A file of the host that is read and written at any place.
+#[cfg(feature = "flash")]
+pub(crate) struct File {
+    handle: usize,
+}
+
+#[cfg(feature = "flash")]
+impl File {
+    /// Opens a file, or makes one of `size` bytes of 0xff.
+    pub(crate) fn open(name: &str, size: u32) -> Option<Self> {
+        const READ_WRITE: usize = 3;
+        const MAKE: usize = 7;
+        if let Some(file) = Self::open_as(name, READ_WRITE) {
+            return Some(file);
+        }
+        let file = Self::open_as(name, MAKE)?;
+        (0..size).step_by(256).all(|at| file.write(at, &[0xff; 256])).then_some(file)
+    }
+
+    fn open_as(name: &str, mode: usize) -> Option<Self> {
+        const SYS_OPEN: usize = 0x01;
+        // The host wants a zero at the end.
+        let mut zeroed = heapless::String::<256>::new();
+        zeroed.push_str(name).and_then(|()| zeroed.push('\0')).ok()?;
+        let open = [zeroed.as_ptr() as usize, mode, name.len()];
+        // SAFETY: the operation reads this block and the name.
+        let handle = unsafe { cortex_m_semihosting::syscall1(SYS_OPEN, open.as_ptr() as usize) };
+        (handle != usize::MAX).then_some(File { handle })
+    }
+
+    fn seek(&self, at: u32) -> bool {
+        const SYS_SEEK: usize = 0x0a;
+        let seek = [self.handle, at as usize];
+        // SAFETY: the operation reads this block.
+        unsafe { cortex_m_semihosting::syscall1(SYS_SEEK, seek.as_ptr() as usize) == 0 }
+    }
+
+    /// Fills `buf` from `at` on; whether it could.
+    pub(crate) fn read(&self, at: u32, buf: &mut [u8]) -> bool {
+        const SYS_READ: usize = 0x06;
+        let read = [self.handle, buf.as_mut_ptr() as usize, buf.len()];
+        // SAFETY: the operation reads this block, and writes at most as many bytes as it says into `buf`, which lives.
+        self.seek(at) && unsafe { cortex_m_semihosting::syscall1(SYS_READ, read.as_ptr() as usize) == 0 }
+    }
+
+    /// Writes `bytes` from `at` on; whether it could.
+    pub(crate) fn write(&self, at: u32, bytes: &[u8]) -> bool {
+        const SYS_WRITE: usize = 0x05;
+        let write = [self.handle, bytes.as_ptr() as usize, bytes.len()];
+        // SAFETY: the operation reads this block and the bytes.
+        self.seek(at) && unsafe { cortex_m_semihosting::syscall1(SYS_WRITE, write.as_ptr() as usize) == 0 }
+    }
+}

@@ -11,12 +11,16 @@
 //! | 101, 102, 103 | panic, hard fault, unexpected interrupt |
 //! | 104 | the watchdog was not fed; a board on a table would be reset in 15 s more |
 //!
+//! With the feature `flash` it takes two more settings at start: `FLASH_FILE`, the file that serves as flash, and `FLASH_STORE_AFTER_MS`.
+//!
 //! `s` prints how it goes, `r` prints each run from then on, `h` makes it hang.
 #![no_std]
 #![no_main]
 
 mod board;
 mod host;
+#[cfg(feature = "flash")]
+mod nor;
 mod regs;
 mod time;
 
@@ -30,12 +34,14 @@ use embassy_executor::raw::Executor;
 use embassy_executor::{SpawnError, SpawnToken};
 use embassy_net::{Config, Runner, Stack, StackResources};
 use embassy_time::{Instant, Timer};
+#[cfg(not(feature = "flash"))]
+use grafolean_firmware::SENSOR_BUDGET;
 use grafolean_firmware::embassy::core::jobs::{Due, JobKey};
 use grafolean_firmware::embassy::core::outbox::Ledger;
 use grafolean_firmware::embassy::core::values::Decimal;
 use grafolean_firmware::embassy::net::EchoMemory;
 use grafolean_firmware::{
-    BotReport, Control, Ends, Gauge, PING_BUDGET, PINGS, SENSOR_BUDGET, SOCKETS, Settings, StartError,
+    BotReport, Control, Ends, Gauge, PING_BUDGET, PINGS, SOCKETS, Settings, StartError,
 };
 use static_cell::StaticCell;
 
@@ -68,7 +74,10 @@ fn main() -> ! {
     time::start(&mut cortex.SYST);
     say(format_args!("grafolean {} on {}", env!("CARGO_PKG_VERSION"), board::NAME));
     say(format_args!("ram ping bot: {PING_BUDGET}"));
+    #[cfg(not(feature = "flash"))]
     say(format_args!("ram sensor bot: {SENSOR_BUDGET}"));
+    #[cfg(feature = "flash")]
+    say(format_args!("ram sensor bot: {}", grafolean_firmware::sensor_budget_with_flash::<nor::FileNor>()));
     let settings = settings();
     #[cfg(feature = "tls")]
     say(format_args!(
@@ -136,6 +145,14 @@ fn settings() -> Settings<'static> {
     for argument in host::arguments(ARGUMENT_BYTES.init([0; ARGUMENTS])).split(' ') {
         // Others are not for us: QEMU begins with the name of the program.
         let Some((key, value)) = argument.split_once('=') else { continue };
+        #[cfg(feature = "flash")]
+        if let Some(known) = nor::set(key, value) {
+            if !known {
+                say(format_args!("error: {key}: can't be used"));
+                exit(2);
+            }
+            continue;
+        }
         if let Err(error) = settings.set(key, value) {
             say(format_args!("error: {key}: {error}"));
             exit(2);
@@ -167,6 +184,14 @@ async fn bots(stack: Stack<'static>, settings: Settings<'static>, seed: u64, con
     static PING_BUFFERS: StaticCell<EchoMemory<PINGS>> = StaticCell::new();
     static COUNTER: Counter = Counter;
     let pings = PING_BUFFERS.init_with(EchoMemory::new);
+    #[cfg(feature = "flash")]
+    let flash = match nor::flash() {
+        Ok(flash) => flash,
+        Err(error) => {
+            say(format_args!("error: {error}"));
+            exit(2)
+        }
+    };
     let ends = grafolean_firmware::run(
         stack,
         &settings,
@@ -176,8 +201,12 @@ async fn bots(stack: Stack<'static>, settings: Settings<'static>, seed: u64, con
         control,
         #[cfg(feature = "tls")]
         grafolean_firmware::Random(host::random),
+        #[cfg(feature = "flash")]
+        &flash,
     )
     .await;
+    #[cfg(feature = "flash")]
+    say(format_args!("report flash: {:?}", flash.wear()));
     report(control);
     exit(code(&ends));
 }

@@ -39,6 +39,20 @@ pub trait Lender {
     /// Something has changed: the driver's loop, its requests and whoever waits look again.
     fn tell(&self);
 
+    /// A value is handed over: a driver with a store gives it a record too.
+    ///
+    /// # Errors
+    /// [`HandOverError`]: it was not taken.
+    fn hand_over(
+        &self,
+        account: u64,
+        time: Option<UnixMillis>,
+        path: &str,
+        number: &NumberText,
+    ) -> Result<(), HandOverError> {
+        self.lend(|c| c.handle_value(account, time, path, number))
+    }
+
     /// A value was handed over and taken: there is something to send. `time` is the one that the bot or the system's clock
     /// gave it; `None`: it gets one when the collector has learned it.
     fn value_taken(&self, due: &Due, time: Option<UnixMillis>, path: &str, number: &NumberText);
@@ -120,7 +134,7 @@ impl<'a, L: Lender> RunContext<'a, L> {
         let path = PathText::of(path)?;
         let number = number()?;
         let (account, path) = (self.due.key.account, path.as_str()?);
-        self.lender.lend(|c| c.handle_value(account, time, path, &number))?;
+        self.lender.hand_over(account, time, path, &number)?;
         self.values = self.values.saturating_add(1);
         self.lender.value_taken(self.due, time, path, &number);
         Ok(())

@@ -42,12 +42,17 @@ Settings come from the environment, or from a file .env:
   GRAFOLEAN_THREADS      threads that perform runs (one task)
   GRAFOLEAN_MAX_RUNS     runs at once
   GRAFOLEAN_MAX_JOBS     jobs at most
-  GRAFOLEAN_OUTBOX_BYTES bytes of values kept while the backend is away
+  GRAFOLEAN_OUTBOX_BYTES bytes of values kept in memory while the backend is away
+  GRAFOLEAN_OUTBOX_DIR   directory, of this bot alone, in which waiting values outlive the process (memory only)
+  GRAFOLEAN_OUTBOX_DISK_BYTES  bytes of values in it (268435456)
+  GRAFOLEAN_OUTBOX_MAX_AGE     seconds after which they are given up (604800)
+  GRAFOLEAN_OUTBOX_WRITE       behind (within a second), or first (before anything else) (behind)
+  GRAFOLEAN_OUTBOX_FSYNC       never, always, or seconds until they survive a power cut (1)
   GRAFOLEAN_VALUES_METHOD put (with times) or post
   GRAFOLEAN_STOP_SECONDS from SIGTERM or Ctrl-C to the end, at most (9); a second signal ends at once
   RUST_LOG               log filter (info)
 OWN
-Exit codes: 0 all values were delivered; 1 a fault; 2 bad arguments or settings; 3 stopped while values were still
+Exit codes: 0 all values were delivered, or are in the outbox's directory; 1 a fault; 2 bad arguments or settings; 3 stopped while values were still
 waiting for the backend, which are lost; 130 a second signal.
 ";
 
@@ -262,7 +267,8 @@ where
     match run_until(bot, config, stop).await {
         Ok(report) => {
             tracing::info!("{report}");
-            match report.ledger.queued {
+            // What is written is found by the next start.
+            match report.ledger.queued.saturating_sub(report.written) {
                 0 => ExitCode::SUCCESS,
                 lost => fault(name, &format!("stopped while {lost} values waited for the backend"), 3),
             }

@@ -10,7 +10,12 @@
 //! | `GRAFOLEAN_CA_FILE` | PEM file of further trusted certificate authorities | none |
 //! | `GRAFOLEAN_THREADS` | threads that run jobs | one task in the caller's; 1 to 1024 |
 //! | `GRAFOLEAN_MAX_RUNS` | most runs of jobs under way at once | the bot's; 1 to 1000000 |
-//! | `GRAFOLEAN_OUTBOX_BYTES` | most bytes of values kept while the backend is away | the adapter's; 65536 to 2^50 |
+//! | `GRAFOLEAN_OUTBOX_BYTES` | most bytes of values kept in memory while the backend is away | the adapter's; 65536 to 2^50 |
+//! | `GRAFOLEAN_OUTBOX_DIR` | directory in which waiting values outlive the process, of this bot alone | memory only |
+//! | `GRAFOLEAN_OUTBOX_DISK_BYTES` | most bytes of values in that directory | 268435456; 65536 to 2^50 |
+//! | `GRAFOLEAN_OUTBOX_MAX_AGE` | seconds after which a value there is given up | 604800; 60 to 31536000 |
+//! | `GRAFOLEAN_OUTBOX_WRITE` | `behind` (written within a second) or `first` (before anything else) | `behind` |
+//! | `GRAFOLEAN_OUTBOX_FSYNC` | `never`, `always`, or seconds until what was written survives a power cut | 1; 1 to 3600 |
 //! | `GRAFOLEAN_VALUES_METHOD` | `put` (values with their times) or `post` (at the server's time) | `put` |
 //! | `GRAFOLEAN_MAX_JOBS` | most jobs held | the adapter's; 1 to 100000000 |
 //! | `GRAFOLEAN_STOP_SECONDS` | most seconds from a stop to the end | 9, below the 10 of `docker stop`; 1 to 86400 |
@@ -41,6 +46,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use zeroize::Zeroizing;
+
+use crate::driver::StoreConfig;
 
 /// Longest `.env` file in bytes.
 pub const DOTENV_LIMIT: usize = 256 * 1024;
@@ -103,6 +110,8 @@ pub struct Settings {
     pub max_runs: Option<NonZeroUsize>,
     /// `GRAFOLEAN_OUTBOX_BYTES`.
     pub outbox_bytes: Option<u64>,
+    /// `GRAFOLEAN_OUTBOX_DIR` and the four that go with it.
+    pub store: Option<StoreConfig>,
     /// `GRAFOLEAN_VALUES_METHOD`.
     pub values_method: ValuesMethod,
     /// `GRAFOLEAN_MAX_JOBS`.
@@ -127,6 +136,7 @@ impl fmt::Debug for Settings {
             .field("threads", &self.threads)
             .field("max_runs", &self.max_runs)
             .field("outbox_bytes", &self.outbox_bytes)
+            .field("store", &self.store)
             .field("values_method", &self.values_method)
             .field("max_jobs", &self.max_jobs)
             .field("stop", &self.stop)
@@ -186,6 +196,7 @@ impl Settings {
             threads: sources.count("GRAFOLEAN_THREADS", 1024)?,
             max_runs: sources.count("GRAFOLEAN_MAX_RUNS", 1_000_000)?,
             outbox_bytes: sources.number("GRAFOLEAN_OUTBOX_BYTES", 65_536..=1 << 50)?,
+            store: sources.store()?,
             values_method,
             max_jobs: sources.count("GRAFOLEAN_MAX_JOBS", 100_000_000)?,
             stop: match sources.number("GRAFOLEAN_STOP_SECONDS", 1..=86_400)? {
@@ -244,6 +255,40 @@ impl<V: Fn(&str) -> Option<OsString>> Sources<'_, V> {
             Ok(number) if range.contains(&number) => Ok(Some(number)),
             _ => Err(SettingsError::Number { name, least: *range.start(), most: *range.end() }),
         }
+    }
+
+    fn store(&self) -> Result<Option<StoreConfig>, SettingsError> {
+        use crate::outbox::{Settings, Sync, WritePolicy};
+        const FSYNC: &str = "GRAFOLEAN_OUTBOX_FSYNC";
+        let mut settings = Settings::DEFAULT;
+        if let Some(bytes) = self.number("GRAFOLEAN_OUTBOX_DISK_BYTES", 65_536..=1 << 50)? {
+            settings.max_bytes = bytes;
+        }
+        if let Some(seconds) = self.number("GRAFOLEAN_OUTBOX_MAX_AGE", 60..=31_536_000)? {
+            settings.max_age_ms = seconds * 1000;
+        }
+        if let Some(text) = self.plain("GRAFOLEAN_OUTBOX_WRITE")? {
+            settings.write = match text.to_ascii_lowercase().as_str() {
+                "behind" => WritePolicy::Behind,
+                "first" => WritePolicy::First,
+                _ => {
+                    let name = "GRAFOLEAN_OUTBOX_WRITE";
+                    return Err(SettingsError::Choice { name, allowed: "behind, first" });
+                }
+            };
+        }
+        if let Some(text) = self.plain(FSYNC)? {
+            settings.sync = match (text.to_ascii_lowercase().as_str(), text.parse::<u64>()) {
+                ("never", _) => Sync::Never,
+                ("always", _) => Sync::Always,
+                (_, Ok(seconds @ 1..=3600)) => Sync::Every { ms: seconds * 1000 },
+                _ => {
+                    let allowed = "never, always, or seconds from 1 to 3600";
+                    return Err(SettingsError::Choice { name: FSYNC, allowed });
+                }
+            };
+        }
+        Ok(self.path("GRAFOLEAN_OUTBOX_DIR")?.map(|dir| StoreConfig { dir, settings }))
     }
 
     fn count(&self, name: &'static str, most: u64) -> Result<Option<NonZeroUsize>, SettingsError> {
@@ -590,6 +635,29 @@ mod tests {
     }
 
     #[test]
+    fn the_outbox_is_in_files_only_with_a_directory_and_its_settings_are_read() {
+        use crate::outbox::{Settings as Store, Sync, WritePolicy};
+        assert_eq!(with("GRAFOLEAN_OUTBOX_FSYNC", "always").unwrap().store, None);
+        let all = with("GRAFOLEAN_OUTBOX_DIR", "/var/lib/bot").unwrap().store;
+        assert_eq!(all, Some(StoreConfig { dir: "/var/lib/bot".into(), settings: Store::DEFAULT }));
+        let file = "GRAFOLEAN_OUTBOX_DIR=/x\nGRAFOLEAN_OUTBOX_DISK_BYTES=65536\nGRAFOLEAN_OUTBOX_MAX_AGE=60\n\
+                    GRAFOLEAN_OUTBOX_WRITE=First\nGRAFOLEAN_OUTBOX_FSYNC=5\n";
+        let required = [("BACKEND_URL", "http://b/api"), ("BOT_TOKEN", TOKEN)];
+        let store = settings(&required, file).unwrap().store.unwrap().settings;
+        let (write, sync) = (WritePolicy::First, Sync::Every { ms: 5_000 });
+        assert_eq!(store, Store { max_bytes: 65_536, max_age_ms: 60_000, write, sync });
+        for (name, value) in [
+            ("GRAFOLEAN_OUTBOX_WRITE", "later"),
+            ("GRAFOLEAN_OUTBOX_FSYNC", "0"),
+            ("GRAFOLEAN_OUTBOX_FSYNC", "3601"),
+            ("GRAFOLEAN_OUTBOX_FSYNC", "sometimes"),
+        ] {
+            let error = with(name, value).unwrap_err().to_string();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
     fn the_process_wins_over_the_file_and_an_empty_variable_counts_as_none() {
         let file = format!("BACKEND_URL=http://file/api\nBOT_TOKEN={TOKEN}\nACCOUNT_ID=5\n");
         let s = settings(&[("BACKEND_URL", "http://process/api"), ("ACCOUNT_ID", " ")], &file).unwrap();
@@ -657,6 +725,8 @@ mod tests {
             ("GRAFOLEAN_THREADS", "1025"),
             ("GRAFOLEAN_MAX_RUNS", "1000001"),
             ("GRAFOLEAN_OUTBOX_BYTES", "65535"),
+            ("GRAFOLEAN_OUTBOX_DISK_BYTES", "65535"),
+            ("GRAFOLEAN_OUTBOX_MAX_AGE", "59"),
             ("GRAFOLEAN_MAX_JOBS", "many"),
             ("GRAFOLEAN_STOP_SECONDS", "0"),
         ] {

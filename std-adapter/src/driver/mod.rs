@@ -7,6 +7,7 @@
 mod exchange;
 mod run_faults;
 mod storage;
+mod store;
 mod workers;
 
 use core::fmt;
@@ -19,7 +20,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use futures_util::FutureExt;
 use futures_util::stream::{FuturesUnordered, StreamExt};
 use grafolean_core::api::{BaseUrl, Resource, Token, TokenError, UrlError};
-use grafolean_core::bot::Bot;
+use grafolean_core::bot::{Bot, HandOverError};
 use grafolean_core::collector::{self, Action, Collector};
 use grafolean_core::context::Lender;
 use grafolean_core::jobs::{Due, JobCounters, JobKey};
@@ -30,13 +31,16 @@ use grafolean_core::values::NumberText;
 use tokio::sync::{Notify, watch};
 
 pub use self::storage::{Heap, Limits, Links, MAX_LINKS};
+pub use self::store::StoreConfig;
 
 use self::exchange::exchange;
 use self::run_faults::{Review, RunFaults};
+use self::store::Keeper;
 use self::workers::{Breather, Threads, Workers, one_task};
 use crate::clock::{BootClock, system_unix_ms};
 use crate::env;
 use crate::http::{Endpoint, HttpClient, HttpConfig, HttpError, SetupError};
+use crate::outbox::{OpenError, RealDisk, Totals};
 
 /// The longest wait: tokio's timers do not count suspended time, so the clock is looked at this often.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
@@ -52,6 +56,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// How far memory may grow.
     pub limits: Limits,
+    /// Files in which values that wait outlive the process; `None`: memory only.
+    pub store: Option<StoreConfig>,
     /// Threads that perform runs; `None`: the task that calls.
     pub threads: Option<usize>,
     /// After a stop: how long runs that are under way may go on before they are cut.
@@ -72,6 +78,13 @@ pub enum ConfigError {
     Http(SetupError),
     /// Threads or runtime can't be made.
     Runtime(io::Error),
+    /// The outbox's directory.
+    Store {
+        /// The directory.
+        dir: std::path::PathBuf,
+        /// Why it can't be used.
+        error: OpenError,
+    },
 }
 
 impl fmt::Display for ConfigError {
@@ -81,6 +94,7 @@ impl fmt::Display for ConfigError {
             ConfigError::Token(e) => write!(f, "BOT_TOKEN: {e}"),
             ConfigError::Http(e) => write!(f, "{e}"),
             ConfigError::Runtime(e) => write!(f, "threads can't be started: {e}"),
+            ConfigError::Store { dir, error } => write!(f, "outbox in {}: {error}", dir.display()),
         }
     }
 }
@@ -122,6 +136,7 @@ impl Config {
             endpoint: Endpoint { https: url.https, host: url.host.to_owned(), port: url.port },
             http: HttpConfig::default(),
             limits: Limits::default(),
+            store: None,
             threads: None,
             stop_runs: env::DEFAULT_STOP * 2 / 3,
             stop_flush: env::DEFAULT_STOP / 3,
@@ -147,6 +162,10 @@ impl Config {
         }
         if let Some(jobs) = settings.max_jobs {
             config.limits.jobs = jobs.into();
+        }
+        config.store.clone_from(&settings.store);
+        if let Some(store) = &settings.store {
+            config.collector.outbox.max_age_ms = store.settings.max_age_ms;
         }
         // Runs first: what they do not need of it is for the values.
         config.stop_runs = settings.stop * 2 / 3;
@@ -232,6 +251,10 @@ pub struct Report {
     pub failed_runs: u64,
     /// Turns of the loop: how often there was something to do, or to look whether there is.
     pub turns: u64,
+    /// With files: values that wait and are written, which the next start finds.
+    pub written: u64,
+    /// With files: counts over all starts with this directory.
+    pub totals: Option<Totals>,
 }
 
 impl fmt::Display for Report {
@@ -241,7 +264,11 @@ impl fmt::Display for Report {
             f,
             "runs: {} begun, {} failed, {} cancelled, {} coalesced ({} instants missed); values: {}",
             r.runs, self.failed_runs, r.cancelled, r.coalesced, r.missed, self.ledger
-        )
+        )?;
+        match &self.totals {
+            Some(totals) => write!(f, "; {} of them written; of all starts: {totals}", self.written),
+            None => Ok(()),
+        }
     }
 }
 
@@ -277,6 +304,8 @@ impl HttpFaults {
 struct Shared<B: Bot> {
     bot: B,
     collector: Mutex<Collector<B, Heap<B>>>,
+    /// Locked only while the collector is.
+    keeper: Option<Mutex<Keeper<RealDisk>>>,
     clock: BootClock,
     observer: Box<dyn Observer>,
     /// There may be something to do for the loop.
@@ -322,6 +351,22 @@ impl<B: Bot> Lender for Shared<B> {
         self.changed.notify_one();
     }
 
+    fn hand_over(
+        &self,
+        account: u64,
+        time: Option<UnixMillis>,
+        path: &str,
+        number: &NumberText,
+    ) -> Result<(), HandOverError> {
+        let now = self.now();
+        self.with(|c| match self.keeper() {
+            None => c.handle_value(account, time, path, number),
+            Some(mut keeper) => {
+                keeper.hand_over(c, now, UnixMillis(system_unix_ms()), account, time, path, number)
+            }
+        })
+    }
+
     fn value_taken(&self, due: &Due, _: Option<UnixMillis>, path: &str, number: &NumberText) {
         self.observer.value(due, path, number.as_str());
         self.changed.notify_one();
@@ -332,6 +377,11 @@ impl<B: Bot> Shared<B> {
     fn lock(&self) -> MutexGuard<'_, Collector<B, Heap<B>>> {
         // A panic between two calls of the collector leaves it whole.
         self.collector.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// To be called while the collector is locked.
+    fn keeper(&self) -> Option<MutexGuard<'_, Keeper<RealDisk>>> {
+        self.keeper.as_ref().map(|k| k.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// Calls the collector at the present time.
@@ -465,7 +515,7 @@ impl<B: Bot> Runner<B> {
     /// Prepares a bot; no connection is opened yet.
     ///
     /// # Errors
-    /// [`ConfigError::Http`].
+    /// [`ConfigError::Http`] and [`ConfigError::Store`].
     pub fn new(bot: B, config: Config) -> Result<Self, ConfigError> {
         Self::observed(bot, config, ())
     }
@@ -473,14 +523,31 @@ impl<B: Bot> Runner<B> {
     /// The same, with somebody who looks at what happens.
     ///
     /// # Errors
-    /// [`ConfigError::Http`].
+    /// [`ConfigError::Http`] and [`ConfigError::Store`].
     pub fn observed(bot: B, config: Config, observer: impl Observer + 'static) -> Result<Self, ConfigError> {
         let client = HttpClient::new(config.endpoint.clone(), config.http.clone())?;
-        let collector = Collector::new(config.collector.clone(), Heap::new(config.limits));
+        let clock = BootClock::new();
+        let heap = Heap::new(config.limits);
+        let store = config.store.as_ref().filter(|_| !config.collector.plan_only);
+        let heap = if store.is_some() { heap.stored() } else { heap };
+        let mut collector = Collector::new(config.collector.clone(), heap);
+        let keeper = match store {
+            None => None,
+            Some(store) => {
+                collector.handle_time(Millis(clock.now()));
+                collector.handle_system_clock(UnixMillis(system_unix_ms()));
+                let keeper = RealDisk::new(&store.dir)
+                    .map_err(|error| OpenError::Disk { doing: "make the directory", error })
+                    .and_then(|disk| Keeper::open(disk, store.settings, &mut collector))
+                    .map_err(|error| ConfigError::Store { dir: store.dir.clone(), error })?;
+                Some(Mutex::new(keeper))
+            }
+        };
         let shared = Shared {
             bot,
             collector: Mutex::new(collector),
-            clock: BootClock::new(),
+            keeper,
+            clock,
             observer: Box::new(observer),
             changed: Notify::new(),
             own: watch::Sender::new(0),
@@ -508,7 +575,19 @@ impl<B: Bot> Runner<B> {
         let (failed_runs, turns) =
             (self.shared.failed_runs.load(Ordering::Relaxed), self.shared.turns.load(Ordering::Relaxed));
         let mut collector = self.shared.lock();
-        Report { ledger: *collector.ledger(), runs: collector.counters(), failed_runs, turns }
+        let mut report = Report {
+            ledger: *collector.ledger(),
+            runs: collector.counters(),
+            failed_runs,
+            turns,
+            written: 0,
+            totals: None,
+        };
+        if let Some(mut keeper) = self.shared.keeper() {
+            report.written = keeper.written();
+            report.totals = Some(keeper.totals(&collector, self.shared.now()));
+        }
+        report
     }
 
     /// A refresh is wanted now rather than at its time: something has told that the configuration has changed. While one is
@@ -564,6 +643,10 @@ impl<B: Bot> Runner<B> {
                 }
             }
             shared.tell_events();
+            let keep_at = shared.with(|c| {
+                let mut keeper = shared.keeper()?;
+                Some(keeper.step(c, shared.now(), UnixMillis(system_unix_ms()), stopped.is_none()))
+            });
             let (finished, running, next) = {
                 let mut c = shared.lock();
                 let finished = if self.config.collector.plan_only { c.is_planned() } else { c.is_finished() };
@@ -573,6 +656,9 @@ impl<B: Bot> Runner<B> {
                 break;
             }
             let mut wait = next
+                .into_iter()
+                .chain(keep_at)
+                .min()
                 .map_or(LONGEST_WAIT, |at| Duration::from_millis(at.since(shared.now())))
                 .min(LONGEST_WAIT);
             if let Some(at) = stopped {
@@ -598,6 +684,11 @@ impl<B: Bot> Runner<B> {
             }
         }
         shared.tell_events();
+        shared.with(|c| {
+            if let Some(mut keeper) = shared.keeper() {
+                keeper.close(c, shared.now(), UnixMillis(system_unix_ms()));
+            }
+        });
         self.report()
     }
 }

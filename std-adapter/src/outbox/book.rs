@@ -80,7 +80,6 @@ pub(super) struct Book {
     writes: u64,
     states: BTreeMap<(u64, u64), Vec<u8>>,
     states_len: u64,
-    states_live: u64,
     /// Frames to append.
     states_new: Vec<u8>,
     rewrite: bool,
@@ -150,12 +149,7 @@ impl Book {
         }
         book.states_len = frames.end as u64;
         book.rewrite = frames.bad_bytes > 0 || n as u64 != len;
-        book.count_live();
         book
-    }
-
-    fn count_live(&mut self) {
-        self.states_live = self.states.values().map(|s| (codec::FRAME_HEAD + 16 + s.len()) as u64).sum();
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -186,7 +180,6 @@ impl Book {
         if self.states.get(&(job, name)).is_none_or(|old| old != bytes) {
             put_state(&mut self.states_new, job, name, bytes);
             self.states.insert((job, name), bytes.to_vec());
-            self.count_live();
         }
         true
     }
@@ -197,7 +190,6 @@ impl Book {
             .map(|s| ((s.job, s.name), s.bytes))
             .collect();
         self.rewrite = true;
-        self.count_live();
     }
 
     pub(super) fn has_states_to_write(&self) -> bool {
@@ -212,8 +204,9 @@ impl Book {
         if !self.has_states_to_write() {
             return Ok(());
         }
+        let live: u64 = self.states.values().map(|s| (codec::FRAME_HEAD + 16 + s.len()) as u64).sum();
         let appended = self.states_len + self.states_new.len() as u64;
-        if self.rewrite || appended > STATES_SLACK + 2 * self.states_live {
+        if self.rewrite || appended > STATES_SLACK + 2 * live {
             let mut bytes = Vec::new();
             self.states.iter().for_each(|(&(job, name), state)| put_state(&mut bytes, job, name, state));
             disk.write(STATES_NEW, 0, &bytes)?;

@@ -350,6 +350,12 @@ impl Log {
         true
     }
 
+    /// Values that wait and are written.
+    pub(super) fn written(&self) -> u64 {
+        let pending = self.pending.iter().filter(|p| !p.left).count() as u64;
+        (self.parked.len() + self.held.len()).saturating_sub(pending)
+    }
+
     /// Parked values that can be read now.
     pub(super) fn feedable(&self) -> bool {
         self.parked.first().is_some_and(|first| first <= self.covered)

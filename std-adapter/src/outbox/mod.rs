@@ -478,6 +478,12 @@ impl<D: Disk> Store<D> {
         self.logs.iter().map(|l| l.parked.len()).sum()
     }
 
+    /// Values that wait, in the collector's memory or not, and are written: the next life finds them.
+    #[must_use]
+    pub fn written(&self) -> u64 {
+        self.logs.iter().map(Log::written).sum()
+    }
+
     /// The time by which [`handle_time`](Self::handle_time) wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Millis> {

@@ -101,7 +101,12 @@ impl Bot for SimBot {
         }
     }
 
-    async fn perform<C: Context<Bot = Self>>(&self, job: &Measure, due: &Due, cx: &mut C) -> Result<(), RunError> {
+    async fn perform<C: Context<Bot = Self>>(
+        &self,
+        job: &Measure,
+        due: &Due,
+        cx: &mut C,
+    ) -> Result<(), RunError> {
         let JobKey { account, entity, item, .. } = due.key;
         let mut r = Random::of(self.plan.seed ^ due.key.fnv1a64(), Purpose::Run, self.clock.now_ms());
         if r.chance(400) {
@@ -138,7 +143,13 @@ impl Bot for SimBot {
         }
         if self.may(Fault::Bursts) && r.chance(20) {
             for n in 0..r.scaled(5, if self.plan.cells < 1000 { 60 } else { 500 }) {
-                self.value(cx, &format!("burst.d{entity}.of-account-{account}.{}.v{n}", "x".repeat((n % 90) as usize + 1)))?;
+                self.value(
+                    cx,
+                    &format!(
+                        "burst.d{entity}.of-account-{account}.{}.v{n}",
+                        "x".repeat((n % 90) as usize + 1)
+                    ),
+                )?;
             }
         }
         if self.may(Fault::Invalid) && r.chance(15) {

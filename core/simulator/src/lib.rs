@@ -14,11 +14,13 @@ mod plan;
 mod random;
 mod schedule;
 mod server;
+mod shrink;
 mod values;
 mod violation;
 mod wire;
 mod world;
 
 pub use plan::{Act, Fault, Faults, Plan, Target};
+pub use shrink::{BadCut, Cut, shrink};
 pub use violation::{Invariant, Violation};
 pub use world::{Report, Stats, simulate};

@@ -203,6 +203,13 @@ impl<S: Storage<SimBot>> Lender for Process<S> {
         let wall = self.lend(|c| c.wall()).map(|unix| unix.0);
         let far = |(wall, time): (u64, u64)| wall.abs_diff(time) > self.own_time_ms;
         let own_time = time.is_some() && wall.zip(time_ms).is_none_or(far);
-        self.shared.values.borrow_mut().handed_over(due.key.account, path, number, time_ms, own_time);
+        self.shared.values.borrow_mut().handed_over(
+            due.key.account,
+            path,
+            number,
+            time_ms,
+            own_time,
+            time.is_none(),
+        );
     }
 }

@@ -302,7 +302,8 @@ impl Plan {
         let mut latency_ms = if slow { (100, 3000) } else { (1, r.between(1, 300)) };
         // What is measured must get through: about three values a run, each second, twice over.
         let per_request = u64::from(max_values).min(front_limit as u64 / 200).max(1);
-        let room_ms = per_request * 1000 * shortest / (jobs.max(1) * 3 * u64::from(accounts)).max(1) / 8;
+        let most = if faults.has(Fault::Config) && !board { u64::from(accounts) * 12 * 2 } else { jobs };
+        let room_ms = per_request * 1000 * shortest / (most.max(1) * 3 * u64::from(accounts)).max(1) / 8;
         latency_ms.1 = latency_ms.1.min(room_ms.max(2));
         latency_ms.0 = latency_ms.0.min(latency_ms.1);
         Plan {

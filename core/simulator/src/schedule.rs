@@ -62,8 +62,13 @@ impl Jobs {
                     model.covered = now;
                 }
                 None => {
-                    let model =
-                        Model { intervals_s: intervals_s.clone(), covered: now, first: true, loose_until: 0, running };
+                    let model = Model {
+                        intervals_s: intervals_s.clone(),
+                        covered: now,
+                        first: true,
+                        loose_until: 0,
+                        running,
+                    };
                     self.models.insert(*key, model);
                 }
             }
@@ -95,7 +100,10 @@ impl Jobs {
         let affecting: Vec<u32> = due.affecting_seconds().collect();
         let wrong = |what: String| {
             let all = &model.intervals_s;
-            Err((Invariant::Schedule, format!("the {} of {all:?} s, covered up to tick {covered}: {what}", due.key)))
+            Err((
+                Invariant::Schedule,
+                format!("the {} of {all:?} s, covered up to tick {covered}: {what}", due.key),
+            ))
         };
         if due.intervals.as_slice() != model.intervals_s {
             return wrong(format!("it runs with intervals {:?}", due.intervals.as_slice()));
@@ -107,7 +115,9 @@ impl Jobs {
         if covered <= model.loose_until && !model.first {
             // Changed intervals: what was pending remains, an extra run may come.
             if affecting.is_empty() || scheduled > grid {
-                return wrong(format!("after a change it runs at {scheduled} for {affecting:?}, its grid at {grid}"));
+                return wrong(format!(
+                    "after a change it runs at {scheduled} for {affecting:?}, its grid at {grid}"
+                ));
             }
         } else if model.first {
             if affecting != model.intervals_s || scheduled > grid {
@@ -147,7 +157,10 @@ impl Jobs {
         for (key, model) in &self.models {
             let due = next(key, &model.intervals_s, model.covered);
             if !model.running && due <= now {
-                let text = format!("the {key} of {:?} s is due since tick {due} and does not run at {now}", model.intervals_s);
+                let text = format!(
+                    "the {key} of {:?} s is due since tick {due} and does not run at {now}",
+                    model.intervals_s
+                );
                 return Err((Invariant::Schedule, text));
             }
         }

@@ -77,7 +77,10 @@ impl Server {
         };
         let mut r = Random::of(plan.seed, Purpose::Config, u64::MAX);
         for id in 1..=i32::try_from(plan.accounts).unwrap_or(1) {
-            server.backend.set_account(Account { id, name: format!("Account {id}") }).map_err(|e| e.to_string())?;
+            server
+                .backend
+                .set_account(Account { id, name: format!("Account {id}") })
+                .map_err(|e| e.to_string())?;
             server.tenants.insert(id, Tenant::default());
         }
         server.set_permissions(true)?;
@@ -106,7 +109,8 @@ impl Server {
         } else {
             Bot::systemwide(BOT, "Simulated", PROTOCOL)
         };
-        let methods: &[&str] = if put { &["GET", "POST", "PUT", "DELETE"] } else { &["GET", "POST", "DELETE"] };
+        let methods: &[&str] =
+            if put { &["GET", "POST", "PUT", "DELETE"] } else { &["GET", "POST", "DELETE"] };
         let permissions = [Permission::new("accounts", Some(methods))];
         self.backend.set_bot(bot.token(token).permissions(permissions)).map_err(|e| e.to_string())?;
         Ok(())
@@ -115,7 +119,8 @@ impl Server {
     fn add_sensor(&mut self, account: i32, r: &mut Random, odd: bool) -> Result<(), String> {
         self.next_id += 1;
         let id = self.next_id;
-        let interval = if odd { r.pick(&[None, Some(0), Some(-60)]) } else { Some(r.pick(&self.intervals_s)) };
+        let interval =
+            if odd { r.pick(&[None, Some(0), Some(-60)]) } else { Some(r.pick(&self.intervals_s)) };
         self.put_sensor(account, id, interval)
     }
 
@@ -149,9 +154,12 @@ impl Server {
         let Some(device) = self.tenants.get(&account).and_then(|t| t.devices.get(&id)) else { return Ok(()) };
         let mut entity = Entity::device(id, &format!("Device {id}"));
         entity = entity.detail("host", &format!("192.0.2.{}", device.renamed % 250));
-        let sensors =
-            device.sensors.iter().map(|(sensor, interval)| EntitySensor { sensor: *sensor, interval: *interval });
-        let protocol = EntityProtocol { credential: account * 10 + 1, sensors: sensors.collect(), bot: Some(BOT) };
+        let sensors = device
+            .sensors
+            .iter()
+            .map(|(sensor, interval)| EntitySensor { sensor: *sensor, interval: *interval });
+        let protocol =
+            EntityProtocol { credential: account * 10 + 1, sensors: sensors.collect(), bot: Some(BOT) };
         entity.protocols.push((PROTOCOL.to_owned(), protocol));
         self.backend.set_entity(account, entity).map_err(|e| e.to_string())?;
         Ok(())
@@ -213,7 +221,10 @@ impl Server {
                         known.sensors.reverse();
                         "the order of sensors"
                     }
-                    2 if sensor != 0 && !known.sensors.iter().any(|(id, _)| *id == sensor) && known.sensors.len() < 4 => {
+                    2 if sensor != 0
+                        && !known.sensors.iter().any(|(id, _)| *id == sensor)
+                        && known.sensors.len() < 4 =>
+                    {
                         known.sensors.push((sensor, None));
                         "one sensor more"
                     }
@@ -243,7 +254,10 @@ impl Server {
                 let mut all = Vec::new();
                 for (sensor, own) in &device.sensors {
                     let interval = own.or(tenant.sensors.get(sensor).copied().flatten());
-                    let Some(seconds) = interval.and_then(|i| u32::try_from(i).ok()).filter(|i| *i > 0) else { continue };
+                    let Some(seconds) = interval.and_then(|i| u32::try_from(i).ok()).filter(|i| *i > 0)
+                    else {
+                        continue;
+                    };
                     let (account, entity) = (account_id(*account), account_id(*id));
                     if self.job_per_sensor {
                         let key = JobKey { account, entity, item: account_id(*sensor), name: "" };
@@ -263,7 +277,13 @@ impl Server {
     }
 
     /// Does what a request asks; what it stores is told to the oracle.
-    pub(crate) fn answer(&mut self, request: &Request, unix_ms: u64, ghost: bool, values: &mut Values) -> Answered {
+    pub(crate) fn answer(
+        &mut self,
+        request: &Request,
+        unix_ms: u64,
+        ghost: bool,
+        values: &mut Values,
+    ) -> Answered {
         let now_us = i64::try_from(unix_ms).unwrap_or(i64::MAX).saturating_mul(1000);
         if request.body.len() > self.front_limit {
             let body = b"<html>413 Request Entity Too Large</html>".to_vec();

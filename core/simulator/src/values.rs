@@ -17,6 +17,8 @@ struct Value {
     handed_over_ms: u64,
     /// Far from the hand-over.
     own_time: bool,
+    /// Its time comes from answers.
+    learned: bool,
     life: u32,
     cells: u32,
     acknowledged_ms: Option<u64>,
@@ -113,7 +115,7 @@ impl Values {
         self.all.len() as u64
     }
 
-    /// A value was taken.
+    /// A value was taken; `learned`: its time is, or will be, what the collector has learned.
     pub(crate) fn handed_over(
         &mut self,
         account: u64,
@@ -121,9 +123,13 @@ impl Values {
         number: u64,
         time_ms: Option<u64>,
         own_time: bool,
+        learned: bool,
     ) {
         if number != self.next_number() {
-            self.violate(Invariant::Values, format!("value {number} was taken in place of {}", self.next_number()));
+            self.violate(
+                Invariant::Values,
+                format!("value {number} was taken in place of {}", self.next_number()),
+            );
             return;
         }
         let digits = number.to_string().len();
@@ -137,6 +143,7 @@ impl Values {
             time_ms: None,
             handed_over_ms,
             own_time,
+            learned,
             life,
             cells,
             acknowledged_ms: None,
@@ -154,9 +161,9 @@ impl Values {
     fn fix_time(&mut self, number: u64, time_ms: u64) {
         let Some(value) = self.get_mut(number) else { return };
         value.time_ms = Some(time_ms);
-        let (handed_over_ms, own_time) = (value.handed_over_ms, value.own_time);
+        let (handed_over_ms, learned) = (value.handed_over_ms, value.learned);
         let key: Key = (value.account, value.path.clone(), time_ms);
-        if self.board && !own_time {
+        if learned {
             let true_ms = i64::try_from(self.start_unix_ms + handed_over_ms).unwrap_or(i64::MAX);
             let off_ms = i64::try_from(time_ms).unwrap_or(i64::MAX) - true_ms;
             if !self.told_ms.contains(&off_ms) {
@@ -182,7 +189,14 @@ impl Values {
     }
 
     /// A request with values is sent: its values' numbers.
-    pub(crate) fn sent(&mut self, account: u64, post: bool, elements: &[Element<'_>], post_max_age_ms: u64, made_ms: u64) -> Vec<u64> {
+    pub(crate) fn sent(
+        &mut self,
+        account: u64,
+        post: bool,
+        elements: &[Element<'_>],
+        post_max_age_ms: u64,
+        made_ms: u64,
+    ) -> Vec<u64> {
         let mut numbers = Vec::with_capacity(elements.len());
         if post {
             self.life.posts = true;
@@ -190,7 +204,10 @@ impl Values {
         for element in elements {
             let (number, life) = (element.number, self.lives);
             let Some(value) = self.get(number) else {
-                self.violate(Invariant::Values, format!("value {number} at {} was never handed over", element.path));
+                self.violate(
+                    Invariant::Values,
+                    format!("value {number} at {} was never handed over", element.path),
+                );
                 continue;
             };
             let value = value.clone();
@@ -215,18 +232,25 @@ impl Values {
                 _ => {}
             }
             if value.acknowledged_ms.is_some() && value.life == life {
-                self.violate(Invariant::Repeats, format!("value {number} was acknowledged and went out again"));
+                self.violate(
+                    Invariant::Repeats,
+                    format!("value {number} was acknowledged and went out again"),
+                );
             }
             if value.unknown {
                 self.violate(
                     Invariant::Repeats,
-                    format!("value {number} was in a POST of which nobody knows what became, and went out again"),
+                    format!(
+                        "value {number} was in a POST of which nobody knows what became, and went out again"
+                    ),
                 );
             }
             if !post && let Some(later) = self.later_acknowledged(&value, number) {
                 self.violate(
                     Invariant::Repeats,
-                    format!("value {number} went out although {later}, with the same path and time, is stored"),
+                    format!(
+                        "value {number} went out although {later}, with the same path and time, is stored"
+                    ),
                 );
             }
             if post && (value.own_time || made_ms.saturating_sub(value.handed_over_ms) > post_max_age_ms) {
@@ -246,13 +270,26 @@ impl Values {
     fn later_acknowledged(&self, value: &Value, number: u64) -> Option<u64> {
         let key = (value.account, value.path.clone(), value.time_ms?);
         let later = self.keys.get(&key)?.iter().filter(|n| **n > number);
-        later.copied().find(|n| self.get(*n).is_some_and(|v| v.acknowledged_ms.is_some() && v.life == value.life))
+        later
+            .copied()
+            .find(|n| self.get(*n).is_some_and(|v| v.acknowledged_ms.is_some() && v.life == value.life))
     }
 
     /// The backend has stored a value, at this time; `ghost`: of a request that is over for the bot.
-    pub(crate) fn stored(&mut self, account: u64, path: &str, number: u64, time_us: i64, post: bool, ghost: bool) {
+    pub(crate) fn stored(
+        &mut self,
+        account: u64,
+        path: &str,
+        number: u64,
+        time_us: i64,
+        post: bool,
+        ghost: bool,
+    ) {
         let Some(value) = self.get_mut(number) else {
-            self.violate(Invariant::Values, format!("the backend stored {number} at {path}, which was never handed over"));
+            self.violate(
+                Invariant::Values,
+                format!("the backend stored {number} at {path}, which was never handed over"),
+            );
             return;
         };
         value.stored += 1;
@@ -341,7 +378,8 @@ impl Values {
                 DropReason::Superseded => dropped <= life.superseded,
                 DropReason::Full => {
                     // What is gone has left at least one cell each.
-                    let gone = life.acknowledged_cells + ledger.dropped_total().saturating_sub(dropped - before);
+                    let gone =
+                        life.acknowledged_cells + ledger.dropped_total().saturating_sub(dropped - before);
                     life.handed_over_cells.saturating_sub(gone) + 6 >= limit
                 }
                 DropReason::TooOld => self.oldest_wait_ms() > max_age_ms,
@@ -351,7 +389,11 @@ impl Values {
             if !allowed {
                 self.violate(
                     Invariant::Drops,
-                    format!("{} more dropped{{{}}} and no rule said so: {ledger}", dropped - before, reason.name()),
+                    format!(
+                        "{} more dropped{{{}}} and no rule said so: {ledger}",
+                        dropped - before,
+                        reason.name()
+                    ),
                 );
             }
         }
@@ -379,6 +421,10 @@ impl Values {
 
     /// After the faults: all values handed over from the first time until the second were there this fast.
     pub(crate) fn check_live(&mut self, from_ms: u64, until_ms: u64, within_ms: u64) {
+        // A POST drops what could not go at once.
+        if self.life.posts {
+            return;
+        }
         let slow = self.all.iter().enumerate().rev().find(|(_, value)| {
             (from_ms..until_ms).contains(&value.handed_over_ms)
                 && !value.superseded
@@ -401,9 +447,15 @@ impl Values {
         for (account, path, time_us, number) in rows {
             let time_ms = u64::try_from((time_us + 500).div_euclid(1000)).unwrap_or(0);
             #[allow(clippy::cast_precision_loss)]
-            let known = self.rows.get(&(account, path.as_str().into(), time_ms)).is_some_and(|(n, _)| *n as f64 == number);
+            let known = self
+                .rows
+                .get(&(account, path.as_str().into(), time_ms))
+                .is_some_and(|(n, _)| *n as f64 == number);
             if !known || time_us.rem_euclid(1000) != 0 {
-                self.violate(Invariant::Values, format!("there is a row {path} {time_us} us = {number} that nobody wrote"));
+                self.violate(
+                    Invariant::Values,
+                    format!("there is a row {path} {time_us} us = {number} that nobody wrote"),
+                );
             }
             seen += 1;
         }
@@ -413,7 +465,8 @@ impl Values {
         }
         let wrong = self.rows.iter().find_map(|(key, (number, post))| {
             let time_ms = self.get(*number)?.time_ms;
-            (!post && time_ms != Some(key.2)).then(|| format!("value {number} is at {} ms, its time is {time_ms:?} ms", key.2))
+            (!post && time_ms != Some(key.2))
+                .then(|| format!("value {number} is at {} ms, its time is {time_ms:?} ms", key.2))
         });
         if let Some(text) = wrong {
             self.violate(Invariant::Values, text);

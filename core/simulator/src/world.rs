@@ -377,7 +377,10 @@ impl<S: Room> World<S> {
             machine = timeout.into_iter().chain(tasks).map(|at_ms| self.late(at_ms)).min();
             let now_ms = self.clock.now_ms();
             if timeout.is_some_and(|at_ms| at_ms <= now_ms) && now_ms >= self.suspended_until {
-                self.violate(Invariant::Rest, "the collector wants to be called again at once, and then does nothing");
+                self.violate(
+                    Invariant::Rest,
+                    "the collector wants to be called again at once, and then does nothing",
+                );
             }
             machine = machine.map(|at_ms| at_ms.max(self.suspended_until));
         }
@@ -409,6 +412,9 @@ impl<S: Room> World<S> {
                 if self.clock.now_ms() >= self.no_put_until {
                     self.permit_put(true);
                 }
+            }
+            Happening::Calm if self.clock.now_ms() < self.suspended_until => {
+                self.at(self.suspended_until, Happening::Calm);
             }
             Happening::Calm => self.calm(),
             Happening::Settled => {
@@ -494,7 +500,6 @@ impl<S: Room> World<S> {
     fn calm(&mut self) {
         trace!(self, "CALM: faults end");
         self.clock.set_calm();
-        self.suspended_until = 0;
         self.outage_until = 0;
         self.permit_put(true);
         if self.process.is_none() {
@@ -527,7 +532,10 @@ impl<S: Room> World<S> {
             if ledger.queued > fresh {
                 self.violate(
                     Invariant::Drain,
-                    format!("{} values wait, {fresh} of them fresh: the backlog has not drained; {ledger}", ledger.queued),
+                    format!(
+                        "{} values wait, {fresh} of them fresh: the backlog has not drained; {ledger}",
+                        ledger.queued
+                    ),
                 );
             }
         }
@@ -537,7 +545,10 @@ impl<S: Room> World<S> {
         let wanted = self.wanted_jobs();
         let jobs = self.jobs.table();
         if jobs != wanted {
-            self.violate(Invariant::Jobs, format!("after the faults there are {jobs:?}, configured is {wanted:?}"));
+            self.violate(
+                Invariant::Jobs,
+                format!("after the faults there are {jobs:?}, configured is {wanted:?}"),
+            );
         }
         if let Err((invariant, found)) = self.jobs.at_rest(self.tick()) {
             self.violate(invariant, found);
@@ -661,7 +672,10 @@ impl<S: Room> World<S> {
         let Some(running) = self.lend(|c| c.load().0) else { return };
         if running != self.tasks.len() {
             let tasks = self.tasks.len();
-            self.violate(Invariant::Jobs, format!("the collector counts {running} runs under way, there are {tasks}"));
+            self.violate(
+                Invariant::Jobs,
+                format!("the collector counts {running} runs under way, there are {tasks}"),
+            );
         }
         self.settles += 1;
         if self.settles % 16 == 0 && !self.stopping && self.tasks.len() < S::RUNS {
@@ -763,9 +777,9 @@ impl<S: Room> World<S> {
     fn sync_jobs(&mut self) {
         let table = self.lend(|c| {
             c.jobs(|table| {
-                let jobs = table.iter().filter_map(|(_, key, _)| {
-                    Some((*key, table.grid(key)?.0.as_slice().to_vec()))
-                });
+                let jobs = table
+                    .iter()
+                    .filter_map(|(_, key, _)| Some((*key, table.grid(key)?.0.as_slice().to_vec())));
                 jobs.collect::<BTreeMap<_, _>>()
             })
         });
@@ -873,7 +887,9 @@ impl<S: Room> World<S> {
     /// Reads a request's body up to this byte.
     fn pull(&mut self, number: u64, until: usize) -> bool {
         let Some(process) = self.process.clone() else { return false };
-        let Some(flight) = self.flights.iter_mut().find(|flight| flight.number == number) else { return false };
+        let Some(flight) = self.flights.iter_mut().find(|flight| flight.number == number) else {
+            return false;
+        };
         let (id, Some((_, body))) = (flight.id, flight.sending.as_mut()) else { return false };
         let mut buf = [0; 700];
         while body.len() < until {
@@ -911,7 +927,10 @@ impl<S: Room> World<S> {
             let largest = if self.plan.target == Target::Board { 8 * 1024 } else { 256 * 1024 };
             if elements.len() > most || elements.len() > 1 && body.len() > largest {
                 let count = elements.len();
-                self.violate(Invariant::Bounds, format!("a request has {count} values in {} bytes", body.len()));
+                self.violate(
+                    Invariant::Bounds,
+                    format!("a request has {count} values in {} bytes", body.len()),
+                );
             }
             numbers = self.shared.values.borrow_mut().sent(
                 account,
@@ -947,7 +966,9 @@ impl<S: Room> World<S> {
         };
         let way_ms = r.between(self.plan.latency_ms.0, self.plan.latency_ms.1);
         let gone_ms = r.pick(&[way_ms, SILENCE_MS]);
-        let arrive = |ghost| Happening::Arrive(Box::new(Arrival { flight: number, request: request.clone(), fate, ghost }));
+        let arrive = |ghost| {
+            Happening::Arrive(Box::new(Arrival { flight: number, request: request.clone(), fate, ghost }))
+        };
         match fate {
             Fate::NotSent => {
                 let ms = r.between(0, CONNECT_MS);

@@ -251,10 +251,26 @@ impl NumberText {
     /// [`NumberError::TooLong`], [`NumberError::NotJson`], and [`NumberError::NotFinite`] where the exponent has
     /// more than two digits or is beyond 10^280, which may lie outside of a double.
     pub fn from_json(text: &str) -> Result<Self, NumberError> {
+        Self::checked(text, |text| {
+            let parsed = core::str::from_utf8(text).ok().and_then(|t| t.parse::<f64>().ok());
+            parsed.is_some_and(f64::is_finite)
+        })
+    }
+
+    /// A number from the text that another one had, as a store kept it: without the code that parses floats, which takes 17 kB of a
+    /// board's flash.
+    ///
+    /// # Errors
+    /// [`NumberError::TooLong`], [`NumberError::NotJson`], and [`NumberError::NotFinite`] where the exponent is over 308.
+    pub fn from_stored(text: &str) -> Result<Self, NumberError> {
+        Self::checked(text, |_| true)
+    }
+
+    fn checked(text: &str, is_finite: impl Fn(&[u8]) -> bool) -> Result<Self, NumberError> {
         if text.len() > MAX_NUMBER_BYTES {
             return Err(NumberError::TooLong { len: text.len() });
         }
-        check_json_number(text.as_bytes())?;
+        check_json_number(text.as_bytes(), is_finite)?;
         let mut out = Self::NONE;
         out.put(text.as_bytes());
         Ok(out)
@@ -331,7 +347,7 @@ pub(crate) fn decimal_digits(mut n: u64, buf: &mut [u8; 20]) -> &[u8] {
     buf.get(from..).unwrap_or_default()
 }
 
-fn check_json_number(text: &[u8]) -> Result<(), NumberError> {
+fn check_json_number(text: &[u8], is_finite: impl Fn(&[u8]) -> bool) -> Result<(), NumberError> {
     let digits = |mut at: usize| -> Result<usize, NumberError> {
         let from = at;
         while text.get(at).is_some_and(u8::is_ascii_digit) {
@@ -362,11 +378,8 @@ fn check_json_number(text: &[u8]) -> Result<(), NumberError> {
         if !negative && exponent > 308 {
             return Err(NumberError::NotFinite);
         }
-        if !negative && exponent > 280 {
-            let parsed = core::str::from_utf8(text).ok().and_then(|t| t.parse::<f64>().ok());
-            if !parsed.is_some_and(f64::is_finite) {
-                return Err(NumberError::NotFinite);
-            }
+        if !negative && exponent > 280 && !is_finite(text) {
+            return Err(NumberError::NotFinite);
         }
     }
     if at == text.len() { Ok(()) } else { Err(NumberError::NotJson { at }) }
@@ -658,6 +671,7 @@ mod tests {
     fn stored_numbers_are_checked() {
         for good in ["0", "-0.0", "12", "1.5", "1e3", "-1.25E-300", "1e308", "9223372036854775808e-128"] {
             assert_eq!(NumberText::from_json(good).unwrap().as_str(), good);
+            assert_eq!(NumberText::from_stored(good).unwrap().as_str(), good);
         }
         for (bad, error) in [
             ("", NumberError::NotJson { at: 0 }),
@@ -686,7 +700,7 @@ mod tests {
             prop_assert_eq!(text.parse::<f64>().unwrap().to_bits(), bits);
             // serde_json may be off in the last bit: here only that it is JSON.
             prop_assert!(serde_json::from_str::<f64>(&text).is_ok());
-            prop_assert!(NumberText::from_json(&text).is_ok());
+            prop_assert!(NumberText::from_json(&text).is_ok() && NumberText::from_stored(&text).is_ok());
         }
 
         #[test]
@@ -700,7 +714,7 @@ mod tests {
         fn decimals_are_json_numbers_of_the_same_value(mantissa: i64, exponent: i8) {
             let text = text(Decimal { mantissa, exponent });
             prop_assert!(text.len() <= MAX_NUMBER_BYTES);
-            prop_assert!(NumberText::from_json(&text).is_ok());
+            prop_assert!(NumberText::from_json(&text).is_ok() && NumberText::from_stored(&text).is_ok());
             prop_assert_eq!(text.parse::<f64>().unwrap(), format!("{mantissa}e{exponent}").parse::<f64>().unwrap());
         }
 

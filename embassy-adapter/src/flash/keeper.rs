@@ -1,5 +1,7 @@
 //! Between the collector and the flash: what is written when, what comes back, what is forgotten.
 
+use core::pin::pin;
+
 use embassy_futures::select::select;
 use embassy_time::{Duration, Timer};
 use embedded_storage_async::nor_flash::MultiwriteNorFlash;
@@ -14,6 +16,7 @@ use grafolean_core::values::{MAX_NUMBER_BYTES, MAX_PATH_BYTES, NumberText};
 use super::record::Record;
 use super::store::{FlashError, Key, Store, Visit};
 use super::{Flash, FlashEvent};
+use crate::apart::apart;
 use crate::observer::Observer;
 use crate::shared::{Shared, now};
 use crate::sink;
@@ -171,19 +174,19 @@ impl Keeper {
             let forget =
                 last || !drained || self.done.len() >= FORGET_RECORDS || time.since(since) >= FORGET_AFTER_MS;
             if !self.done.is_empty() && forget {
-                self.look(shared, store, false).await?;
+                apart(pin!(self.look(shared, store, false))).await?;
                 self.done_since = None;
                 continue;
             }
-            if !self.write_one(shared, observer, flash, store, last).await? {
+            if !apart(pin!(self.write_one(shared, observer, flash, store, last))).await? {
                 break;
             }
         }
         if !last && self.wants_feeding(shared) {
-            self.look(shared, store, true).await?;
+            apart(pin!(self.look(shared, store, true))).await?;
             self.feed_after = now().saturating_add(FEED_GAP_MS);
         }
-        self.write_states(shared, store).await
+        apart(pin!(self.write_states(shared, store))).await
     }
 
     /// Writes the value that has waited longest, if that was long enough. `false` if none is to be written.
@@ -239,7 +242,7 @@ impl Keeper {
         if !shared.now(|c| c.set_record(u64::from(number))) {
             // It left while it was being written.
             if self.done.push(number).is_err() {
-                self.look(shared, store, false).await?;
+                apart(pin!(self.look(shared, store, false))).await?;
                 let _ = self.done.push(number);
             }
         }
@@ -396,10 +399,10 @@ pub(super) async fn keep<B: Bot, S: Storage<B>, O: Observer, F: MultiwriteNorFla
         if time >= keeper.retry_at || closing {
             let mut result = Ok(());
             if !keeper.begun {
-                result = keeper.begin(shared, observer, store).await;
+                result = apart(pin!(keeper.begin(shared, observer, store))).await;
             }
             if result.is_ok() {
-                result = keeper.turn(shared, observer, flash, store, closing).await;
+                result = apart(pin!(keeper.turn(shared, observer, flash, store, closing))).await;
             }
             flash.wear.set(store.wear());
             keeper.tell(observer, result);
@@ -431,7 +434,7 @@ fn take_back<B: Bot, S: Storage<B>>(c: &mut Collector<B, S>, record: &Record<'_>
     }
     let of =
         |ms| if record.timed { ValueTime::Unix(UnixMillis(ms)) } else { ValueTime::Monotonic(Millis(ms)) };
-    let Ok(number) = NumberText::from_json(record.digits) else {
+    let Ok(number) = NumberText::from_stored(record.digits) else {
         return TakenBack::Never(DropReason::Corrupt);
     };
     let (time, handed_over) = (of(record.time_ms), of(record.handed_over_ms));

@@ -79,6 +79,7 @@ use grafolean_core::bot::Bot;
 use grafolean_core::outbox::Ledger;
 use grafolean_core::storage::Storage;
 
+use crate::apart::apart;
 use crate::driver::{self, DriverSettings, SetupError};
 use crate::observer::Observer;
 use crate::shared::Shared;
@@ -221,5 +222,5 @@ where
     let (keeper, store) = &mut *inner;
     // Not given away: what is moved into a future is in it twice.
     let keep = pin!(keeper::keep(keeper, shared, observer, flash, store));
-    Ok(driver::run_beside(bot, shared, transport, observer, settings, keep).await)
+    Ok(driver::run_beside(bot, shared, transport, observer, settings, apart(keep)).await)
 }

@@ -141,11 +141,13 @@ impl<'d, const N: usize> Echo<'d, N> {
     ///
     /// # Errors
     /// [`EchoError::NameNotFound`] after 4.5 s at the latest, [`EchoError::NoNetwork`].
-    pub async fn resolve(&self, name: &str) -> Result<Ipv4Addr, EchoError> {
-        if !self.stack.is_config_up() {
-            return Err(EchoError::NoNetwork);
+    pub fn resolve(&self, name: &str) -> impl Future<Output = Result<Ipv4Addr, EchoError>> {
+        async move {
+            if !self.stack.is_config_up() {
+                return Err(EchoError::NoNetwork);
+            }
+            super::resolve(self.stack, name).await.ok_or(EchoError::NameNotFound)
         }
-        super::resolve(self.stack, name).await.ok_or(EchoError::NameNotFound)
     }
 
     /// Sends one request and waits for its reply: the round-trip time in microseconds, `None` if there was none within

@@ -158,15 +158,17 @@ impl<'d> NetConnector<'d> {
 }
 
 /// The first address of a name, if the name server knows one in time.
-async fn resolve(stack: Stack<'_>, name: &str) -> Option<Ipv4Addr> {
-    let limit = Duration::from_millis(DNS_LIMIT_MS);
-    let addresses = with_timeout(limit, stack.dns_query(name, DnsQueryType::A)).await.ok()?.ok()?;
-    addresses.into_iter().find_map(|address| match address {
-        IpAddress::Ipv4(address) => Some(address),
-        // Where a firmware has IPv6 switched on in embassy-net.
-        #[allow(unreachable_patterns)]
-        _ => None,
-    })
+fn resolve(stack: Stack<'_>, name: &str) -> impl Future<Output = Option<Ipv4Addr>> {
+    async move {
+        let limit = Duration::from_millis(DNS_LIMIT_MS);
+        let addresses = with_timeout(limit, stack.dns_query(name, DnsQueryType::A)).await.ok()?.ok()?;
+        addresses.into_iter().find_map(|address| match address {
+            IpAddress::Ipv4(address) => Some(address),
+            // Where a firmware has IPv6 switched on in embassy-net.
+            #[allow(unreachable_patterns)]
+            _ => None,
+        })
+    }
 }
 
 impl fmt::Debug for NetConnector<'_> {

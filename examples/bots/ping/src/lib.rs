@@ -249,7 +249,7 @@ impl<P: Pinger, const NAME: usize> Bot for PingBot<P, NAME> {
                     if i > 0 {
                         cx.sleep_ms(settings.sleep_ms).await;
                     }
-                    self.packet(target, &settings).await
+                    self.packet(target, settings).await
                 }
                 Err(fault) => Err(fault),
             };
@@ -280,15 +280,22 @@ impl<P: Pinger, const NAME: usize> Bot for PingBot<P, NAME> {
 impl<P: Pinger, const NAME: usize> PingBot<P, NAME> {
     /// One packet with its repetitions: the round-trip time of the first that is answered, in microseconds. The fault is
     /// that of the last repetition.
-    async fn packet(&self, target: P::Target, settings: &PingSettings) -> Result<Option<u32>, PingFault> {
-        let mut reply = Ok(None);
-        for _ in 0..=settings.retry {
-            reply = self.pinger.ping(target, settings.timeout_ms).await;
-            if matches!(reply, Ok(Some(_)) | Err(PingFault::Unavailable(_))) {
-                break;
+    #[allow(clippy::manual_async_fn, reason = "an `async fn` holds its arguments twice, which a board feels")]
+    fn packet(
+        &self,
+        target: P::Target,
+        settings: PingSettings,
+    ) -> impl Future<Output = Result<Option<u32>, PingFault>> {
+        async move {
+            let mut tries_left = settings.retry;
+            loop {
+                let reply = self.pinger.ping(target, settings.timeout_ms).await;
+                if tries_left == 0 || matches!(reply, Ok(Some(_)) | Err(PingFault::Unavailable(_))) {
+                    return reply;
+                }
+                tries_left -= 1;
             }
         }
-        reply
     }
 }
 

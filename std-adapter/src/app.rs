@@ -47,6 +47,7 @@ Settings come from the environment, or from a file .env:
   GRAFOLEAN_OUTBOX_DISK_BYTES  bytes of values in it (268435456)
   GRAFOLEAN_OUTBOX_MAX_AGE     seconds after which they are given up (604800)
   GRAFOLEAN_OUTBOX_WRITE       behind (within a second), or first (before anything else) (behind)
+  GRAFOLEAN_OUTBOX_THIN        1: when it is full, values are thinned before any are dropped (0)
   GRAFOLEAN_OUTBOX_FSYNC       never, always, or seconds until they survive a power cut (1)
   GRAFOLEAN_VALUES_METHOD put (with times) or post
   GRAFOLEAN_STOP_SECONDS from SIGTERM or Ctrl-C to the end, at most (9); a second signal ends at once

@@ -16,6 +16,7 @@
 //! | `GRAFOLEAN_OUTBOX_MAX_AGE` | seconds after which a value there is given up | 604800; 60 to 31536000 |
 //! | `GRAFOLEAN_OUTBOX_WRITE` | `behind` (written within a second) or `first` (before anything else) | `behind` |
 //! | `GRAFOLEAN_OUTBOX_FSYNC` | `never`, `always`, or seconds until what was written survives a power cut | 1; 1 to 3600 |
+//! | `GRAFOLEAN_OUTBOX_THIN` | 1: when that directory is full, values are thinned before any are dropped | 0; 0 or 1 |
 //! | `GRAFOLEAN_VALUES_METHOD` | `put` (values with their times) or `post` (at the server's time) | `put` |
 //! | `GRAFOLEAN_MAX_JOBS` | most jobs held | the adapter's; 1 to 100000000 |
 //! | `GRAFOLEAN_STOP_SECONDS` | most seconds from a stop to the end | 9, below the 10 of `docker stop`; 1 to 86400 |
@@ -267,6 +268,7 @@ impl<V: Fn(&str) -> Option<OsString>> Sources<'_, V> {
         if let Some(seconds) = self.number("GRAFOLEAN_OUTBOX_MAX_AGE", 60..=31_536_000)? {
             settings.max_age_ms = seconds * 1000;
         }
+        settings.thin = self.number("GRAFOLEAN_OUTBOX_THIN", 0..=1)? == Some(1);
         if let Some(text) = self.plain("GRAFOLEAN_OUTBOX_WRITE")? {
             settings.write = match text.to_ascii_lowercase().as_str() {
                 "behind" => WritePolicy::Behind,
@@ -641,11 +643,11 @@ mod tests {
         let all = with("GRAFOLEAN_OUTBOX_DIR", "/var/lib/bot").unwrap().store;
         assert_eq!(all, Some(StoreConfig { dir: "/var/lib/bot".into(), settings: Store::DEFAULT }));
         let file = "GRAFOLEAN_OUTBOX_DIR=/x\nGRAFOLEAN_OUTBOX_DISK_BYTES=65536\nGRAFOLEAN_OUTBOX_MAX_AGE=60\n\
-                    GRAFOLEAN_OUTBOX_WRITE=First\nGRAFOLEAN_OUTBOX_FSYNC=5\n";
+                    GRAFOLEAN_OUTBOX_WRITE=First\nGRAFOLEAN_OUTBOX_FSYNC=5\nGRAFOLEAN_OUTBOX_THIN=1\n";
         let required = [("BACKEND_URL", "http://b/api"), ("BOT_TOKEN", TOKEN)];
         let store = settings(&required, file).unwrap().store.unwrap().settings;
         let (write, sync) = (WritePolicy::First, Sync::Every { ms: 5_000 });
-        assert_eq!(store, Store { max_bytes: 65_536, max_age_ms: 60_000, write, sync });
+        assert_eq!(store, Store { max_bytes: 65_536, max_age_ms: 60_000, write, sync, thin: true });
         for (name, value) in [
             ("GRAFOLEAN_OUTBOX_WRITE", "later"),
             ("GRAFOLEAN_OUTBOX_FSYNC", "0"),
@@ -727,6 +729,7 @@ mod tests {
             ("GRAFOLEAN_OUTBOX_BYTES", "65535"),
             ("GRAFOLEAN_OUTBOX_DISK_BYTES", "65535"),
             ("GRAFOLEAN_OUTBOX_MAX_AGE", "59"),
+            ("GRAFOLEAN_OUTBOX_THIN", "2"),
             ("GRAFOLEAN_MAX_JOBS", "many"),
             ("GRAFOLEAN_STOP_SECONDS", "0"),
         ] {

@@ -11,10 +11,10 @@ use grafolean_core::bot::{Bot, HandOverError};
 use grafolean_core::collector::Collector;
 use grafolean_core::outbox::{DropReason, PushError, ValueTime};
 use grafolean_core::state::StateSlot;
+use grafolean_core::storage::Storage;
 use grafolean_core::time::{Millis, UnixMillis};
 use grafolean_core::values::NumberText;
 
-use super::storage::Heap;
 use crate::outbox::{Disk, Gone, OpenError, Settings, Store, StoreEvent, StoredState, Totals, Value};
 
 /// Changed states are looked for so often, ms.
@@ -34,7 +34,7 @@ pub struct StoreConfig {
 }
 
 /// The store of a collector.
-pub(super) struct Keeper<D> {
+pub struct Keeper<D> {
     store: Store<D>,
     states_at: Millis,
     states_forgotten: u32,
@@ -53,6 +53,7 @@ fn reason(gone: Gone) -> DropReason {
         Gone::Full => DropReason::Full,
         Gone::TooOld => DropReason::TooOld,
         Gone::Corrupt => DropReason::Corrupt,
+        Gone::Thinned => DropReason::Thinned,
     }
 }
 
@@ -65,10 +66,13 @@ fn tell(event: &StoreEvent) {
 
 impl<D: Disk> Keeper<D> {
     /// Opens the store, and tells the collector (which knows the time) what it holds.
-    pub(super) fn open<B: Bot>(
+    ///
+    /// # Errors
+    /// Those of [`Store::open`].
+    pub fn open<B: Bot, S: Storage<B>>(
         disk: D,
         settings: Settings,
-        c: &mut Collector<B, Heap<B>>,
+        c: &mut Collector<B, S>,
     ) -> Result<Self, OpenError> {
         let (mut store, found) = Store::open(disk, settings)?;
         c.handle_stored(found.values);
@@ -91,9 +95,13 @@ impl<D: Disk> Keeper<D> {
     }
 
     /// A value is handed over.
-    pub(super) fn hand_over<B: Bot>(
+    ///
+    /// # Errors
+    /// Those of the collector: it was not taken.
+    #[expect(clippy::too_many_arguments, reason = "a value, and where it goes")]
+    pub fn hand_over<B: Bot, S: Storage<B>>(
         &mut self,
-        c: &mut Collector<B, Heap<B>>,
+        c: &mut Collector<B, S>,
         now: Millis,
         unix: UnixMillis,
         account: u64,
@@ -120,7 +128,7 @@ impl<D: Disk> Keeper<D> {
     }
 
     /// What has left the collector's memory, and what the store has given up.
-    fn drain<B: Bot>(&mut self, c: &mut Collector<B, Heap<B>>, now: Millis) {
+    fn drain<B: Bot, S: Storage<B>>(&mut self, c: &mut Collector<B, S>, now: Millis) {
         while let Some(left) = c.poll_left() {
             self.store.left(now, left.record, left.parked);
         }
@@ -130,9 +138,9 @@ impl<D: Disk> Keeper<D> {
     }
 
     /// Does what is due: the time of the next call.
-    pub(super) fn step<B: Bot>(
+    pub fn step<B: Bot, S: Storage<B>>(
         &mut self,
-        c: &mut Collector<B, Heap<B>>,
+        c: &mut Collector<B, S>,
         now: Millis,
         unix: UnixMillis,
         feeding: bool,
@@ -157,7 +165,7 @@ impl<D: Disk> Keeper<D> {
         self.store.poll_timeout().map_or(self.states_at, |at| at.min(self.states_at))
     }
 
-    fn keep_states<B: Bot>(&mut self, c: &mut Collector<B, Heap<B>>, now: Millis) {
+    fn keep_states<B: Bot, S: Storage<B>>(&mut self, c: &mut Collector<B, S>, now: Millis) {
         let forgotten = c.states_forgotten();
         if self.states_forgotten == forgotten {
             c.changed_states(|s| {
@@ -172,7 +180,7 @@ impl<D: Disk> Keeper<D> {
     }
 
     /// Parked values come back, as many as the collector wants.
-    fn feed<B: Bot>(&mut self, c: &mut Collector<B, Heap<B>>, now: Millis, unix: UnixMillis) {
+    fn feed<B: Bot, S: Storage<B>>(&mut self, c: &mut Collector<B, S>, now: Millis, unix: UnixMillis) {
         let parked: Vec<(u64, u64)> = self.store.parked().collect();
         for (account, values) in parked {
             let room = u64::from(c.room_for_backlog(account)).min(values);
@@ -205,7 +213,7 @@ impl<D: Disk> Keeper<D> {
     }
 
     /// Values that were handed over while the disk failed get their records.
-    fn store_late<B: Bot>(&mut self, c: &mut Collector<B, Heap<B>>, now: Millis, unix: UnixMillis) {
+    fn store_late<B: Bot, S: Storage<B>>(&mut self, c: &mut Collector<B, S>, now: Millis, unix: UnixMillis) {
         let mut text = [0; TEXT_BYTES];
         for _ in 0..LATE_VALUES {
             // One that was just handed over may be longer than its age, as its clock is another.
@@ -229,7 +237,7 @@ impl<D: Disk> Keeper<D> {
     }
 
     /// Writes all that waits: for the end.
-    pub(super) fn close<B: Bot>(&mut self, c: &mut Collector<B, Heap<B>>, now: Millis, unix: UnixMillis) {
+    pub fn close<B: Bot, S: Storage<B>>(&mut self, c: &mut Collector<B, S>, now: Millis, unix: UnixMillis) {
         self.drain(c, now);
         self.keep_states(c, now);
         // A disk that failed gets a last chance before values without records are given to it.
@@ -247,13 +255,13 @@ impl<D: Disk> Keeper<D> {
     }
 
     /// Counts over all lives of the directory, with the collector's at present.
-    pub(super) fn totals<B: Bot>(&mut self, c: &Collector<B, Heap<B>>, now: Millis) -> Totals {
+    pub fn totals<B: Bot, S: Storage<B>>(&mut self, c: &Collector<B, S>, now: Millis) -> Totals {
         self.store.set_ledger(now, c.ledger());
         self.store.totals()
     }
 
     /// Waiting values that the next life will find.
-    pub(super) fn written(&self) -> u64 {
+    pub fn written(&self) -> u64 {
         self.store.written()
     }
 }

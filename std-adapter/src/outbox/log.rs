@@ -1,6 +1,6 @@
 //! The files of one account: a row of segments, appended to at the end, given up from the front.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::io;
 
 use grafolean_core::time::Millis;
@@ -19,6 +19,8 @@ const READ_BYTES: usize = 32 * 1024;
 const PIECE_BYTES: usize = 4096;
 /// A file is not read further, bytes: segments are smaller by far.
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// A file is thinned so often at most.
+const LEVELS: u8 = 8;
 /// Reads that fail before the unreadable pieces are given up.
 const READ_TRIES: u8 = 4;
 
@@ -125,6 +127,9 @@ pub(super) struct Log {
     held: Ranges,
     /// Done with, to be written down.
     done: Ranges,
+    /// A segment (by its first number) that a failed write may have left longer than this: it is cut before the next one,
+    /// so that nothing is found there that was never said to be written.
+    cut: Option<(u64, u64)>,
     pub(super) wait: Option<Wait>,
     read_failures: u8,
 }
@@ -173,6 +178,7 @@ impl Log {
             parked: Ranges::new(),
             held: Ranges::new(),
             done: Ranges::new(),
+            cut: None,
             wait: None,
             read_failures: 0,
         }
@@ -404,6 +410,7 @@ impl Log {
     fn remove_front(&mut self, disk: &mut impl Disk) -> io::Result<()> {
         let Some(front) = self.segments.front() else { return Ok(()) };
         removed(disk.remove(&name(&self.dir, front.first)))?;
+        self.cut = self.cut.filter(|&(first, _)| first != front.first);
         // A power cut would bring it back.
         self.dir_unsynced = true;
         self.done.remove_to(front.last);
@@ -443,6 +450,10 @@ impl Log {
     }
 
     fn write_some(&mut self, disk: &mut impl Disk, segment_bytes: u64) -> io::Result<()> {
+        if let Some((first, len)) = self.cut {
+            removed(disk.truncate(&name(&self.dir, first), len))?;
+            self.cut = None;
+        }
         // A segment without values is never followed by another: they would have the same name.
         let goes_on =
             self.segments.back().filter(|s| !s.has_values() || (!s.sealed && s.len < segment_bytes));
@@ -474,13 +485,18 @@ impl Log {
             codec::put_done(&mut bytes, self.id, self.done.iter());
         }
         match at {
-            None => self.write_new(disk, self.covered + 1, &bytes)?,
+            None => {
+                let first = self.covered + 1;
+                if let Err(e) = self.write_new(disk, first, &bytes) {
+                    self.cut = Some((first, 0));
+                    return Err(e);
+                }
+            }
             Some(at) => {
                 let Some(tail) = self.segments.back_mut() else { return Ok(()) };
                 let file = name(&self.dir, tail.first);
                 if let Err(e) = disk.write(&file, at, &bytes) {
-                    // Best effort: a part of the bytes would be read as such, and overwritten by the next try.
-                    let _ = disk.truncate(&file, at);
+                    self.cut = Some((tail.first, at));
                     tail.sealed = e.kind() != io::ErrorKind::StorageFull;
                     return Err(e);
                 }
@@ -544,6 +560,102 @@ impl Log {
         self.remove_front(disk)?;
         self.held.remove_to(last.min(self.covered));
         Ok(Some(self.parked.remove_to(last.min(self.covered))))
+    }
+
+    /// Thins the file out that was thinned least (the oldest of those): how many parked values were left out, which may
+    /// be none. `None` if no file can be thinned any more. Values in frames that were damaged meanwhile count as left out.
+    ///
+    /// # Errors
+    /// As the disk; nothing has changed then.
+    pub(super) fn thin(&mut self, disk: &mut impl Disk, durable: bool) -> io::Result<Option<u64>> {
+        let tail = self.segments.len().saturating_sub(1);
+        let candidates = self.segments.iter().enumerate().take(tail).filter(|(_, s)| s.level < LEVELS);
+        let Some((at, _)) = candidates.min_by_key(|(_, s)| s.level) else { return Ok(None) };
+        let front = self.oldest_live();
+        let Some(segment) = self.segments.get_mut(at) else { return Ok(None) };
+        let window_ms = 60_000u64 << (2 * u32::from(segment.level));
+        let file = name(&self.dir, segment.first);
+        let mut bytes = vec![0; segment.len as usize];
+        let n = disk.read(&file, 0, &mut bytes)?;
+        bytes.truncate(n);
+
+        // Of each path and window the sequence numbers of the lowest, highest and last value.
+        let mut windows: BTreeMap<(String, u64), [(f64, u64, u64); 3]> = BTreeMap::new();
+        let mut done = Ranges::new();
+        for (_, frame) in Frames::new(self.id, &bytes, true) {
+            if frame.kind == codec::DONE {
+                codec::read_done(frame.payload, |a, b| done.insert_range(a, b));
+            }
+            if frame.kind != codec::VALUES {
+                continue;
+            }
+            codec::read_values(frame.payload, |r| {
+                if !self.parked.contains(r.sequence) {
+                    return;
+                }
+                let this = (r.number.parse().unwrap_or(0.0), r.time_ms, r.sequence);
+                let [low, high, last] =
+                    windows.entry((r.path.to_owned(), r.time_ms / window_ms)).or_insert([this; 3]);
+                if this.0 < low.0 {
+                    *low = this;
+                }
+                if this.0 > high.0 {
+                    *high = this;
+                }
+                if this.1 >= last.1 {
+                    *last = this;
+                }
+            });
+        }
+        let mut kept = Ranges::new();
+        windows.values().flatten().for_each(|&(_, _, sequence)| {
+            kept.insert(sequence);
+        });
+
+        // What is in the collector's memory stays too.
+        let header =
+            Header { first: segment.first, front: front.min(segment.first), level: segment.level + 1 };
+        let mut out = Vec::new();
+        codec::put_header(&mut out, self.id, header);
+        done.insert_range(segment.first, segment.last);
+        let mut writer = ValuesWriter::new(&mut out, self.id, segment.first.saturating_sub(1));
+        for (_, frame) in Frames::new(self.id, &bytes, true).filter(|(_, f)| f.kind == codec::VALUES) {
+            codec::read_values(frame.payload, |r| {
+                if done.contains(r.sequence) && (kept.contains(r.sequence) || self.held.contains(r.sequence))
+                {
+                    writer.put(&r);
+                    done.remove(r.sequence);
+                }
+            });
+        }
+        writer.finish();
+        codec::put_done(&mut out, self.id, done.iter());
+        segment.level += 1;
+        if windows.is_empty() || out.len() as u64 > segment.len - segment.len / 4 {
+            // Not worth it; the next pass has wider windows.
+            return Ok(Some(0));
+        }
+
+        let new = format!("{}/thin.tmp", self.dir);
+        let written = disk
+            .write(&new, 0, &out)
+            .and_then(|()| disk.truncate(&new, out.len() as u64))
+            .and_then(|()| if durable { disk.sync(&new) } else { Ok(()) })
+            .and_then(|()| disk.rename(&new, &file));
+        if let Err(e) = written {
+            segment.level -= 1;
+            return Err(e);
+        }
+        self.dir_unsynced = true;
+        segment.sealed = true;
+        segment.len = out.len() as u64;
+        segment.index.clear();
+        for (at, frame) in Frames::new(self.id, &out, true).filter(|(_, f)| f.kind == codec::VALUES) {
+            if let Some((_, start)) = codec::values_begin(frame.payload) {
+                segment.note_frame(start, at as u64);
+            }
+        }
+        Ok(Some(done.within(segment.first, segment.last).map(|(a, b)| self.parked.remove_range(a, b)).sum()))
     }
 
     /// Whether all values of the oldest file were handed over before `ms`, and it has some.

@@ -75,7 +75,9 @@
 //!
 //! # Bounds
 //! [`Settings::max_bytes`] for all files: when it is passed, the account that uses most gives its oldest file, again and
-//! again ([`Gone::Full`]). [`Settings::max_age_ms`]: older values are not given back ([`Gone::TooOld`]).
+//! again ([`Gone::Full`]). With [`Settings::thin`] its files are rewritten before that, those thinned least and then the
+//! oldest first: of each path the lowest, highest and last value of each window are kept ([`Gone::Thinned`]); windows are
+//! 1 min wide, and four times wider at each further pass over a file, at most 11 days. [`Settings::max_age_ms`]: older values are not given back ([`Gone::TooOld`]).
 //!
 //! # Cost
 //! `take` and `left` are O(log ranges) in memory. Writing is one write per account with news and interval. Memory: 16
@@ -162,6 +164,8 @@ pub struct Settings {
     pub write: WritePolicy,
     /// When they are synced.
     pub sync: Sync,
+    /// At the bound in bytes values are thinned before any are dropped.
+    pub thin: bool,
 }
 
 impl Settings {
@@ -171,6 +175,7 @@ impl Settings {
         max_age_ms: 7 * 24 * 3_600_000,
         write: WritePolicy::Behind,
         sync: Sync::Every { ms: 1_000 },
+        thin: false,
     };
 
     /// A segment is closed at so many bytes: a sixteenth of the bound, between 4 kB and 1 MiB.
@@ -219,6 +224,8 @@ pub enum Gone {
     TooOld,
     /// They could not be read back.
     Corrupt,
+    /// Others of their path and window were kept.
+    Thinned,
 }
 
 /// What a store found at its start.
@@ -299,6 +306,13 @@ pub enum StoreEvent {
         /// What the system says.
         error: String,
     },
+    /// The bound in bytes was passed: values were thinned.
+    Thinned {
+        /// Whose values.
+        account: u64,
+        /// How many were left out.
+        values: u64,
+    },
     /// The bound in bytes was passed: the oldest values give way.
     Full {
         /// Whose values.
@@ -324,6 +338,9 @@ impl fmt::Display for StoreEvent {
             ),
             StoreEvent::Unusable { account, error } => {
                 write!(f, "outbox of account {account} can't be read, its values stay in memory: {error}")
+            }
+            StoreEvent::Thinned { account, values } => {
+                write!(f, "outbox is full: {values} values of account {account} were thinned out")
             }
             StoreEvent::Full { account, values } => {
                 write!(f, "outbox is full: the {values} oldest values of account {account} were dropped")
@@ -766,12 +783,31 @@ impl<D: Disk> Store<D> {
 
     fn keep_bound(&mut self, now: Millis) {
         let mut given: BTreeMap<u64, u64> = BTreeMap::new();
+        let mut thinned: BTreeMap<u64, u64> = BTreeMap::new();
         while self.bytes() > self.settings.max_bytes {
             let most = (0..self.logs.len())
                 .filter(|&p| self.logs.get(p).is_some_and(Log::can_drop_front))
                 .max_by_key(|&p| self.logs.get(p).map_or(0, Log::bytes));
             let Some((place, log)) = most.and_then(|p| Some((p, self.logs.get_mut(p)?))) else { break };
             let account = log.id;
+            if self.settings.thin {
+                let result = log.thin(&mut self.disk, self.settings.durable());
+                self.unsynced.insert(place);
+                match result {
+                    Ok(Some(values)) => {
+                        *thinned.entry(account).or_insert(0) += values;
+                        self.give_up(Gone::Thinned, values);
+                        continue;
+                    }
+                    // No more to be gained by that.
+                    Ok(None) => {}
+                    Err(e) => {
+                        self.fails(now, place, "thin", &e);
+                        break;
+                    }
+                }
+            }
+            let Some(log) = self.logs.get_mut(place) else { break };
             match log.drop_front(&mut self.disk) {
                 Ok(Some(values)) => {
                     *given.entry(account).or_insert(0) += values;
@@ -783,6 +819,9 @@ impl<D: Disk> Store<D> {
                     break;
                 }
             }
+        }
+        for (account, values) in thinned.into_iter().filter(|(_, v)| *v > 0) {
+            self.tell(StoreEvent::Thinned { account, values });
         }
         for (account, values) in given.into_iter().filter(|(_, v)| *v > 0) {
             self.tell(StoreEvent::Full { account, values });

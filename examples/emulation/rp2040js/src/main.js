@@ -12,7 +12,7 @@ const STEP_LIMIT_S = 180;
 /** How long the cable is pulled, in simulated seconds: long enough for the firmware to see it, and to measure meanwhile. */
 const OUTAGE_S = 8;
 /** How long the ring oscillator stands still at first, in simulated seconds: longer than the first connection takes otherwise. */
-const STANDSTILL_S = 10;
+const STANDSTILL_S = 5;
 
 const { values: options } = parseArgs({
   options: {

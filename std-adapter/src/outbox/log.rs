@@ -301,7 +301,8 @@ impl Log {
         }
         // Numbers between are left out on purpose, and the next frame says so.
         log.covered = high.unwrap_or(0).max(taken);
-        log.next = next.max(log.covered + 1);
+        // A number below `front` would count as done.
+        log.next = next.max(log.covered + 1).max(front);
         (found.values, found.corrupt) = (log.parked.len(), lost.len());
         Ok((log, found))
     }

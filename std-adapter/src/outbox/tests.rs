@@ -268,6 +268,27 @@ fn while_the_disk_is_full_values_stay_in_memory_and_it_is_told_once() {
 }
 
 #[test]
+fn numbers_that_a_header_calls_done_are_not_given_again_when_only_the_header_was_written() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    let records = take_many(&mut store, 0, 7, 0..10);
+    records[..5].iter().for_each(|&r| store.left(Millis(0), r, false));
+    store.flush(Millis(0), unix(0));
+    drop(store);
+    let file = segments(&disk).remove(0);
+    let header_only = disk.contents(&file).unwrap()[..12].to_vec();
+    for len in 10..=12 {
+        disk.set_contents(&file, &header_only[..len]);
+        let (mut store, found) = open(&disk, small());
+        assert_eq!(found, Found::default());
+        take_many(&mut store, 0, 7, 0..10);
+        store.flush(Millis(0), unix(0));
+        drop(store);
+        assert_eq!(open(&disk, small()).1, Found { values: 10, corrupt: 0 }, "{len} bytes of the header");
+    }
+}
+
+#[test]
 fn an_account_whose_file_is_bad_does_not_stop_the_others() {
     let disk = FaultyDisk::new(1);
     let (mut store, _) = open(&disk, small());

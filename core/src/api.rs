@@ -162,28 +162,30 @@ impl<'a> BaseUrl<'a> {
             Some(rest) => (true, rest),
             None => (false, strip_scheme(text, "http://").ok_or(UrlError::Scheme)?),
         };
-        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
-        if authority.contains('@') {
+        // By bytes: searching for patterns in text costs a kB of flash.
+        let end = rest.bytes().position(|c| matches!(c, b'/' | b'?' | b'#')).unwrap_or(rest.len());
+        let (authority, path) = rest.split_at_checked(end).unwrap_or((rest, ""));
+        if authority.bytes().any(|c| c == b'@') {
             return Err(UrlError::UserInfo);
         }
-        if path.contains(['?', '#']) {
+        if path.bytes().any(|c| matches!(c, b'?' | b'#')) {
             return Err(UrlError::Query);
         }
         let (host, port) = if let Some(v6) = authority.strip_prefix('[') {
-            let (host, rest) = v6.split_once(']').ok_or(UrlError::Host)?;
+            let (host, rest) = cut(v6, b']').ok_or(UrlError::Host)?;
             if host.parse::<core::net::Ipv6Addr>().is_err() {
                 return Err(UrlError::Host);
             }
             (host, rest.strip_prefix(':').or(if rest.is_empty() { None } else { Some("x") }))
         } else {
-            match authority.split_once(':') {
+            match cut(authority, b':') {
                 Some((host, port)) => (host, Some(port)),
                 None => (authority, None),
             }
         };
         let is_v6 = authority.starts_with('[');
-        let host_char = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '.' | '_');
-        if host.is_empty() || host.len() > 253 || !(is_v6 || host.chars().all(host_char)) {
+        let host_char = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'.' | b'_');
+        if host.is_empty() || host.len() > 253 || !(is_v6 || host.bytes().all(host_char)) {
             return Err(UrlError::Host);
         }
         let port = match port {
@@ -199,12 +201,17 @@ impl<'a> BaseUrl<'a> {
             }
             Some(_) => return Err(UrlError::Port),
         };
-        let prefix = path.trim_end_matches('/');
+        let end = path.bytes().rposition(|c| c != b'/').map_or(0, |last| last + 1);
+        let prefix = path.get(..end).unwrap_or_default();
         if prefix.len() > MAX_PREFIX {
             return Err(UrlError::TooLong { limit: MAX_PREFIX });
         }
         let ok = |c: u8| c.is_ascii_alphanumeric() || b"-._~!$&'()*+,;=:@%/".contains(&c);
-        if let Some(offset) = prefix.bytes().position(|c| !ok(c)).or_else(|| prefix.find("//")) {
+        if let Some(offset) = prefix
+            .bytes()
+            .position(|c| !ok(c))
+            .or_else(|| prefix.as_bytes().windows(2).position(|two| two == b"//"))
+        {
             return Err(UrlError::Path { offset });
         }
         Ok(BaseUrl { https, host, port, prefix })
@@ -251,9 +258,15 @@ impl fmt::Display for ClearText<'_> {
     }
 }
 
+/// The text before and after the first `at`.
+fn cut(text: &str, at: u8) -> Option<(&str, &str)> {
+    let place = text.bytes().position(|c| c == at)?;
+    Some((text.get(..place)?, text.get(place + 1..)?))
+}
+
 fn strip_scheme<'a>(text: &'a str, scheme: &str) -> Option<&'a str> {
-    let head = text.get(..scheme.len())?;
-    head.eq_ignore_ascii_case(scheme).then(|| &text[scheme.len()..])
+    let (head, rest) = text.split_at_checked(scheme.len())?;
+    head.eq_ignore_ascii_case(scheme).then_some(rest)
 }
 
 /// The method of a request.

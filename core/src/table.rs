@@ -734,11 +734,10 @@ impl<'a, K: TableKey, V> Table<'a, K, V> {
                     done.refused += 1;
                 }
                 State::New => {
-                    if let Some(s) = self.slot_mut(i) {
-                        if let Held::Entry { state, link, value, .. } = &mut s.held {
-                            (*state, *link) = (State::Live, NONE);
-                            on(i, &key, Change::Added(value));
-                        }
+                    if let Some(Slot { held: Held::Entry { state, link, value, .. }, .. }) = self.slot_mut(i)
+                    {
+                        (*state, *link) = (State::Live, NONE);
+                        on(i, &key, Change::Added(value));
                     }
                     self.state.staged_new -= 1;
                     self.state.live += 1;

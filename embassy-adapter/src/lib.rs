@@ -74,7 +74,8 @@
 //!
 //! # Features
 //! None is on by default. `defmt` and `log` choose where messages go; `net` adds connections and pings over
-//! embassy-net (whose network stack needs Rust 1.91), `nal` the `embedded-nal-async` connector; `tls` adds HTTPS over any connector, `tls-p384` certificates with P-384 keys.
+//! embassy-net (whose network stack needs Rust 1.91), `nal` the `embedded-nal-async` connector; `tls` adds HTTPS over any connector, `tls-p384` certificates with P-384 keys;
+//! `flash` keeps values that wait in flash (`flash::run_with_flash`), `sim-flash` is a flash for tests.
 #![no_std]
 #![forbid(unsafe_code)]
 #![allow(async_fn_in_trait)]

@@ -46,6 +46,8 @@ pub struct SimNor<M, E, const WORD: usize, const PAGE: usize> {
     random: SplitMix64,
     /// Steps until the power is cut.
     left: Option<u64>,
+    /// Erasures until one is cut, and its quarters until then.
+    cut_erasure: Option<(u32, u32)>,
     off: bool,
     failing: bool,
     steps: u64,
@@ -113,7 +115,16 @@ where
     #[must_use]
     pub fn new(bytes: M, erasures: E, seed: u64) -> Self {
         let random = SplitMix64::new(seed);
-        SimNor { bytes, erasures, random, left: None, off: false, failing: false, steps: 0 }
+        SimNor {
+            bytes,
+            erasures,
+            random,
+            left: None,
+            cut_erasure: None,
+            off: false,
+            failing: false,
+            steps: 0,
+        }
     }
 
     /// The power is cut within the step after so many more; see the type's description.
@@ -121,9 +132,14 @@ where
         self.left = Some(steps);
     }
 
+    /// The power is cut while a page is erased: after so many pages more, and so many quarters of that one.
+    pub fn cut_erasure_after(&mut self, pages: u32, quarters: u32) {
+        self.cut_erasure = Some((pages, quarters));
+    }
+
     /// The power comes back; the content is what the cut left.
     pub fn power_on(&mut self) {
-        (self.left, self.off) = (None, false);
+        (self.left, self.cut_erasure, self.off) = (None, None, false);
     }
 
     /// Whether the power was cut.
@@ -236,6 +252,11 @@ where
         for page in (from as usize / PAGE)..(to as usize / PAGE) {
             if let Some(n) = self.erasures.as_mut().get_mut(page) {
                 *n = n.saturating_add(1);
+            }
+            match &mut self.cut_erasure {
+                Some((0, quarters)) => self.left = Some(u64::from(*quarters % ERASE_STEPS)),
+                Some((pages, _)) => *pages -= 1,
+                None => {}
             }
             let first = self.random.next_u64() as u32;
             for step in 0..ERASE_STEPS {

@@ -213,6 +213,10 @@ grafolean_embassy::core::inline_storage! {
     }
 }
 
+fn settings_of(store_after_ms: u32) -> FlashSettings {
+    FlashSettings { store_after_ms, states_every_ms: 100_000 }
+}
+
 /// How a boot ends.
 enum End {
     /// After so many ms, gracefully.
@@ -232,7 +236,7 @@ fn boot(world: &'static World, nor: &Nor, store_after_ms: u32, end: &End) -> Led
     let bot: &'static Counter<'static> = Box::leak(Box::new(Counter { world }));
     let shared: Shared<_, Memory, 1> = Shared::new(settings, Memory::new());
     let size = nor.capacity() as u32;
-    let flash = Flash::new(nor.clone(), 0..size, FlashSettings { store_after_ms }).unwrap();
+    let flash = Flash::new(nor.clone(), 0..size, settings_of(store_after_ms)).unwrap();
     let (mut transport, observer, settings) = (world, world, DriverSettings::default());
     let until = async {
         match *end {
@@ -358,6 +362,22 @@ fn states_of_jobs_survive_restarts() {
 }
 
 #[test]
+fn states_that_change_all_the_time_are_written_every_100_s_only_and_survive_a_reset() {
+    let (world, nor) = (world(), Nor::new(8, 11));
+    world.backend.set(true);
+    // A change every 20 s.
+    boot(world, &nor, 30_000, &End::Reset(395_000));
+    let before = world.state.get();
+    assert!(before >= 19, "{before}");
+    // Boot: 11 words at most. A state: 8.
+    let steps = nor.0.borrow().steps();
+    assert!((11 + 2 * 8..=11 + 4 * 8).contains(&steps), "{steps} words were written");
+    boot(world, &nor, 30_000, &End::Stop(30_000));
+    let lost = before + 2 - world.state.get();
+    assert!(lost <= 5, "{lost} of {before} changes lost");
+}
+
+#[test]
 fn values_without_time_are_dropped_after_a_restart_and_counted() {
     let (world, nor) = (world(), Nor::new(16, 6));
     // The board never learns the time.
@@ -437,8 +457,7 @@ fn while_flash_fails_values_stay_in_ram_and_it_is_told_once() {
     let token = Token::parse(TOKEN).unwrap();
     let settings = Settings { wait_until_ready: false, account: Some(1), ..Settings::board(token, "/api") };
     let shared: Shared<_, Memory, 1> = Shared::new(settings, Memory::new());
-    let flash =
-        Flash::new(nor.clone(), 0..16 * PAGE as u32, FlashSettings { store_after_ms: 5_000 }).unwrap();
+    let flash = Flash::new(nor.clone(), 0..16 * PAGE as u32, settings_of(5_000)).unwrap();
     let bot: &'static Counter<'static> = Box::leak(Box::new(Counter { world }));
     let (mut transport, settings) = (world, DriverSettings::default());
     let run = run_with_flash(bot, &shared, &mut transport, &world, &settings, &flash);

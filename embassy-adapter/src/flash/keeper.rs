@@ -28,6 +28,8 @@ const FORGET_RECORDS: usize = 8;
 const FORGET_AFTER_MS: u64 = 1_000;
 /// Between two looks at the records in flash for some to feed, ms.
 const FEED_GAP_MS: u64 = 250;
+/// More of that where several accounts share an outbox that is nearly full, ms.
+const FEED_SHORT_MS: u64 = 5_000;
 /// Between two looks at what has waited long enough, ms.
 const LOOK_MS: u64 = 1_000;
 /// The waits after the first failure and at most, ms.
@@ -52,6 +54,7 @@ pub(super) struct Keeper {
     failing: bool,
     full_told: bool,
     states_forgotten: u32,
+    states_after: Millis,
     begun: bool,
     /// Values of earlier boots that were found without time, and are not yet counted.
     no_time: u64,
@@ -88,6 +91,7 @@ impl Keeper {
             failing: false,
             full_told: false,
             states_forgotten: 0,
+            states_after: Millis(0),
             begun: false,
             no_time: 0,
         }
@@ -186,7 +190,11 @@ impl Keeper {
             apart(pin!(self.look(shared, store, true))).await?;
             self.feed_after = now().saturating_add(FEED_GAP_MS);
         }
-        apart(pin!(self.write_states(shared, store))).await
+        if now() >= self.states_after || last {
+            apart(pin!(self.write_states(shared, store))).await?;
+            self.states_after = now().saturating_add(u64::from(flash.settings.states_every_ms));
+        }
+        Ok(())
     }
 
     /// Writes the value that has waited longest, if that was long enough. `false` if none is to be written.
@@ -262,7 +270,11 @@ impl Keeper {
             (0, _) | (_, Accounts::None) => false,
             // Not for each single place that becomes free.
             (parked, Accounts::One(account)) => u64::from(c.room_for_backlog(account)) >= parked.min(8),
-            (_, Accounts::Several) => true,
+            // Which of them have room is found by looking.
+            (_, Accounts::Several) => {
+                let (used, all) = c.outbox_bytes();
+                all - used > all / 4 || now() >= self.feed_after.saturating_add(FEED_SHORT_MS)
+            }
         })
     }
 

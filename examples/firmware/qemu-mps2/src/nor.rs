@@ -22,7 +22,7 @@ const PIECE: usize = 256;
 
 /// `FLASH_FILE` and `FLASH_STORE_AFTER_MS`.
 static SETTINGS: Mutex<RefCell<(&str, FlashSettings)>> =
-    Mutex::new(RefCell::new(("flash.bin", FlashSettings { store_after_ms: 30_000 })));
+    Mutex::new(RefCell::new(("flash.bin", FlashSettings::DEFAULT)));
 
 /// Takes a setting if it is one of the flash: whether it can be used.
 pub(crate) fn set(key: &str, value: &'static str) -> Option<bool> {

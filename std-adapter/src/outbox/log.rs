@@ -109,6 +109,9 @@ pub(super) struct Wait {
     length_ms: u64,
 }
 
+/// A value while a file is thinned: number, time in Unix ms, sequence number.
+type Sample = (f64, u64, u64);
+
 #[derive(Debug)]
 pub(super) struct Log {
     pub(super) id: u64,
@@ -581,7 +584,7 @@ impl Log {
         bytes.truncate(n);
 
         // Of each path and window the sequence numbers of the lowest, highest and last value.
-        let mut windows: BTreeMap<(String, u64), [(f64, u64, u64); 3]> = BTreeMap::new();
+        let mut windows: BTreeMap<(String, u64), [Sample; 3]> = BTreeMap::new();
         let mut done = Ranges::new();
         for (_, frame) in Frames::new(self.id, &bytes, true) {
             if frame.kind == codec::DONE {

@@ -79,6 +79,8 @@ struct World {
     /// Unix seconds at the present boot's start, less those of the start of the world.
     booted_s: Cell<u64>,
     backend: Cell<bool>,
+    /// How long the backend takes for an answer, beyond 30 ms.
+    slow_ms: Cell<u64>,
     /// Answers have no date.
     no_date: Cell<bool>,
     /// The next value's number.
@@ -141,7 +143,7 @@ impl Transport for &World {
                         n => len += n,
                     }
                 }
-                Timer::after_millis(30).await;
+                Timer::after_millis(30 + self.slow_ms.get()).await;
                 let date_unix_s = (!self.no_date.get()).then(|| self.unix_ms() / 1000);
                 match (head.method, head.resource) {
                     // Jobs are known even in an outage, which is one of values.
@@ -209,6 +211,14 @@ grafolean_embassy::core::inline_storage! {
     struct Memory for Counter<'static> {
         accounts: 1, entities: 0, links: 0, credentials: 0, sensors: 0, jobs: 2, spare: 1, intervals: 2,
         distinct_intervals: 1, runs: 1, cells: 32, element: 512, scratch: 128, listing: 0, states: 2,
+        faults: 4, events: 8, stored: 1,
+    }
+}
+
+grafolean_embassy::core::inline_storage! {
+    struct LargeMemory for Counter<'static> {
+        accounts: 1, entities: 0, links: 0, credentials: 0, sensors: 0, jobs: 2, spare: 1, intervals: 2,
+        distinct_intervals: 1, runs: 1, cells: 128, element: 512, scratch: 128, listing: 0, states: 2,
         faults: 4, events: 8, stored: 1,
     }
 }
@@ -315,6 +325,35 @@ fn more_values_than_ram_holds_survive_an_outage_and_all_arrive_with_their_times(
     assert_eq!(world.arrived.borrow().len() as u64, world.numbers.get());
     world.check_times(1_000);
     assert!(world.events.borrow().is_empty(), "{:?}", world.events.borrow());
+}
+
+#[test]
+fn a_slow_backend_gets_each_value_once_while_others_are_fed() {
+    let (world, nor) = (world(), Nor::new(24, 12));
+    reboot();
+    let back = async {
+        Timer::after_secs(600).await;
+        world.slow_ms.set(5_000);
+        world.backend.set(true);
+    };
+    let token = Token::parse(TOKEN).unwrap();
+    let board = Settings::board(token, "/api");
+    let settings = Settings { wait_until_ready: false, account: Some(1), ..board };
+    let shared: Shared<_, LargeMemory, 1> = Shared::new(settings, LargeMemory::new());
+    let flash = Flash::new(nor.clone(), 0..24 * PAGE as u32, FlashSettings::default()).unwrap();
+    let bot: &'static Counter<'static> = Box::leak(Box::new(Counter { world }));
+    let stop = async {
+        Timer::after_secs(1_200).await;
+        shared.stop(60_000);
+    };
+    let (mut transport, settings) = (world, DriverSettings::default());
+    let run = run_with_flash(bot, &shared, &mut transport, &world, &settings, &flash);
+    let ledger = simulate(2_000, join(run, join(back, stop))).0.unwrap();
+    assert_eq!((ledger.delivered, ledger.dropped_total()), (ledger.collected, 0), "{ledger}");
+    assert!(ledger.collected > 550, "{ledger}");
+    let arrived = world.arrived.borrow();
+    assert_eq!(arrived.len() as u64, world.numbers.get());
+    assert!(arrived.values().all(|times| times.len() == 1), "{arrived:?}");
 }
 
 #[test]

@@ -7,6 +7,7 @@
 mod exchange;
 mod run_faults;
 mod storage;
+#[cfg_attr(not(feature = "test-disk"), expect(unreachable_pub, reason = "public for simulations only"))]
 mod store;
 mod workers;
 
@@ -31,10 +32,14 @@ use grafolean_core::values::NumberText;
 use tokio::sync::{Notify, watch};
 
 pub use self::storage::{Heap, Limits, Links, MAX_LINKS};
+#[cfg(feature = "test-disk")]
+#[doc(hidden)]
+pub use self::store::Keeper;
 pub use self::store::StoreConfig;
 
 use self::exchange::exchange;
 use self::run_faults::{Review, RunFaults};
+#[cfg(not(feature = "test-disk"))]
 use self::store::Keeper;
 use self::workers::{Breather, Threads, Workers, one_task};
 use crate::clock::{BootClock, system_unix_ms};

@@ -79,6 +79,8 @@ struct World {
     /// Unix seconds at the present boot's start, less those of the start of the world.
     booted_s: Cell<u64>,
     backend: Cell<bool>,
+    /// It comes back at this time of a boot, in ms, if that is not 0.
+    back_at_ms: Cell<u64>,
     /// How long the backend takes for an answer, beyond 30 ms.
     slow_ms: Cell<u64>,
     /// Answers have no date.
@@ -96,6 +98,11 @@ struct World {
 impl World {
     fn unix_ms(&self) -> u64 {
         (START_S + self.booted_s.get()) * 1000 + now_ms()
+    }
+
+    fn is_up(&self) -> bool {
+        let at = self.back_at_ms.get();
+        self.backend.get() || (at > 0 && now_ms() >= at)
     }
 
     /// Takes the values of a PUT.
@@ -151,7 +158,7 @@ impl Transport for &World {
                         requests.answer_head(ResponseHead { status: 200, date_unix_s, retry_after_ms: None });
                         let _ = requests.answer_body(PROFILE.as_bytes()).await;
                     }
-                    (Method::Put, Resource::Values(1)) if self.backend.get() => {
+                    (Method::Put, Resource::Values(1)) if self.is_up() => {
                         self.take(std::str::from_utf8(&body[..len]).unwrap());
                         requests.answer_head(ResponseHead { status: 204, date_unix_s, retry_after_ms: None });
                     }
@@ -476,6 +483,19 @@ fn when_flash_is_full_the_oldest_give_way_and_are_counted() {
     let arrived: Vec<u64> = world.arrived.borrow().keys().copied().take_while(|n| *n < before).collect();
     assert!(arrived.windows(2).all(|two| two[1] == two[0] + 1), "{arrived:?}");
     assert!(before - arrived.last().unwrap() <= 5, "{:?} of {before}", arrived.last());
+}
+
+#[test]
+fn records_that_give_way_while_their_values_are_in_ram_are_counted_once() {
+    let (world, nor) = (world(), Nor::new(5, 13));
+    boot(world, &nor, 5_000, &End::Reset(400_000));
+    // The second boot takes the oldest into RAM, can't send them, and fills the flash with newer ones.
+    world.back_at_ms.set(300_000);
+    let ledger = boot(world, &nor, 5_000, &End::Stop(500_000));
+    assert_eq!(ledger.queued, 0, "{ledger}");
+    assert!(ledger.recovered > 30 && ledger.dropped_total() > 30, "{ledger}");
+    assert_eq!(ledger.dropped_total(), ledger.dropped_by(DropReason::Full), "{ledger}");
+    assert!(world.arrived.borrow().values().all(|times| times.len() == 1));
 }
 
 #[test]

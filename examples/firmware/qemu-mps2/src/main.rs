@@ -351,7 +351,7 @@ unsafe fn HardFault(frame: &ExceptionFrame) -> ! {
 
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
-    // Where and why a panic came takes 26 kB of flash: the texts, each place in the source, and what writes them.
+    // Where and why a panic came takes 20 kB of flash: the texts, each place in the source, and what writes them.
     #[cfg(feature = "panic-text")]
     say(format_args!("error: {info}"));
     #[cfg(not(feature = "panic-text"))]

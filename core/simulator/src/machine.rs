@@ -6,12 +6,15 @@ use core::task::Poll;
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
+use grafolean_core::bot::HandOverError;
 use grafolean_core::collector::Collector;
 use grafolean_core::context::Lender;
 use grafolean_core::jobs::{Due, JobKey};
 use grafolean_core::storage::Storage;
 use grafolean_core::time::{Millis, UnixMillis};
 use grafolean_core::values::NumberText;
+use grafolean_std::driver::Keeper;
+use grafolean_std::outbox::faulty::FaultyDisk;
 
 use crate::bot::SimBot;
 use crate::values::Values;
@@ -117,10 +120,16 @@ pub(crate) struct Process<S: Storage<SimBot>> {
     changes: Cell<u32>,
     wants: Cell<Wants>,
     own_time_ms: u64,
+    keeper: Option<RefCell<Keeper<FaultyDisk>>>,
 }
 
 impl<S: Storage<SimBot>> Process<S> {
-    pub(crate) fn new(collector: Collector<SimBot, S>, clock: Rc<Clock>, shared: Rc<Shared>) -> Self {
+    pub(crate) fn new(
+        collector: Collector<SimBot, S>,
+        clock: Rc<Clock>,
+        shared: Rc<Shared>,
+        keeper: Option<Keeper<FaultyDisk>>,
+    ) -> Self {
         let own_time_ms = u64::from(collector.settings().outbox.post_max_age_ms);
         Process {
             collector: RefCell::new(collector),
@@ -129,7 +138,24 @@ impl<S: Storage<SimBot>> Process<S> {
             changes: Cell::new(0),
             wants: Cell::new(Wants::default()),
             own_time_ms,
+            keeper: keeper.map(RefCell::new),
         }
+    }
+
+    /// Does what is due for the durable outbox: the time of the next call.
+    pub(crate) fn keep(&self, feeding: bool) -> Option<Millis> {
+        let mut keeper = self.keeper.as_ref()?.borrow_mut();
+        Some(self.lend(|c| keeper.step(c, self.now(), UnixMillis(self.clock.wall_ms()), feeding)))
+    }
+
+    /// The process ends as it should. Whether the counts of all lives balance.
+    pub(crate) fn close(&self) -> bool {
+        let Some(keeper) = &self.keeper else { return true };
+        let mut keeper = keeper.borrow_mut();
+        self.lend(|c| {
+            keeper.close(c, self.now(), UnixMillis(self.clock.wall_ms()));
+            keeper.totals(c, self.now()).balanced()
+        })
     }
 
     /// What the run that was just polled waits for.
@@ -192,6 +218,20 @@ impl<S: Storage<SimBot>> Lender for Process<S> {
 
     fn tell(&self) {
         self.changes.set(self.changes.get().wrapping_add(1));
+    }
+
+    fn hand_over(
+        &self,
+        account: u64,
+        time: Option<UnixMillis>,
+        path: &str,
+        number: &NumberText,
+    ) -> Result<(), HandOverError> {
+        let unix = UnixMillis(self.clock.wall_ms());
+        self.lend(|c| match &self.keeper {
+            None => c.handle_value(account, time, path, number),
+            Some(keeper) => keeper.borrow_mut().hand_over(c, self.now(), unix, account, time, path, number),
+        })
     }
 
     fn value_taken(&self, due: &Due, time: Option<UnixMillis>, path: &str, number: &NumberText) {

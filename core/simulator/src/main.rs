@@ -89,13 +89,14 @@ fn main() -> ExitCode {
     let (stats, failures) = all(&args);
     let days = stats.simulated_ms / 86_400_000;
     println!(
-        "{} seeds, {days} simulated days, {} values, {} runs, {} requests, {} faults, {} lives of processes in {:.1} s; digest {:016x}",
+        "{} seeds, {days} simulated days, {} values, {} runs, {} requests, {} faults, {} lives of processes, {} values recovered in {:.1} s; digest {:016x}",
         args.seeds,
         stats.values,
         stats.runs,
         stats.requests,
         stats.faults,
         stats.lives,
+        stats.recovered,
         began.elapsed().as_secs_f64(),
         stats.digest,
     );
@@ -129,6 +130,7 @@ fn all(args: &Args) -> (Stats, BTreeMap<u64, Violation>) {
             all.requests += one.requests;
             all.faults += one.faults;
             all.lives += one.lives;
+            all.recovered += one.recovered;
             // In whatever order they end.
             all.digest = all.digest.wrapping_add(one.digest);
             if let Some(violation) = report.violation {

@@ -2,6 +2,8 @@
 
 use core::fmt;
 
+use grafolean_std::outbox::{Settings as StoreSettings, Sync, WritePolicy};
+
 use crate::random::{Purpose, Random};
 
 /// A kind of fault that a plan can have. A seed has a random subset of them: some bugs show only where others are absent.
@@ -69,11 +71,21 @@ pub enum Fault {
     OwnRequests,
     /// A busy machine: everything on it happens late.
     Busy,
+    /// The machine loses power: what was not synced may be lost.
+    PowerCut,
+    /// The process is killed in the middle of a writing.
+    DieWriting,
+    /// The disk is full for a while.
+    DiskFull,
+    /// Reading, writing and syncing fail for a while.
+    DiskErrors,
+    /// A bit of a file flips.
+    BitFlip,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 30] = [
+    pub const ALL: [Fault; 35] = [
         Fault::NotSent,
         Fault::Dropped,
         Fault::Lost,
@@ -104,6 +116,11 @@ impl Fault {
         Fault::SamePath,
         Fault::OwnRequests,
         Fault::Busy,
+        Fault::PowerCut,
+        Fault::DieWriting,
+        Fault::DiskFull,
+        Fault::DiskErrors,
+        Fault::BitFlip,
     ];
 
     /// Those that happen to single requests.
@@ -195,6 +212,16 @@ pub enum Act {
     Config(u64),
     /// PUT is not permitted for so many milliseconds.
     NoPut(u64),
+    /// Power is lost for so many milliseconds.
+    PowerCut(u64),
+    /// The process dies in one of the next writings, and starts again after so many milliseconds.
+    DieWriting(u64),
+    /// The disk is full for so many milliseconds.
+    DiskFull(u64),
+    /// The disk fails for so many milliseconds.
+    DiskErrors(u64),
+    /// A bit flips, as this number chooses.
+    BitFlip(u64),
 }
 
 impl Act {
@@ -210,6 +237,11 @@ impl Act {
             Act::Restart(_) => Fault::Restart,
             Act::Config(_) => Fault::Config,
             Act::NoPut(_) => Fault::NoPut,
+            Act::PowerCut(_) => Fault::PowerCut,
+            Act::DieWriting(_) => Fault::DieWriting,
+            Act::DiskFull(_) => Fault::DiskFull,
+            Act::DiskErrors(_) => Fault::DiskErrors,
+            Act::BitFlip(_) => Fault::BitFlip,
         }
     }
 }
@@ -253,6 +285,8 @@ pub struct Plan {
     pub post_only: bool,
     /// The memory for values that wait, in cells of 48 bytes.
     pub cells: usize,
+    /// The durable outbox, if there is one.
+    pub store: Option<StoreSettings>,
     /// Everything on the machine may be so late.
     pub busy_ms: u64,
     /// The front's limit of bodies, in bytes.
@@ -306,6 +340,18 @@ impl Plan {
         let room_ms = per_request * 1000 * shortest / (most.max(1) * 3 * u64::from(accounts)).max(1) / 8;
         latency_ms.1 = latency_ms.1.min(room_ms.max(2));
         latency_ms.0 = latency_ms.0.min(latency_ms.1);
+        let max_age_ms = if r.chance(150) { r.scaled(60_000, 3_600_000) } else { 7 * 86_400_000 };
+        let store = (!board && r.chance(600)).then(|| StoreSettings {
+            write: if r.chance(300) { WritePolicy::First } else { WritePolicy::Behind },
+            sync: match r.between(0, 3) {
+                0 => Sync::Never,
+                1 => Sync::Always,
+                _ => Sync::Every { ms: 1_000 },
+            },
+            max_bytes: if r.chance(200) { 64 << 10 } else { 256 << 20 },
+            max_age_ms,
+            ..StoreSettings::DEFAULT
+        });
         Plan {
             seed,
             target,
@@ -322,13 +368,21 @@ impl Plan {
             refresh_interval_s: r.pick(&[60, 120, 600]),
             backoff_max_ms: r.pick(&[5_000, 30_000, 300_000]),
             max_values,
-            max_age_ms: if r.chance(150) { r.scaled(60_000, 3_600_000) } else { 7 * 86_400_000 },
+            max_age_ms,
             post_only: r.chance(60),
             cells: if board { BOARD_CELLS } else { HOST_CELLS },
+            store,
             busy_ms: if faults.has(Fault::Busy) { r.scaled(20, 2000) } else { 0 },
             front_limit,
             retry_after_max_s: r.scaled(1, 600),
         }
+    }
+
+    /// Whether values that waited are to be there after a crash: the disk does what it is told.
+    pub(crate) fn healthy_disk(&self) -> bool {
+        let faults = [Fault::DieWriting, Fault::DiskFull, Fault::DiskErrors, Fault::BitFlip];
+        self.store.is_some_and(|store| store.max_bytes > 1 << 20)
+            && !faults.into_iter().any(|f| self.faults.has(f))
     }
 
     /// The seconds of simulated time that it takes for certain.
@@ -357,6 +411,11 @@ fn acts(r: &mut Random, faults: Faults, chaos_ms: u64, board: bool) -> Vec<(u64,
                 Fault::Restart => Act::Restart(r.scaled(1, 60_000)),
                 Fault::Config => Act::Config(r.next() >> 1),
                 Fault::NoPut => Act::NoPut(r.scaled(10_000, chaos_ms / 2)),
+                Fault::PowerCut if !board => Act::PowerCut(r.scaled(1, 600_000)),
+                Fault::DieWriting if !board => Act::DieWriting(r.scaled(1, 60_000)),
+                Fault::DiskFull if !board => Act::DiskFull(r.scaled(5_000, chaos_ms / 4)),
+                Fault::DiskErrors if !board => Act::DiskErrors(r.scaled(5_000, chaos_ms / 4)),
+                Fault::BitFlip if !board => Act::BitFlip(r.next() >> 1),
                 _ => break,
             };
             acts.push((at_ms, act));

@@ -11,6 +11,7 @@ pub(crate) enum Purpose {
     Run = 4,
     Config = 5,
     Busy = 6,
+    Disk = 7,
 }
 
 /// A stream of random numbers.

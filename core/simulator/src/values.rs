@@ -22,13 +22,15 @@ struct Value {
     life: u32,
     cells: u32,
     acknowledged_ms: Option<u64>,
+    /// In which life.
+    acknowledged_in: u32,
     /// How often the backend has stored it.
     stored: u32,
     stored_by_post: bool,
     /// A later one with the same account, path and time was handed over.
     superseded: bool,
-    /// It was in a POST of which nobody knows what became.
-    unknown: bool,
+    /// In this life it was in a POST of which nobody knows what became.
+    unknown: Option<u32>,
     /// It was refused when it was alone.
     refused_alone: bool,
 }
@@ -69,6 +71,15 @@ pub(crate) struct Values {
     ghosts: BTreeSet<Key>,
     life: Life,
     lives: u32,
+    /// Values that later ones took the place of, in all lives.
+    superseded: u64,
+    /// Values outlive the process.
+    pub(crate) stored: bool,
+    /// The disk does what it is told.
+    pub(crate) healthy: bool,
+    pub(crate) power_cuts: bool,
+    /// At least so many values must be found by the next life, at most so many can be.
+    expected: Option<(u64, u64)>,
     /// The first that may still be open.
     open: usize,
     pub(crate) violation: Option<Violation>,
@@ -147,10 +158,11 @@ impl Values {
             life,
             cells,
             acknowledged_ms: None,
+            acknowledged_in: 0,
             stored: 0,
             stored_by_post: false,
             superseded: false,
-            unknown: false,
+            unknown: None,
             refused_alone: false,
         });
         if let Some(time_ms) = time_ms {
@@ -184,6 +196,7 @@ impl Values {
             {
                 value.superseded = true;
                 self.life.superseded += 1;
+                self.superseded += 1;
             }
         }
     }
@@ -231,13 +244,13 @@ impl Values {
                 (Some(sent_ms), None) => self.fix_time(number, sent_ms),
                 _ => {}
             }
-            if value.acknowledged_ms.is_some() && value.life == life {
+            if value.acknowledged_ms.is_some() && value.acknowledged_in == life {
                 self.violate(
                     Invariant::Repeats,
                     format!("value {number} was acknowledged and went out again"),
                 );
             }
-            if value.unknown {
+            if value.unknown == Some(life) {
                 self.violate(
                     Invariant::Repeats,
                     format!(
@@ -245,13 +258,18 @@ impl Values {
                     ),
                 );
             }
-            if !post && let Some(later) = self.later_acknowledged(&value, number) {
-                self.violate(
-                    Invariant::Repeats,
-                    format!(
-                        "value {number} went out although {later}, with the same path and time, is stored"
-                    ),
-                );
+            if !post && let Some((later, in_life)) = self.later_acknowledged(&value, number) {
+                if in_life == life || self.healthy && !self.power_cuts {
+                    self.violate(
+                        Invariant::Repeats,
+                        format!(
+                            "value {number} went out although {later}, with the same path and time, is stored"
+                        ),
+                    );
+                } else if let Some(time_ms) = value.time_ms {
+                    // What was done with it was lost with the file that said so.
+                    self.ghosts.insert((account, element.path.into(), time_ms));
+                }
             }
             if post && (value.own_time || made_ms.saturating_sub(value.handed_over_ms) > post_max_age_ms) {
                 self.violate(
@@ -267,12 +285,14 @@ impl Values {
         numbers
     }
 
-    fn later_acknowledged(&self, value: &Value, number: u64) -> Option<u64> {
+    /// A later value with the same path and time that was acknowledged, and in which life.
+    fn later_acknowledged(&self, value: &Value, number: u64) -> Option<(u64, u32)> {
         let key = (value.account, value.path.clone(), value.time_ms?);
-        let later = self.keys.get(&key)?.iter().filter(|n| **n > number);
-        later
-            .copied()
-            .find(|n| self.get(*n).is_some_and(|v| v.acknowledged_ms.is_some() && v.life == value.life))
+        let later = self.keys.get(&key)?.iter().rev().filter(|n| **n > number);
+        later.copied().find_map(|n| {
+            let value = self.get(n).filter(|v| v.acknowledged_ms.is_some())?;
+            Some((n, value.acknowledged_in))
+        })
     }
 
     /// The backend has stored a value, at this time; `ghost`: of a request that is over for the bot.
@@ -304,7 +324,7 @@ impl Values {
 
     /// A request with values has come to its end, as the collector is told.
     pub(crate) fn ended(&mut self, numbers: &[u64], post: bool, outcome: Outcome) {
-        let now_ms = self.now_ms;
+        let (now_ms, life) = (self.now_ms, self.lives);
         let acknowledged = matches!(outcome, Outcome::Status { code: 200..=299, .. });
         let unknown = post && matches!(outcome, Outcome::Lost | Outcome::Status { code: 500 | 504, .. });
         let refused = numbers.len() == 1
@@ -321,9 +341,12 @@ impl Values {
                 wait_ms = now_ms - value.handed_over_ms;
                 if acknowledged {
                     value.acknowledged_ms = Some(now_ms);
+                    value.acknowledged_in = life;
                     lost = value.stored == 0;
                 }
-                value.unknown |= unknown;
+                if unknown {
+                    value.unknown = Some(life);
+                }
                 value.refused_alone |= refused;
             }
             if lost {
@@ -345,7 +368,7 @@ impl Values {
     }
 
     /// Compares the ledger with what was seen, and asks of each drop which rule said so.
-    pub(crate) fn check(&mut self, ledger: &Ledger, cells: usize, max_age_ms: u64) {
+    pub(crate) fn check(&mut self, ledger: &Ledger, parked: u64, cells: usize, max_age_ms: u64) {
         if !ledger.balanced() {
             self.violate(Invariant::Ledger, format!("it does not balance: {ledger}"));
         }
@@ -360,7 +383,7 @@ impl Values {
             }
         }
         let limit = cells as u64;
-        if ledger.queued > limit {
+        if ledger.queued.saturating_sub(parked) > limit {
             self.violate(Invariant::Bounds, format!("{} values wait in {limit} cells", ledger.queued));
         }
         for reason in DropReason::ALL {
@@ -375,7 +398,10 @@ impl Values {
             let allowed = match reason {
                 DropReason::Refused => dropped <= life.refused_alone,
                 DropReason::Unknown => true,
+                DropReason::Superseded if self.stored => dropped <= self.superseded,
                 DropReason::Superseded => dropped <= life.superseded,
+                DropReason::Full if self.stored => !self.healthy,
+                DropReason::Corrupt => self.stored && !self.healthy,
                 DropReason::Full => {
                     // What is gone has left at least one cell each.
                     let gone =
@@ -401,17 +427,45 @@ impl Values {
 
     /// How long the oldest value waits that this life has not delivered.
     fn oldest_wait_ms(&mut self) -> u64 {
-        let life = self.lives;
-        while self.all.get(self.open).is_some_and(|v| v.acknowledged_ms.is_some() || v.life != life) {
+        let (life, stored) = (self.lives, self.stored);
+        while self
+            .all
+            .get(self.open)
+            .is_some_and(|v| v.acknowledged_ms.is_some() || v.life != life && !stored)
+        {
             self.open += 1;
         }
         self.all.get(self.open).map_or(0, |value| self.now_ms - value.handed_over_ms)
     }
 
-    /// The process has ended, and what it had in memory is gone: how many values were.
-    pub(crate) fn life_ended(&mut self) {
+    /// The process has ended: of the values that waited, those must be found by the next life that were handed over more
+    /// than so many milliseconds ago; none: nobody knows.
+    pub(crate) fn life_ended(&mut self, ledger: &Ledger, unsafe_ms: Option<u64>) {
+        let since_ms = |ms: u64| self.now_ms.saturating_sub(ms);
+        self.expected = unsafe_ms.filter(|_| self.stored && self.healthy).map(|ms| {
+            let fresh = self.all.iter().rev().take_while(|v| v.handed_over_ms >= since_ms(ms));
+            let fresh = fresh.filter(|v| v.acknowledged_ms.is_none()).count() as u64;
+            // What was done with a moment ago may not be written as done.
+            let done = ledger.delivered + ledger.dropped_total();
+            (ledger.queued.saturating_sub(fresh), ledger.queued + done.min(self.all.len() as u64))
+        });
         self.life = Life::default();
         self.lives += 1;
+    }
+
+    /// A life begins: it has found this.
+    pub(crate) fn life_begins(&mut self, ledger: &Ledger) {
+        if let Some((least, most)) = self.expected.take()
+            && !(least..=most).contains(&ledger.queued)
+        {
+            let text = format!("{} values were found, {least} to {most} were to be: {ledger}", ledger.queued);
+            self.violate(Invariant::Storage, text);
+        }
+        for reason in DropReason::ALL {
+            if let Some(count) = self.life.dropped.get_mut(reason as usize) {
+                *count = ledger.dropped_by(reason);
+            }
+        }
     }
 
     /// Values handed over since this time, and all before.

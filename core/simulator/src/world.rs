@@ -17,7 +17,11 @@ use grafolean_core::jobs::{Due, JobKey, RunId};
 use grafolean_core::journal::{Event, RefreshSummary};
 use grafolean_core::outbox::DeliveryMethod;
 use grafolean_core::storage::Storage;
+use grafolean_core::time::{Millis, UnixMillis};
 use grafolean_stand_in::Request;
+use grafolean_std::driver::Keeper;
+use grafolean_std::outbox::faulty::{self, FaultyDisk};
+use grafolean_std::outbox::{OpenError, Sync, WritePolicy};
 use grafolean_test::Memory;
 
 use crate::bot::SimBot;
@@ -43,7 +47,7 @@ const STEPS_AT_ONCE: u32 = 20_000;
 /// How long a process that is told to stop gets for it.
 const STOP_MS: u64 = 10_000;
 /// Lines of the trace that are kept.
-const TRACE_LINES: usize = 400;
+const TRACE_LINES: usize = 400_000;
 
 /// What a simulation went through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -60,6 +64,8 @@ pub struct Stats {
     pub faults: u64,
     /// Lives of the process.
     pub lives: u64,
+    /// Values that a life found in its durable outbox.
+    pub recovered: u64,
     /// FNV-1a over all that happened: the same seed gives the same number, on every machine.
     pub digest: u64,
 }
@@ -100,7 +106,7 @@ impl Room for BoardMemory {
 
 impl Room for Memory<SimBot> {
     fn make(plan: &Plan) -> Self {
-        let mut memory = Memory::new();
+        let mut memory = if plan.store.is_some() { Memory::new().stored() } else { Memory::new() };
         memory.cell_limit = plan.cells;
         memory
     }
@@ -130,6 +136,7 @@ enum Happening {
     /// The outage ends, if it is still this one.
     OutageEnds,
     PutAgain,
+    DiskWorks,
     /// Faults end.
     Calm,
     /// By now the backlog must move and live values be fast.
@@ -169,6 +176,14 @@ enum Step {
     Piece(Vec<u8>),
     End,
     Fails(RequestError),
+}
+
+/// How a life of the process ends.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum End {
+    Killed,
+    PowerCut,
+    Stopped,
 }
 
 /// A request under way, as the machine sees it.
@@ -216,6 +231,12 @@ struct World<S: Room> {
     suspended_until: u64,
     outage_until: u64,
     no_put_until: u64,
+    disk: FaultyDisk,
+    /// How long the process stays away if it dies in a writing.
+    dies_for: u64,
+    disk_faults_until: u64,
+    /// When the durable outbox wants to be called.
+    keep_at: Option<u64>,
     backend_offset: i64,
     stopping: bool,
     ending: bool,
@@ -224,6 +245,8 @@ struct World<S: Room> {
     /// When an answer's byte was spoilt last: that can spoil a part of what is configured.
     flipped_ms: u64,
     settles: u64,
+    /// When the process did all that there was to do last.
+    settled_at_ms: u64,
     stats: Stats,
     digest: Fnv1a64,
     trace: Option<VecDeque<String>>,
@@ -246,6 +269,9 @@ impl<S: Room> World<S> {
             let mut values = shared.values.borrow_mut();
             values.start_unix_ms = START_UNIX_MS;
             values.board = plan.target == Target::Board;
+            values.stored = plan.store.is_some();
+            values.healthy = plan.healthy_disk();
+            values.power_cuts = plan.faults.has(Fault::PowerCut);
         }
         let bot = Rc::new(SimBot::new(plan.clone(), Rc::clone(&clock), Rc::clone(&shared)));
         let server = match Server::new(plan) {
@@ -271,6 +297,10 @@ impl<S: Room> World<S> {
             suspended_until: 0,
             outage_until: 0,
             no_put_until: 0,
+            disk: FaultyDisk::new(plan.seed),
+            dies_for: 0,
+            disk_faults_until: 0,
+            keep_at: None,
             backend_offset: 0,
             stopping: false,
             ending: false,
@@ -278,6 +308,7 @@ impl<S: Room> World<S> {
             settled_ms: u64::MAX,
             flipped_ms: 0,
             settles: 0,
+            settled_at_ms: 0,
             stats: Stats::default(),
             digest: Fnv1a64::new(),
             trace: trace.then(VecDeque::new),
@@ -374,7 +405,8 @@ impl<S: Room> World<S> {
         if let Some(timeout) = self.lend(Collector::poll_timeout) {
             let timeout = timeout.map(|at| self.clock.since_start_ms(at));
             let tasks = self.tasks.iter().filter_map(|task| task.wants.at_ms).min();
-            machine = timeout.into_iter().chain(tasks).map(|at_ms| self.late(at_ms)).min();
+            machine =
+                timeout.into_iter().chain(tasks).chain(self.keep_at).map(|at_ms| self.late(at_ms)).min();
             let now_ms = self.clock.now_ms();
             if timeout.is_some_and(|at_ms| at_ms <= now_ms) && now_ms >= self.suspended_until {
                 self.violate(
@@ -404,13 +436,18 @@ impl<S: Room> World<S> {
             Happening::StopLimit(life) => {
                 if self.stopping && self.stats.lives == life {
                     trace!(self, "the process was given {STOP_MS} ms to stop and has not");
-                    self.die();
+                    self.die(End::Stopped);
                 }
             }
             Happening::OutageEnds => {}
             Happening::PutAgain => {
                 if self.clock.now_ms() >= self.no_put_until {
                     self.permit_put(true);
+                }
+            }
+            Happening::DiskWorks => {
+                if self.clock.now_ms() >= self.disk_faults_until {
+                    self.disk.set_faults(faulty::Faults::default());
                 }
             }
             Happening::Calm if self.clock.now_ms() < self.suspended_until => {
@@ -455,7 +492,7 @@ impl<S: Room> World<S> {
             }
             Act::Kill(ms) => {
                 if self.process.is_some() {
-                    self.die();
+                    self.die(End::Killed);
                     self.after(ms, Happening::Start);
                 }
             }
@@ -471,6 +508,43 @@ impl<S: Room> World<S> {
                 Ok(what) => trace!(self, "configuration: {what}"),
                 Err(why) => self.violate(Invariant::Rest, why),
             },
+            Act::PowerCut(ms) => {
+                if self.process.is_some() {
+                    self.die(End::PowerCut);
+                    self.after(ms, Happening::Start);
+                }
+            }
+            Act::DieWriting(ms) => {
+                self.dies_for = ms;
+                self.disk.die_in(1 + ms % 7);
+            }
+            Act::DiskFull(ms) => {
+                let capacity = Some(self.disk.bytes_used() + 500);
+                self.disk.set_faults(faulty::Faults { capacity, ..faulty::Faults::default() });
+                self.disk_faults_until = now_ms + ms;
+                self.after(ms, Happening::DiskWorks);
+            }
+            Act::DiskErrors(ms) => {
+                let mut r = Random::of(self.plan.seed, Purpose::Disk, i as u64);
+                let mut rate = || r.pick(&[0, 0, 300, 5_000, 10_000]);
+                self.disk.set_faults(faulty::Faults {
+                    write_error: rate(),
+                    read_error: rate(),
+                    sync_error: rate(),
+                    name_error: rate(),
+                    capacity: None,
+                });
+                self.disk_faults_until = now_ms + ms;
+                self.after(ms, Happening::DiskWorks);
+            }
+            Act::BitFlip(choice) => {
+                let files = self.disk.files();
+                let file = files.get(choice as usize % files.len().max(1));
+                if let Some((file, bytes)) = file.and_then(|f| Some((f, self.disk.contents(f)?))) {
+                    let bit = (choice >> 20) as usize % (bytes.len() * 8).max(1);
+                    self.disk.flip_bit(file, bit / 8, (bit % 8) as u8);
+                }
+            }
             Act::NoPut(ms) => {
                 self.permit_put(false);
                 self.no_put_until = now_ms + ms;
@@ -502,6 +576,11 @@ impl<S: Room> World<S> {
         self.clock.set_calm();
         self.outage_until = 0;
         self.permit_put(true);
+        self.disk.set_faults(faulty::Faults::default());
+        if !self.disk.is_dead() {
+            // Not any more.
+            self.disk.die_in(u64::MAX / 2);
+        }
         if self.process.is_none() {
             self.queue.retain(|_, happening| !matches!(happening, Happening::Start));
             self.start();
@@ -550,7 +629,9 @@ impl<S: Room> World<S> {
                 format!("after the faults there are {jobs:?}, configured is {wanted:?}"),
             );
         }
-        if let Err((invariant, found)) = self.jobs.at_rest(self.tick()) {
+        if self.tasks.len() < S::RUNS
+            && let Err((invariant, found)) = self.jobs.at_rest(self.tick())
+        {
             self.violate(invariant, found);
         }
         trace!(self, "told to stop");
@@ -596,25 +677,68 @@ impl<S: Room> World<S> {
             settings.outbox.delivery = DeliveryMethod::PostOnly;
             self.shared.values.borrow_mut().put_denied();
         }
-        let collector = Collector::new(settings, S::make(plan));
-        self.process =
-            Some(Rc::new(Process::new(collector, Rc::clone(&self.clock), Rc::clone(&self.shared))));
+        let mut collector = Collector::new(settings, S::make(plan));
+        collector.handle_time(Millis(self.clock.monotonic_ms()));
+        let mut keeper = None;
+        if let Some(store) = plan.store {
+            collector.handle_system_clock(UnixMillis(self.clock.wall_ms()));
+            match Keeper::open(self.disk.handle(), store, &mut collector) {
+                Ok(open) => keeper = Some(open),
+                Err(error) => {
+                    trace!(self, "the process can't start: {error}");
+                    if self.clock.calm() || matches!(error, OpenError::InUse) {
+                        self.violate(Invariant::Storage, format!("the outbox can't be opened: {error}"));
+                    }
+                    // Whoever supervises it tries again.
+                    self.disk.restart();
+                    self.after(10_000, Happening::Start);
+                    return;
+                }
+            }
+        }
+        let ledger = *collector.ledger();
+        self.stats.recovered += ledger.recovered;
+        trace!(self, "found: {ledger}");
+        self.shared.values.borrow_mut().life_begins(&ledger);
+        let (clock, shared) = (Rc::clone(&self.clock), Rc::clone(&self.shared));
+        self.process = Some(Rc::new(Process::new(collector, clock, shared, keeper)));
         self.note(2, self.stats.lives);
     }
 
     /// The process ends, whatever it has in memory.
-    fn die(&mut self) {
+    fn die(&mut self, end: End) {
         self.check_values();
-        let ledger = self.lend(|c| *c.ledger());
-        trace!(self, "the process ends: {}", ledger.unwrap_or_default());
+        let ledger = self.lend(|c| *c.ledger()).unwrap_or_default();
+        trace!(self, "the process ends, {end:?}: {ledger}");
+        if end == End::Stopped && self.process.as_ref().is_some_and(|process| !process.close()) {
+            self.violate(Invariant::Ledger, "the counts of all lives do not balance");
+        }
         self.process = None;
         self.tasks.clear();
         self.flights.clear();
+        match end {
+            End::Killed | End::Stopped => self.disk.restart(),
+            End::PowerCut => self.disk.power_cut(),
+        }
+        let unsafe_ms = self.plan.store.and_then(|store| {
+            let written_ms = if store.write == WritePolicy::First { 0 } else { 1_000 };
+            let busy_ms = self.plan.busy_ms;
+            match (end, store.sync) {
+                (End::Stopped, _) => Some(0),
+                (End::Killed, _) => Some(written_ms + busy_ms),
+                (End::PowerCut, Sync::Never) => None,
+                (End::PowerCut, Sync::Always) => Some(written_ms + busy_ms),
+                (End::PowerCut, Sync::Every { ms }) => Some(written_ms + ms + 100 + 2 * busy_ms),
+            }
+        });
+        // A suspended machine writes nothing.
+        let unsafe_ms = unsafe_ms.map(|ms| ms + self.clock.now_ms().saturating_sub(self.settled_at_ms));
         self.jobs = Jobs::default();
         self.configured.clear();
         self.stopping = false;
+        self.keep_at = None;
         self.shared.states.borrow_mut().clear();
-        self.shared.values.borrow_mut().life_ended();
+        self.shared.values.borrow_mut().life_ended(&ledger, unsafe_ms);
         self.note(3, 0);
     }
 
@@ -651,13 +775,25 @@ impl<S: Room> World<S> {
             if self.is_violated() {
                 return;
             }
+            let keep_at = process.keep(!self.stopping);
+            self.keep_at = keep_at.map(|at| self.clock.since_start_ms(at));
+            if self.plan.store.is_some() && self.disk.is_dead() {
+                trace!(self, "killed in the middle of a writing");
+                self.die(End::Killed);
+                self.after(self.dies_for, Happening::Start);
+                return;
+            }
+            // Values that were given back may be sent.
+            any |=
+                keep_at.is_some() && process.lend(|c| c.poll_timeout()).is_some_and(|at| at <= process.now());
             if !any {
+                self.settled_at_ms = self.clock.now_ms();
                 self.check();
                 if self.stopping && process.lend(|c| c.is_finished()) {
                     if self.ending {
                         self.finish();
                     } else {
-                        self.die();
+                        self.die(End::Stopped);
                     }
                 }
                 return;
@@ -686,9 +822,9 @@ impl<S: Room> World<S> {
     }
 
     fn check_values(&mut self) {
-        let Some(ledger) = self.lend(|c| *c.ledger()) else { return };
+        let Some((ledger, parked)) = self.lend(|c| (*c.ledger(), c.parked())) else { return };
         let (cells, max_age_ms) = (self.plan.cells, self.plan.max_age_ms);
-        self.shared.values.borrow_mut().check(&ledger, cells, max_age_ms);
+        self.shared.values.borrow_mut().check(&ledger, parked, cells, max_age_ms);
     }
 
     // Runs.

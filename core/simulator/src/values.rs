@@ -78,6 +78,7 @@ pub(crate) struct Values {
     /// The disk does what it is told.
     pub(crate) healthy: bool,
     pub(crate) power_cuts: bool,
+    pub(crate) clock_jumps: bool,
     /// At least so many values must be found by the next life, at most so many can be.
     expected: Option<(u64, u64)>,
     /// The first that may still be open.
@@ -408,7 +409,8 @@ impl Values {
                         life.acknowledged_cells + ledger.dropped_total().saturating_sub(dropped - before);
                     life.handed_over_cells.saturating_sub(gone) + 6 >= limit
                 }
-                DropReason::TooOld => self.oldest_wait_ms() > max_age_ms,
+                // Ages of values that outlive the process are by its wall clock.
+                DropReason::TooOld => self.clock_jumps && self.stored || self.oldest_wait_ms() > max_age_ms,
                 DropReason::NoTime => life.posts,
                 _ => false,
             };

@@ -47,7 +47,7 @@ const STEPS_AT_ONCE: u32 = 20_000;
 /// How long a process that is told to stop gets for it.
 const STOP_MS: u64 = 10_000;
 /// Lines of the trace that are kept.
-const TRACE_LINES: usize = 400_000;
+const TRACE_LINES: usize = 200;
 
 /// What a simulation went through.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -272,6 +272,7 @@ impl<S: Room> World<S> {
             values.stored = plan.store.is_some();
             values.healthy = plan.healthy_disk();
             values.power_cuts = plan.faults.has(Fault::PowerCut);
+            values.clock_jumps = plan.faults.has(Fault::ClockJump);
         }
         let bot = Rc::new(SimBot::new(plan.clone(), Rc::clone(&clock), Rc::clone(&shared)));
         let server = match Server::new(plan) {
@@ -492,6 +493,7 @@ impl<S: Room> World<S> {
             }
             Act::Kill(ms) => {
                 if self.process.is_some() {
+                    self.suspended_until = now_ms;
                     self.die(End::Killed);
                     self.after(ms, Happening::Start);
                 }
@@ -510,6 +512,7 @@ impl<S: Room> World<S> {
             },
             Act::PowerCut(ms) => {
                 if self.process.is_some() {
+                    self.suspended_until = now_ms;
                     self.die(End::PowerCut);
                     self.after(ms, Happening::Start);
                 }
@@ -713,6 +716,8 @@ impl<S: Room> World<S> {
         if end == End::Stopped && self.process.as_ref().is_some_and(|process| !process.close()) {
             self.violate(Invariant::Ledger, "the counts of all lives do not balance");
         }
+        // What the store gave up at the end is counted.
+        let ledger = self.lend(|c| *c.ledger()).unwrap_or(ledger);
         self.process = None;
         self.tasks.clear();
         self.flights.clear();

@@ -77,6 +77,9 @@ pub(super) struct Book {
     base: Totals,
     ledger: Ledger,
     ledger_saved: Option<Ledger>,
+    ledger_unsynced: bool,
+    /// The name of its file survives a power cut.
+    ledger_named: bool,
     writes: u64,
     states: BTreeMap<(u64, u64), Vec<u8>>,
     states_len: u64,
@@ -242,12 +245,12 @@ impl Book {
         Ok(())
     }
 
-    /// Writes the ledger, if it changed.
+    /// Writes the ledger, if it changed. `durable`: and has it survive a power cut.
     ///
     /// # Errors
     /// As the disk.
     pub(super) fn write_ledger(&mut self, disk: &mut impl Disk, durable: bool) -> io::Result<()> {
-        if self.ledger_saved == Some(self.ledger) {
+        if self.ledger_saved == Some(self.ledger) && !(durable && self.ledger_unsynced) {
             return Ok(());
         }
         let (t, writes) = (self.totals(), self.writes + 1);
@@ -258,10 +261,13 @@ impl Book {
         });
         let place = LEDGER_PLACES.get((writes % 2) as usize).copied().unwrap_or(0);
         disk.write(LEDGER, place, &bytes)?;
+        self.ledger_unsynced = true;
         if durable {
             disk.sync(LEDGER)?;
-            if self.ledger_saved.is_none() {
+            self.ledger_unsynced = false;
+            if !self.ledger_named {
                 disk.sync_dir("")?;
+                self.ledger_named = true;
             }
         }
         self.writes = writes;

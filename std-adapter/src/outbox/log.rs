@@ -221,6 +221,8 @@ impl Log {
             let readable = matches!(disk.read(&file, 0, &mut bytes), Ok(n) if n == bytes.len())
                 || read_pieces(disk, &file, 0, &mut bytes);
             let mut segment = Segment::new(first);
+            // Also where damage begins at the oldest file's begin, it is known how much is missing.
+            high.get_or_insert(first - 1);
             let mut frames = Frames::new(id, &bytes, true);
             for (at, frame) in &mut frames {
                 // Whatever this frame tells of lies in [begin, ..): what is between is lost.
@@ -422,8 +424,8 @@ impl Log {
         Ok(())
     }
 
-    /// Writes all that waits, and removes files that are done with. `durable`: a file may be removed only after its
-    /// successor survives a power cut.
+    /// Writes values that wait, and if `marks` what is done with; removes files that are done with. `durable`: a file may
+    /// be removed only after its successor survives a power cut.
     ///
     /// # Errors
     /// As the disk; what was not written waits on.
@@ -432,6 +434,7 @@ impl Log {
         disk: &mut impl Disk,
         segment_bytes: u64,
         durable: bool,
+        marks: bool,
     ) -> io::Result<()> {
         if self.pending.iter().all(|p| p.left) {
             self.pending.clear();
@@ -447,13 +450,18 @@ impl Log {
         while self.front_is_done() {
             self.remove_front(disk)?;
         }
-        while !self.pending.is_empty() || !self.done.is_empty() {
-            self.write_some(disk, segment_bytes)?;
+        while !self.pending.is_empty() || (marks && self.has_marks()) {
+            self.write_some(disk, segment_bytes, marks)?;
         }
         Ok(())
     }
 
-    fn write_some(&mut self, disk: &mut impl Disk, segment_bytes: u64) -> io::Result<()> {
+    /// Whether it is to be written that something is done with.
+    pub(super) fn has_marks(&self) -> bool {
+        !self.done.is_empty()
+    }
+
+    fn write_some(&mut self, disk: &mut impl Disk, segment_bytes: u64, marks: bool) -> io::Result<()> {
         if let Some((first, len)) = self.cut {
             removed(disk.truncate(&name(&self.dir, first), len))?;
             self.cut = None;
@@ -484,7 +492,7 @@ impl Log {
             newest_ms = newest_ms.max(handed_over_ms);
         }
         writer.finish();
-        let marks = taken == self.pending.len();
+        let marks = marks && taken == self.pending.len();
         if marks {
             codec::put_done(&mut bytes, self.id, self.done.iter());
         }

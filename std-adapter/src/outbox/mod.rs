@@ -118,7 +118,7 @@ const ACCOUNTS_MAX: usize = 1 << (63 - SEQUENCE_BITS);
 const BEHIND_MS: u64 = 900;
 /// What is done with is written so much later, ms.
 const DONE_MS: u64 = 900;
-/// The ledger is written so often, ms.
+/// The ledger is written so often even if no values are, ms.
 const LEDGER_MS: u64 = 10_000;
 /// Age is looked at so often, ms.
 const AGE_MS: u64 = 60_000;
@@ -332,6 +332,13 @@ impl fmt::Display for StoreEvent {
             StoreEvent::Working { after_ms } => {
                 write!(f, "outbox works again after {} s", after_ms / 1000)
             }
+            // Damage that an earlier start has counted stays in its file.
+            StoreEvent::Damaged { account, values: 0, bytes } => {
+                write!(
+                    f,
+                    "outbox of account {account}: {bytes} damaged bytes were skipped, no further value is lost"
+                )
+            }
             StoreEvent::Damaged { account, values, bytes } => write!(
                 f,
                 "outbox of account {account} is damaged: {values} values are lost ({bytes} bytes were skipped)"
@@ -370,6 +377,7 @@ pub struct Store<D> {
     ledger_at: Millis,
     age_at: Millis,
     book_retry_at: Option<Millis>,
+    book_wait_ms: u64,
     failing: BTreeSet<usize>,
     failing_since: Option<Millis>,
 }
@@ -401,6 +409,7 @@ impl<D: Disk> Store<D> {
             ledger_at: Millis(0),
             age_at: Millis(0),
             book_retry_at: None,
+            book_wait_ms: 0,
             failing: BTreeSet::new(),
             failing_since: None,
         };
@@ -531,7 +540,8 @@ impl<D: Disk> Store<D> {
         let much = log.pending_bytes() > PENDING_BYTES;
         self.busy.insert(place);
         if much || self.settings.write == WritePolicy::First {
-            self.write_one(now, place);
+            // What is done with is written together with the ledger.
+            self.write_one(now, place, false);
         } else {
             self.write_by(Millis(now.0 + BEHIND_MS));
         }
@@ -630,16 +640,18 @@ impl<D: Disk> Store<D> {
     }
 
     /// Writes what waits in one log, and syncs it if the settings say at once.
-    fn write_one(&mut self, now: Millis, place: usize) {
+    fn write_one(&mut self, now: Millis, place: usize, marks: bool) {
         let (segment_bytes, durable) = (self.settings.segment_bytes(), self.settings.durable());
         let Some(log) = self.logs.get_mut(place) else { return };
         if log.wait.is_some_and(|w| now < w.until) {
             return;
         }
-        if let Err(e) = log.write(&mut self.disk, segment_bytes, durable) {
+        if let Err(e) = log.write(&mut self.disk, segment_bytes, durable, marks) {
             return self.fails(now, place, "write", &e);
         }
-        self.busy.remove(&place);
+        if marks || !log.has_marks() {
+            self.busy.remove(&place);
+        }
         if log.unsynced() {
             match self.settings.sync {
                 Sync::Never => {}
@@ -711,10 +723,11 @@ impl<D: Disk> Store<D> {
             self.drop_old(now, unix);
         }
         let retries: Vec<usize> = self.failing.iter().copied().collect();
+        let bytes = self.bytes();
         if writes {
             self.write_at = None;
             for place in self.busy.clone() {
-                self.write_one(now, place);
+                self.write_one(now, place, true);
             }
             self.keep_bound(now);
         }
@@ -726,7 +739,7 @@ impl<D: Disk> Store<D> {
         }
         for place in retries {
             if self.busy.contains(&place) {
-                self.write_one(now, place);
+                self.write_one(now, place, true);
             }
             if self.unsynced.contains(&place) {
                 self.sync_one(now, place);
@@ -739,27 +752,36 @@ impl<D: Disk> Store<D> {
             }
         }
         if (writes || self.book_retry_at.is_some()) && self.book_retry_at.is_none_or(|at| at <= now) {
-            self.write_book(now, syncs);
+            self.write_book(now, syncs, self.bytes() != bytes);
         }
     }
 
-    fn write_book(&mut self, now: Millis, syncs: bool) {
+    /// `news`: values, or that they left, were written: then the ledger goes with them, so that after a kill they are not
+    /// counted as lost.
+    fn write_book(&mut self, now: Millis, syncs: bool, news: bool) {
         let durable = self.settings.durable();
         let mut result = self.book.write_states(&mut self.disk, durable);
         if result.is_ok() && self.book.unsynced() && (syncs || self.settings.sync == Sync::Always) {
             result = self.book.sync_states(&mut self.disk);
         }
-        if result.is_ok() && self.ledger_at <= now {
-            result = self.book.write_ledger(&mut self.disk, durable);
-            self.ledger_at = Millis(now.0 + LEDGER_MS);
+        let due = self.ledger_at <= now;
+        if result.is_ok() && (due || news) {
+            result = self.book.write_ledger(&mut self.disk, durable && due);
+            if due {
+                self.ledger_at = Millis(now.0 + LEDGER_MS);
+            }
         }
         match result {
             Ok(()) => {
                 self.book_retry_at = None;
+                self.book_wait_ms = 0;
                 self.tell_working(now);
             }
             Err(e) => {
-                self.book_retry_at = Some(Millis(now.0 + BACK_OFF_MS.1));
+                // The ledger waits too: it would ask for the time at once, again and again.
+                self.book_wait_ms = (self.book_wait_ms * 2).clamp(BACK_OFF_MS.0, BACK_OFF_MS.1);
+                self.ledger_at = Millis(now.0 + self.book_wait_ms);
+                self.book_retry_at = Some(self.ledger_at);
                 self.tell_failing(now, "write state and ledger", None, &e);
             }
         }
@@ -828,8 +850,8 @@ impl<D: Disk> Store<D> {
         }
     }
 
-    /// The collector's ledger at present, for [`totals`](Self::totals); written with values, at most each 10 s, and at
-    /// the end.
+    /// The collector's ledger at present, for [`totals`](Self::totals); written with values, else each 10 s, and at the
+    /// end.
     pub fn set_ledger(&mut self, now: Millis, ledger: &Ledger) {
         self.book.set_ledger(ledger);
         if self.ledger_at <= now {

@@ -8,7 +8,10 @@ use grafolean_core::random::SplitMix64;
 use grafolean_core::time::{Millis, UnixMillis};
 
 use super::faulty::{Faults, FaultyDisk};
-use super::{Found, Gone, OpenError, Settings, Store, StoreEvent, StoredState, Sync, Value, WritePolicy};
+use super::{
+    BEHIND_MS, Found, Gone, OpenError, Settings, Store, StoreEvent, StoredState, Sync, Totals, Value,
+    WritePolicy,
+};
 
 const UNIX: u64 = 1_700_000_000_000;
 
@@ -265,6 +268,61 @@ fn while_the_disk_is_full_values_stay_in_memory_and_it_is_told_once() {
     assert!(matches!(store.poll_event(), Some(StoreEvent::Working { .. })));
     drop(store);
     assert_eq!(open(&disk, small()).1, Found { values: 1000, corrupt: 0 });
+}
+
+#[test]
+fn after_a_kill_what_was_written_and_what_was_marked_as_done_is_in_the_totals_and_not_lost() {
+    for write in [WritePolicy::Behind, WritePolicy::First] {
+        let disk = FaultyDisk::new(1);
+        let (mut collected, mut delivered) = (0, 0);
+        for life in 0..5 {
+            let (mut store, found) = open(&disk, Settings { write, ..small() });
+            assert_eq!(found.values, collected - delivered, "{write:?}, life {life}");
+            let mut ledger = Ledger { recovered: found.values, queued: found.values, ..Ledger::EMPTY };
+            store.set_ledger(Millis(0), &ledger);
+            store.handle_time(Millis(0), unix(0));
+            let mut now = 0;
+            for _ in 0..3 {
+                let records = take_many(&mut store, now, 7, 0..20);
+                (ledger.collected, ledger.queued) = (ledger.collected + 20, ledger.queued + 20);
+                now += BEHIND_MS;
+                store.set_ledger(Millis(now), &ledger);
+                store.handle_time(Millis(now), unix(now));
+                records[..15].iter().for_each(|&r| store.left(Millis(now), r, false));
+                (ledger.delivered, ledger.queued) = (ledger.delivered + 15, ledger.queued - 15);
+                (collected, delivered) = (collected + 20, delivered + 15);
+                // Others are written before what is done with.
+                take_many(&mut store, now, 7, 20..21);
+                (ledger.collected, ledger.queued, collected) =
+                    (ledger.collected + 1, ledger.queued + 1, collected + 1);
+                now += BEHIND_MS;
+                store.set_ledger(Millis(now), &ledger);
+                store.handle_time(Millis(now), unix(now));
+            }
+            drop(store);
+        }
+        let (store, found) = open(&disk, small());
+        let totals = Totals { queued: found.values, ..store.totals() };
+        assert_eq!((totals.collected, totals.delivered), (collected, delivered), "{write:?}");
+        assert!(totals.lost == 0 && totals.balanced(), "{write:?}: {totals:?}");
+    }
+}
+
+#[test]
+fn what_is_missing_at_the_begin_of_the_oldest_file_is_counted_too() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    take_many(&mut store, 0, 7, 0..1000);
+    store.flush(Millis(0), unix(0));
+    drop(store);
+    let file = segments(&disk).remove(0);
+    let mut bytes = disk.contents(&file).unwrap();
+    // The header, and the first values.
+    bytes[..100].fill(0);
+    disk.set_contents(&file, &bytes);
+    let (_, found) = open(&disk, small());
+    assert!(found.corrupt > 0, "{found:?}");
+    assert_eq!(found.values + found.corrupt, 1000);
 }
 
 #[test]

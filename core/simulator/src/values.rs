@@ -409,8 +409,12 @@ impl Values {
                         life.acknowledged_cells + ledger.dropped_total().saturating_sub(dropped - before);
                     life.handed_over_cells.saturating_sub(gone) + 6 >= limit
                 }
-                // Ages of values that outlive the process are by its wall clock.
-                DropReason::TooOld => self.clock_jumps && self.stored || self.oldest_wait_ms() > max_age_ms,
+                // Their ages are by the process's wall clock; those that were done with just before its end may come back.
+                DropReason::TooOld if self.stored => {
+                    let first_ms = self.all.first().map_or(self.now_ms, |value| value.handed_over_ms);
+                    self.clock_jumps || self.now_ms - first_ms > max_age_ms
+                }
+                DropReason::TooOld => self.oldest_wait_ms() > max_age_ms,
                 DropReason::NoTime => life.posts,
                 _ => false,
             };

@@ -819,10 +819,9 @@ impl<S: Room> World<S> {
             );
         }
         self.settles += 1;
-        if self.settles % 16 == 0 && !self.stopping && self.tasks.len() < S::RUNS {
-            if let Err((invariant, found)) = self.jobs.at_rest(self.tick()) {
-                self.violate(invariant, found);
-            }
+        let looks = self.settles.is_multiple_of(16) && !self.stopping && self.tasks.len() < S::RUNS;
+        if looks && let Err((invariant, found)) = self.jobs.at_rest(self.tick()) {
+            self.violate(invariant, found);
         }
     }
 
@@ -891,7 +890,8 @@ impl<S: Room> World<S> {
         let mut i = 0;
         while let Some(task) = self.tasks.get_mut(i) {
             let due = task.wants.at_ms.is_some_and(|at_ms| at_ms <= now_ms);
-            if !due && !(task.wants.change && process.changes() != task.seen) {
+            let changed = task.wants.change && process.changes() != task.seen;
+            if !due && !changed {
                 i += 1;
                 continue;
             }

@@ -3,7 +3,7 @@
 use grafolean_simulator::{Plan, simulate};
 
 /// Simulated here; `--seeds 2000` by the program.
-const SEEDS: u64 = 24;
+const SEEDS: u64 = 64;
 
 #[test]
 fn no_invariant_is_violated_by_the_first_seeds() {

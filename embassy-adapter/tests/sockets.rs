@@ -9,6 +9,7 @@ mod support;
 mod tcp;
 
 use std::cell::Cell;
+use std::future::pending;
 use std::io::{Read as _, Write as _};
 use std::net::{IpAddr, TcpListener, TcpStream};
 use std::sync::mpsc;
@@ -19,7 +20,7 @@ use embedded_nal_async::{AddrType, Dns};
 use grafolean_embassy::Transport;
 use grafolean_embassy::core::api::{BaseUrl, Method};
 use grafolean_embassy::core::collector::RequestError::{Lost, NotSent};
-use grafolean_embassy::http::{Http, Limits};
+use grafolean_embassy::http::{ConnectError, Connector, Http, Limits};
 use grafolean_embassy::nal::NalConnector;
 
 use requests::{List, Outcome, Request, get, request};
@@ -193,4 +194,37 @@ fn while_the_name_server_is_away_the_last_good_address_is_used() {
     assert_eq!(outcomes[1].answer(), (200, "second"));
     let outcomes = perform(&url, 0, Limits::DEFAULT, &[get()]);
     assert_eq!(outcomes[0].failure(), (NotSent, "host name not resolved"));
+}
+
+/// Answers the first question, and then nothing any more.
+struct Silent(Cell<bool>);
+
+impl Dns for Silent {
+    type Error = ();
+    async fn get_host_by_name(&self, _: &str, _: AddrType) -> Result<IpAddr, ()> {
+        if self.0.replace(true) {
+            pending().await
+        }
+        Ok([127, 0, 0, 1].into())
+    }
+    async fn get_host_by_address(&self, _: IpAddr, _: &mut [u8]) -> Result<usize, ()> {
+        Err(())
+    }
+}
+
+#[test]
+fn a_name_server_that_says_nothing_leaves_time_for_the_last_good_address() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    support::simulate(60, async {
+        let limit = embassy_time::Duration::from_millis(Limits::DEFAULT.connect_ms.into());
+        let mut known = NalConnector::new(Host, Silent(Cell::new(false)));
+        for _ in 0..2 {
+            let connected = embassy_time::with_timeout(limit, known.connect("grafolean.lan", port)).await;
+            assert!(connected.unwrap().is_ok());
+        }
+        let mut unknown = NalConnector::new(Host, Silent(Cell::new(true)));
+        let connected = embassy_time::with_timeout(limit, unknown.connect("grafolean.lan", port)).await;
+        assert_eq!(connected.unwrap().err(), Some(ConnectError::Resolve));
+    });
 }

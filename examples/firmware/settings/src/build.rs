@@ -23,7 +23,7 @@ pub const EXAMPLE: &str = "settings.example.toml";
 pub enum BuildError {
     /// A file can't be read or written.
     File(PathBuf, io::Error),
-    /// A line of the file is not `KEY = "value"` or `KEY = number`.
+    /// A line of the file is not `KEY = "value"`, `KEY = 'value'` or `KEY = number`.
     Line(PathBuf, usize),
     /// A setting stands twice in the file.
     Twice(PathBuf, usize, String),
@@ -48,7 +48,11 @@ impl fmt::Display for BuildError {
         match self {
             BuildError::File(file, error) => write!(f, "{}: {error}", file.display()),
             BuildError::Line(file, line) => {
-                write!(f, "{}, line {line}: must be KEY = \"value\" or KEY = number", file.display())
+                write!(
+                    f,
+                    "{}, line {line}: must be KEY = \"value\" or KEY = number; a value with \" or \\ stands in single quotes",
+                    file.display()
+                )
             }
             BuildError::Twice(file, line, key) => {
                 write!(f, "{}, line {line}: {key} stands there twice", file.display())
@@ -86,13 +90,14 @@ impl std::error::Error for BuildError {}
 pub fn generate() -> Result<(), BuildError> {
     let folder = |name| std::env::var_os(name).map(PathBuf::from).ok_or(BuildError::NotABuildScript);
     let (here, out) = (folder("CARGO_MANIFEST_DIR")?, folder("OUT_DIR")?);
-    // Cargo would not look at a file that does not exist: the folder's own change shows that it was made.
-    say(&format!("rerun-if-changed={}", here.display()));
     let mut file = here.join(FILE);
+    // One that is missing counts as changed each time, so that it is noticed when it is made.
+    say(&format!("rerun-if-changed={}", file.display()));
     let is_example = !file.exists();
     if is_example {
         say(&format!("warning=no {FILE}: built with the settings of {EXAMPLE}, which reach no backend"));
         file = here.join(EXAMPLE);
+        say(&format!("rerun-if-changed={}", file.display()));
     }
     let text = std::fs::read_to_string(&file).map_err(|e| BuildError::File(file.clone(), e))?;
     let given: Vec<_> = keys().filter_map(|key| Some((key, std::env::var(key).ok()?))).collect();
@@ -225,14 +230,19 @@ fn source(settings: &Settings<'_>) -> String {
     )
 }
 
-/// A text in quotes without escapes, or a number; a comment may follow.
+/// A text in double quotes without escapes, one in single quotes as it stands, or a number; a comment may follow. As TOML has it.
 fn value_of(text: &str) -> Option<&str> {
-    let (value, rest) = match text.strip_prefix('"') {
-        Some(quoted) => quoted.split_once('"')?,
-        None => text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len())),
+    let (value, rest, is_plain) = if let Some(quoted) = text.strip_prefix('"') {
+        let (value, rest) = quoted.split_once('"')?;
+        (value, rest, !value.contains('\\'))
+    } else if let Some(quoted) = text.strip_prefix('\'') {
+        let (value, rest) = quoted.split_once('\'')?;
+        (value, rest, true)
+    } else {
+        let (value, rest) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+        (value, rest, !value.is_empty())
     };
     let rest = rest.trim_start();
-    let is_plain = !value.contains('\\') && (text.starts_with('"') || !value.is_empty());
     (is_plain && (rest.is_empty() || rest.starts_with('#'))).then_some(value)
 }
 
@@ -256,6 +266,12 @@ mod tests {
         {
             assert!(source.contains(part), "{part}: {source}");
         }
+    }
+
+    #[test]
+    fn a_value_in_single_quotes_is_taken_as_it_stands() {
+        let source = built(&format!("{URL}WIFI_PASSWORD = 'a \"b\" \\ c' # of the hall\n"), &[]).unwrap();
+        assert!(source.contains(r#"wifi_password: "a \"b\" \\ c""#), "{source}");
     }
 
     #[test]

@@ -19,7 +19,8 @@
 //! | `ACCOUNT_ID` | the account, where a token can see more than one | the only one |
 //! | `PING_GRID_ONLY` | 1: a new device is pinged at its intervals only, without an extra first time soon after it was made; 0 | 0 |
 //! | `JOBS_REFRESH_INTERVAL` | seconds from one look at the configuration to the next, 1 to 86400 | 120 |
-//! | `WIFI_SSID`, `WIFI_PASSWORD` | the Wi-Fi network, for boards that have one | empty |
+//! | `WIFI_SSID` | the Wi-Fi network, for boards that have one | none |
+//! | `WIFI_PASSWORD` | its password, 8 to 63 bytes | empty: an open network |
 //!
 //! The names are those of the programs for Linux where these have the same setting.
 //!
@@ -40,6 +41,8 @@ use grafolean_core::values::{MAX_PATH_BYTES, ValuePath};
 pub const MAX_INTERVAL_S: u32 = 86_400;
 /// The longest name of a Wi-Fi network, in bytes (IEEE 802.11).
 pub const MAX_SSID_BYTES: usize = 32;
+/// The shortest password of a Wi-Fi network, in bytes (WPA2).
+pub const MIN_WIFI_PASSWORD_BYTES: usize = 8;
 /// The longest password of a Wi-Fi network, in bytes (WPA2).
 pub const MAX_WIFI_PASSWORD_BYTES: usize = 63;
 
@@ -93,6 +96,11 @@ pub enum SettingError {
     Number,
     /// Neither 0 nor 1.
     Flag,
+    /// Shorter than it may be.
+    TooShort {
+        /// The limit in bytes.
+        limit: usize,
+    },
     /// Longer than it may be.
     TooLong {
         /// The limit in bytes.
@@ -118,6 +126,7 @@ impl fmt::Display for SettingError {
             }
             SettingError::Number => f.write_str("must be a whole number"),
             SettingError::Flag => f.write_str("must be 0 or 1"),
+            SettingError::TooShort { limit } => write!(f, "must have at least {limit} bytes"),
             SettingError::TooLong { limit } => write!(f, "must have at most {limit} bytes"),
         }
     }
@@ -180,6 +189,9 @@ impl<'a> Settings<'a> {
             "ACCOUNT_ID" => self.account = Some(value.parse().map_err(|_| SettingError::Number)?),
             "JOBS_REFRESH_INTERVAL" => self.refresh_interval_s = interval(value, default.refresh_interval_s)?,
             "WIFI_SSID" => self.wifi_ssid = bounded(value, MAX_SSID_BYTES)?,
+            "WIFI_PASSWORD" if (1..MIN_WIFI_PASSWORD_BYTES).contains(&value.len()) => {
+                return Err(SettingError::TooShort { limit: MIN_WIFI_PASSWORD_BYTES });
+            }
             "WIFI_PASSWORD" => self.wifi_password = bounded(value, MAX_WIFI_PASSWORD_BYTES)?,
             BACKEND_CA => return Err(SettingError::BuildOnly),
             _ => return Err(SettingError::Unknown),
@@ -295,6 +307,7 @@ mod tests {
             ("PING_GRID_ONLY", "secret", "0 or 1"),
             ("ACCOUNT_ID", "secret", "whole number"),
             ("WIFI_SSID", "a secret that has more than 32 bytes", "at most 32 bytes"),
+            ("WIFI_PASSWORD", "secret!", "at least 8 bytes"),
             ("TOKEN", TOKEN, "no such setting"),
             ("BACKEND_CA", "secret", "when the firmware is built"),
         ];

@@ -129,6 +129,13 @@ impl Bot for SimBot {
             let text = format!("the state of the {} is {read}, stored was {known:?}", due.key);
             self.shared.values.borrow_mut().violate(Invariant::State, text);
         }
+        let kept = self.shared.kept_states.borrow_mut().remove(&due.key);
+        if let (None, Some(kept)) = (known, kept)
+            && !(kept.saturating_sub(1)..=kept).contains(&read.unwrap_or(0))
+        {
+            let text = format!("the state of the {} is {read:?} in a new life, stored was {kept}", due.key);
+            self.shared.values.borrow_mut().violate(Invariant::State, text);
+        }
         let count = read.map_or(1, |n| n.wrapping_add(1));
         if cx.set_state("count", &count.to_le_bytes()).is_ok() {
             self.shared.states.borrow_mut().insert(due.key, count);

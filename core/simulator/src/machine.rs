@@ -101,6 +101,8 @@ pub(crate) struct Shared {
     pub(crate) values: RefCell<Values>,
     /// What each job stored last.
     pub(crate) states: RefCell<BTreeMap<JobKey, u64>>,
+    /// What each job stored last in an earlier life, where that must have survived.
+    pub(crate) kept_states: RefCell<BTreeMap<JobKey, u64>>,
 }
 
 /// What a run that was polled waits for.

@@ -380,7 +380,7 @@ impl Plan {
 
     /// Whether values that waited are to be there after a crash: the disk does what it is told.
     pub(crate) fn healthy_disk(&self) -> bool {
-        let faults = [Fault::DieWriting, Fault::DiskFull, Fault::DiskErrors, Fault::BitFlip];
+        let faults = [Fault::DiskFull, Fault::DiskErrors, Fault::BitFlip];
         self.store.is_some_and(|store| store.max_bytes > 1 << 20)
             && !faults.into_iter().any(|f| self.faults.has(f))
     }

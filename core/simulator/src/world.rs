@@ -742,7 +742,15 @@ impl<S: Room> World<S> {
         self.configured.clear();
         self.stopping = false;
         self.keep_at = None;
-        self.shared.states.borrow_mut().clear();
+        let mut states = core::mem::take(&mut *self.shared.states.borrow_mut());
+        let mut kept = self.shared.kept_states.borrow_mut();
+        if end == End::PowerCut || !self.plan.healthy_disk() {
+            states.clear();
+            kept.clear();
+        }
+        // Those that did not run in this life are as they were.
+        kept.append(&mut states);
+        drop(kept);
         self.shared.values.borrow_mut().life_ended(&ledger, unsafe_ms);
         self.note(3, 0);
     }
@@ -927,6 +935,10 @@ impl<S: Room> World<S> {
         if let Some(table) = table {
             self.jobs.configured(self.tick(), &table);
             self.shared.states.borrow_mut().retain(|key, _| table.contains_key(key));
+            // Before its first refresh a life knows no jobs, and forgets none.
+            if !table.is_empty() {
+                self.shared.kept_states.borrow_mut().retain(|key, _| table.contains_key(key));
+            }
         }
     }
 

@@ -16,6 +16,8 @@ pub(crate) const LOOK_MS: u64 = 100;
 pub(crate) const LONGEST_WAIT_MS: u32 = 5_000;
 /// A driver that has not come round for so long hangs, in milliseconds.
 const HANG_MS: u64 = 3 * LONGEST_WAIT_MS as u64;
+/// A board whose bots have not begun so long after it was started hangs, in milliseconds: its network chip does not answer.
+const START_LIMIT_MS: u64 = 60_000;
 /// After a stop: how long values may take to be delivered, in milliseconds.
 const STOP_LIMIT_MS: u32 = 10_000;
 
@@ -43,6 +45,8 @@ impl BotReport {
 /// Shared by the bots and the board's own code, all in one task.
 #[derive(Debug)]
 pub struct Control {
+    /// The bots have begun.
+    begun: Cell<bool>,
     stop: Cell<bool>,
     on_run: Cell<Option<fn(&Due)>>,
     bots: [Cell<BotReport>; 2],
@@ -53,6 +57,7 @@ impl Control {
     #[must_use]
     pub const fn new() -> Self {
         Control {
+            begun: Cell::new(false),
             stop: Cell::new(false),
             on_run: Cell::new(None),
             bots: [const { Cell::new(BotReport::EMPTY) }; 2],
@@ -81,10 +86,14 @@ impl Control {
         self.bots[SENSOR].get()
     }
 
-    /// Whether the loops of all bots that run have come round lately: while they have, the board feeds its watchdog.
+    /// Whether the loops of all bots that run have come round in the last 15 s: while they have, the board feeds its watchdog. Until
+    /// [`run`](crate::run) is called, for at most a minute after the start: what comes before it may wait for a chip for ever.
     #[must_use]
     pub fn is_alive(&self) -> bool {
         let now = Millis(Instant::now().as_millis());
+        if !self.begun.get() && now.0 >= START_LIMIT_MS {
+            return false;
+        }
         self.bots.iter().all(|bot| bot.get().turned.is_none_or(|turned| now.since(turned) < HANG_MS))
     }
 
@@ -106,6 +115,10 @@ impl Control {
             }
             Timer::after_millis(LOOK_MS).await;
         }
+    }
+
+    pub(crate) fn begin(&self) {
+        self.begun.set(true);
     }
 
     pub(crate) fn watch(&self, bot: usize) -> Watch<'_> {

@@ -52,6 +52,12 @@ pub use tls::Random;
 use control::Watch;
 use keep::Keep;
 
+/// Limits of HTTP. A handshake of TLS takes seconds of a small chip's time, the other bot's too, and a name server that is away 4.5 s.
+#[cfg(feature = "tls")]
+const LIMITS: Limits = Limits { connect_ms: 30_000, ..Limits::DEFAULT };
+#[cfg(not(feature = "tls"))]
+const LIMITS: Limits = Limits::DEFAULT;
+
 /// Pings at once: the W of the ping bot.
 pub const PINGS: usize = 2;
 
@@ -254,7 +260,8 @@ pub async fn run(
 ) -> Ends {
     #[cfg(not(feature = "flash"))]
     let flash = ();
-    let _ = (flash, stack, settings, pings, gauge, seed, control);
+    let _ = (flash, stack, settings, pings, gauge, seed);
+    control.begin();
     #[cfg(not(feature = "tls"))]
     let random = ();
     // By attributes: code after `if !cfg!(...) { return }` stays in an async block.
@@ -325,7 +332,7 @@ async fn collect<B: Bot, S: Storage<B>, const W: usize>(
         }
         tls::connector(connector, random, &clock, settings.backend_ca, &mut buffers.records)?
     };
-    let mut http = Http::new(connector, url, &mut buffers.http, Limits::DEFAULT)?;
+    let mut http = Http::new(connector, url, &mut buffers.http, LIMITS)?;
     let driver = DriverSettings { longest_wait_ms: control::LONGEST_WAIT_MS, ..DriverSettings::default() };
     let control = async {
         while !watch.report(shared) {

@@ -15,7 +15,7 @@ use embassy_rp::peripherals::{DMA_CH0, PIO0};
 use embassy_rp::pio::{self, Pio};
 use embassy_rp::watchdog::Watchdog;
 use embassy_rp::{bind_interrupts, dma};
-use embassy_time::Timer;
+use embassy_time::{Duration, Timer, with_timeout};
 use grafolean_firmware::embassy::net::EchoMemory;
 use grafolean_firmware::{Control, PINGS, SOCKETS, run};
 use grafolean_rp2040::{ChipThermometer, SETTINGS, feed, radio, say_why, start};
@@ -28,6 +28,8 @@ bind_interrupts!(struct Irqs {
     DMA_IRQ_0 => dma::InterruptHandler<DMA_CH0>;
 });
 
+/// The driver waits for what the radio says of a join, however long that takes.
+const JOIN_LIMIT: Duration = Duration::from_secs(30);
 /// From a join that failed to the next, in seconds.
 const JOIN_PAUSE_S: u64 = 5;
 /// After so many failed requests without a value delivered the network is joined again. Requests are repeated after waits that grow to
@@ -71,7 +73,8 @@ async fn main(spawner: Spawner) {
         cyw43::new(state, power, bus, radio::FIRMWARE, radio::NVRAM).await;
     start(&spawner, drive_radio(runner));
     radio_control.init(radio::CLM).await;
-    radio_control.set_power_management(PowerManagementMode::PowerSave).await;
+    // A radio that sleeps between beacons would add its sleep to each ping's round trip.
+    radio_control.set_power_management(PowerManagementMode::None).await;
 
     let mut random = RoscRng;
     static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
@@ -109,7 +112,7 @@ async fn stay_joined(radio: &mut cyw43::Control<'_>, control: &Control) {
             "" => JoinOptions::new_open(),
             password => JoinOptions::new(password.as_bytes()),
         };
-        if radio.join(SETTINGS.wifi_ssid, options).await.is_err() {
+        if !matches!(with_timeout(JOIN_LIMIT, radio.join(SETTINGS.wifi_ssid, options)).await, Ok(Ok(()))) {
             defmt::warn!("could not join the network: is it in reach, and is the password right?");
             Timer::after_secs(JOIN_PAUSE_S).await;
             continue;

@@ -167,7 +167,10 @@ fn compile(variant: Variant<'_>) -> Result<PathBuf, EmulationError> {
     let folder = here.join("../firmware/qemu-mps2");
     let target_dir =
         std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| here.join("../../target"), PathBuf::from);
-    let target_dir = target_dir.join("firmware");
+    // Cargo is called in another folder.
+    let target_dir = std::path::absolute(&target_dir)
+        .map_err(|source| EmulationError::File { file: target_dir, source })?
+        .join("firmware");
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.current_dir(&folder).args(["build", "--release", "--locked", "--quiet"]).args(variant.features());
     cargo.env("CARGO_TARGET_DIR", &target_dir).stdin(Stdio::null());
@@ -178,9 +181,8 @@ fn compile(variant: Variant<'_>) -> Result<PathBuf, EmulationError> {
             cargo.env_remove(&name);
         }
     }
-    // The harness gives them at start.
+    // The harness gives them at start. An empty one is the default, whatever a settings.toml there says.
     for key in [
-        "BACKEND_URL",
         "BACKEND_CA",
         "PING_BOT_TOKEN",
         "PING_GRID_ONLY",
@@ -188,9 +190,13 @@ fn compile(variant: Variant<'_>) -> Result<PathBuf, EmulationError> {
         "SENSOR_PATH",
         "SENSOR_INTERVAL",
         "ACCOUNT_ID",
+        "JOBS_REFRESH_INTERVAL",
+        "WIFI_SSID",
+        "WIFI_PASSWORD",
     ] {
-        cargo.env_remove(key);
+        cargo.env(key, "");
     }
+    cargo.env("BACKEND_URL", "http://10.0.2.2:8480/api");
     if let Variant::Mps2Tls(ca) = variant {
         let ca =
             std::path::absolute(ca).map_err(|source| EmulationError::File { file: ca.into(), source })?;

@@ -8,6 +8,13 @@
 //! One buffer, lent by the owner, serves requests and answers in turn; besides it about 150 bytes while a head is read.
 //! Bodies are handed on in place, nothing is copied.
 //!
+//! # Why not reqwless
+//! It is the HTTP client that embassy's users know, and 0.14 was looked at in its parts. As a client it has no time limits, drops a
+//! connection without FIN, leaves the port out of `Host`, takes an `https` URL without TLS settings as plain, and seeds each
+//! connection's TLS from the same number. Its `Request` and `Response`, which could be used without it, want a buffer that holds
+//! all fields of a head, parse them as 64 at once on the call stack (1 to 2 kB) each time that bytes arrive, and look at
+//! `Keep-Alive` but not at `Connection: close`. Here a head is read line by line, in 128 bytes.
+//!
 //! # Errors
 //! [`HttpError`], told to the log and to [`Observer::request_failed`](crate::Observer::request_failed).
 

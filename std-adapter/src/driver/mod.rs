@@ -41,6 +41,7 @@ use self::exchange::exchange;
 use self::run_faults::{Review, RunFaults};
 #[cfg(not(feature = "test-disk"))]
 use self::store::Keeper;
+use self::store::Kept;
 use self::workers::{Breather, Threads, Workers, one_task};
 use crate::clock::{BootClock, system_unix_ms};
 use crate::env;
@@ -309,8 +310,7 @@ impl HttpFaults {
 struct Shared<B: Bot> {
     bot: B,
     collector: Mutex<Collector<B, Heap<B>>>,
-    /// Locked only while the collector is.
-    keeper: Option<Mutex<Keeper<RealDisk>>>,
+    keeper: Option<Arc<Kept<RealDisk>>>,
     clock: BootClock,
     observer: Box<dyn Observer>,
     /// There may be something to do for the loop.
@@ -364,12 +364,18 @@ impl<B: Bot> Lender for Shared<B> {
         number: &NumberText,
     ) -> Result<(), HandOverError> {
         let now = self.now();
-        self.with(|c| match self.keeper() {
-            None => c.handle_value(account, time, path, number),
+        let (result, unsynced) = self.with(|c| match self.keeper() {
+            None => (c.handle_value(account, time, path, number), None),
             Some(mut keeper) => {
-                keeper.hand_over(c, now, UnixMillis(system_unix_ms()), account, time, path, number)
+                let unix = UnixMillis(system_unix_ms());
+                let result = keeper.hand_over(c, now, unix, account, time, path, number);
+                (result, keeper.take_unsynced())
             }
-        })
+        });
+        if let (Some(record), Some(kept)) = (unsynced, &self.keeper) {
+            kept.wait_for(record, || self.now());
+        }
+        result
     }
 
     fn value_taken(&self, due: &Due, _: Option<UnixMillis>, path: &str, number: &NumberText) {
@@ -386,7 +392,7 @@ impl<B: Bot> Shared<B> {
 
     /// To be called while the collector is locked.
     fn keeper(&self) -> Option<MutexGuard<'_, Keeper<RealDisk>>> {
-        self.keeper.as_ref().map(|k| k.lock().unwrap_or_else(PoisonError::into_inner))
+        self.keeper.as_ref().map(|k| k.lock())
     }
 
     /// Calls the collector at the present time.
@@ -545,7 +551,7 @@ impl<B: Bot> Runner<B> {
                     .map_err(|error| OpenError::Disk { doing: "make the directory", error })
                     .and_then(|disk| Keeper::open(disk, store.settings, &mut collector))
                     .map_err(|error| ConfigError::Store { dir: store.dir.clone(), error })?;
-                Some(Mutex::new(keeper))
+                Some(Kept::new(keeper))
             }
         };
         let shared = Shared {
@@ -635,6 +641,7 @@ impl<B: Bot> Runner<B> {
         let mut stopped: Option<tokio::time::Instant> = None;
         let mut cut = false;
         let mut breather = Breather::new();
+        let mut syncing = None;
         loop {
             shared.turns.fetch_add(1, Ordering::Relaxed);
             breather.breathe().await;
@@ -652,6 +659,13 @@ impl<B: Bot> Runner<B> {
                 let mut keeper = shared.keeper()?;
                 Some(keeper.step(c, shared.now(), UnixMillis(system_unix_ms()), stopped.is_none()))
             });
+            if syncing.is_none()
+                && let Some(kept) = &shared.keeper
+                && let Some(job) = kept.lock().poll_sync(shared.now())
+            {
+                let (kept, clock) = (kept.clone(), shared.clock);
+                syncing = Some(tokio::task::spawn_blocking(move || kept.run(job, || Millis(clock.now()))));
+            }
             let (finished, running, next) = {
                 let mut c = shared.lock();
                 let finished = if self.config.collector.plan_only { c.is_planned() } else { c.is_finished() };
@@ -681,6 +695,7 @@ impl<B: Bot> Runner<B> {
                 () = workers.next() => {}
                 Some(()) = requests.next() => {}
                 () = shared.changed.notified() => {}
+                () = ended(&mut syncing) => syncing = None,
                 () = tokio::time::sleep(wait) => {}
                 () = &mut stop, if stopped.is_none() => {
                     shared.with(Collector::stop);
@@ -689,12 +704,28 @@ impl<B: Bot> Runner<B> {
             }
         }
         shared.tell_events();
+        if syncing.is_some() {
+            ended(&mut syncing).await;
+        }
+        if let Some(kept) = &shared.keeper {
+            // One of a run that is left behind.
+            kept.wait_for_job();
+        }
         shared.with(|c| {
             if let Some(mut keeper) = shared.keeper() {
                 keeper.close(c, shared.now(), UnixMillis(system_unix_ms()));
             }
         });
         self.report()
+    }
+}
+
+/// Resolves when the job has ended; never if there is none.
+async fn ended(job: &mut Option<tokio::task::JoinHandle<()>>) {
+    match job {
+        // It does not panic; if the runtime ends, so does the loop.
+        Some(handle) => drop(handle.await),
+        None => core::future::pending().await,
     }
 }
 

@@ -1,11 +1,18 @@
 //! Between the collector and the files of its outbox: what the driver's loop does for values that outlive the process.
 //!
 //! The loop calls [`Keeper::step`] at each turn and [`Keeper::close`] at the end; each value that is handed over goes
-//! through [`Keeper::hand_over`]. All calls are made while the collector is locked, so that both agree at every moment;
-//! files are written during them: the loop waits for the disk.
+//! through [`Keeper::hand_over`]. These calls are made while the collector is locked, so that both agree at every moment.
+//! Files are written during them, as far as the system's cache takes it at once; what waits for the disk itself does not:
+//! a [`Kept`] has syncs done on tokio's threads for that, one job at a time.
+//!
+//! Under [`WritePolicy::First`](crate::outbox::WritePolicy::First) with [`Sync::Always`](crate::outbox::Sync::Always) the
+//! hand-over of a value waits for its sync ([`Kept::wait_for`]), without the collector: the other runs go on if they have
+//! threads of their own ([`Runner::run_on_threads`](super::Runner::run_on_threads)). Where all share one task, nothing can go on
+//! beside a call that is not async. What several runs hand over during one sync goes with the next one together.
 
 use core::fmt;
 use std::path::PathBuf;
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use grafolean_core::bot::{Bot, HandOverError};
 use grafolean_core::collector::Collector;
@@ -15,7 +22,10 @@ use grafolean_core::storage::Storage;
 use grafolean_core::time::{Millis, UnixMillis};
 use grafolean_core::values::NumberText;
 
-use crate::outbox::{Disk, Gone, OpenError, Settings, Store, StoreEvent, StoredState, Totals, Value};
+use crate::outbox::{
+    Disk, Gone, OpenError, Settings, Store, StoreEvent, StoredState, Sync, SyncJob, Synced, Totals, Value,
+    WritePolicy,
+};
 
 /// Changed states are looked for so often, ms.
 const STATES_MS: u64 = 1_000;
@@ -40,11 +50,64 @@ pub struct Keeper<D> {
     states_forgotten: u32,
     /// Some values may have no record, as the disk failed when they were handed over.
     late: bool,
+    /// The value that was handed over last waits for its sync.
+    unsynced: Option<u64>,
 }
 
 impl<D> fmt::Debug for Keeper<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keeper").finish_non_exhaustive()
+    }
+}
+
+/// A keeper whose syncs are done beside the loop.
+#[derive(Debug)]
+pub(super) struct Kept<D> {
+    keeper: Mutex<Keeper<D>>,
+    /// A job has ended.
+    synced: Condvar,
+}
+
+impl<D: Disk> Kept<D> {
+    pub(super) fn new(mut keeper: Keeper<D>) -> Arc<Self> {
+        keeper.sync_elsewhere();
+        Arc::new(Kept { keeper: Mutex::new(keeper), synced: Condvar::new() })
+    }
+
+    /// To be called while the collector is locked, or by who does not lock it meanwhile.
+    pub(super) fn lock(&self) -> MutexGuard<'_, Keeper<D>> {
+        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does a job, and notes what came of it: blocks.
+    pub(super) fn run(&self, job: SyncJob, now: impl Fn() -> Millis) {
+        let synced = job.run();
+        self.lock().handle_synced(now(), synced);
+        self.synced.notify_all();
+    }
+
+    /// Blocks until a record needs to be waited for no more. The collector must not be locked.
+    pub(super) fn wait_for(&self, record: u64, now: impl Fn() -> Millis) {
+        let mut keeper = self.lock();
+        while !keeper.store.is_settled(record) {
+            if let Some(job) = keeper.poll_sync(now()) {
+                drop(keeper);
+                self.run(job, &now);
+                keeper = self.lock();
+            } else if keeper.store.is_syncing() {
+                keeper = self.synced.wait(keeper).unwrap_or_else(PoisonError::into_inner);
+            } else {
+                return;
+            }
+        }
+    }
+
+    /// Blocks while a job is under way.
+    pub(super) fn wait_for_job(&self) {
+        let mut keeper = self.lock();
+        while keeper.store.is_syncing() {
+            keeper = self.synced.wait(keeper).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 }
 
@@ -91,7 +154,13 @@ impl<D: Disk> Keeper<D> {
         if found.values > 0 {
             tracing::info!("{} values of earlier runs of this program wait in the outbox", found.values);
         }
-        Ok(Keeper { store, states_at: Millis(0), states_forgotten: c.states_forgotten(), late: false })
+        Ok(Keeper {
+            store,
+            states_at: Millis(0),
+            states_forgotten: c.states_forgotten(),
+            late: false,
+            unsynced: None,
+        })
     }
 
     /// A value is handed over.
@@ -113,6 +182,7 @@ impl<D: Disk> Keeper<D> {
             return c.handle_value(account, time, path, number);
         };
         let value = Value { time, handed_over: unix, path, number: number.as_str() };
+        self.unsynced = None;
         let Some(record) = self.store.take(now, account, &value) else {
             self.late = true;
             let result = c.handle_value(account, Some(time), path, number);
@@ -122,9 +192,33 @@ impl<D: Disk> Keeper<D> {
         let result = c.handle_stored_value(account, ValueTime::Unix(time), path, number, record);
         if result.is_err() {
             self.store.left(now, record, false);
+        } else if !self.store.is_settled(record) {
+            let settings = self.store.settings();
+            let waits = settings.write == WritePolicy::First && settings.sync == Sync::Always;
+            self.unsynced = Some(record).filter(|_| waits);
         }
         self.drain(c, now);
         result
+    }
+
+    /// The record of the value that was just handed over, if its hand-over is not to return before it is synced.
+    pub fn take_unsynced(&mut self) -> Option<u64> {
+        self.unsynced.take()
+    }
+
+    /// From now on the caller does what [`poll_sync`](Self::poll_sync) gives, after each step and hand-over.
+    pub fn sync_elsewhere(&mut self) {
+        self.store.sync_elsewhere();
+    }
+
+    /// The next syncs that are due: [`Store::poll_sync`].
+    pub fn poll_sync(&mut self, now: Millis) -> Option<SyncJob> {
+        self.store.poll_sync(now)
+    }
+
+    /// They have ended: [`Store::handle_synced`]. What follows from it is done by the next [`step`](Self::step).
+    pub fn handle_synced(&mut self, now: Millis, synced: Synced) {
+        self.store.handle_synced(now, synced);
     }
 
     /// What has left the collector's memory, and what the store has given up.
@@ -263,5 +357,54 @@ impl<D: Disk> Keeper<D> {
     /// Waiting values that the next life will find.
     pub fn written(&self) -> u64 {
         self.store.written()
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+mod tests {
+    use std::sync::mpsc;
+
+    use super::*;
+    use crate::outbox::faulty::FaultyDisk;
+
+    #[test]
+    fn a_hand_over_that_waits_for_its_sync_stops_no_other_call_and_all_that_waited_go_with_the_next_sync() {
+        const UNIX: UnixMillis = UnixMillis(1_700_000_000_000);
+        let disk = FaultyDisk::new(1);
+        let settings = Settings { write: WritePolicy::First, sync: Sync::Always, ..Settings::DEFAULT };
+        let (store, _) = Store::open(disk.handle(), settings).unwrap();
+        let keeper = Keeper { store, states_at: Millis(0), states_forgotten: 0, late: false, unsynced: None };
+        let kept = Kept::new(keeper);
+        let take = || {
+            let value = Value { time: UNIX, handed_over: UNIX, path: "a.b", number: "1" };
+            kept.lock().store.take(Millis(0), 7, &value).unwrap()
+        };
+        disk.hold_syncs(true);
+        let (told, ends) = mpsc::channel();
+        std::thread::scope(|threads| {
+            for n in 0..3 {
+                let (told, kept, record) = (told.clone(), &kept, take());
+                threads.spawn(move || {
+                    kept.wait_for(record, || Millis(0));
+                    told.send(n).unwrap();
+                });
+            }
+            // One thread syncs, the disk does not answer: the store can be used nevertheless.
+            while !kept.lock().store.is_syncing() {
+                std::thread::yield_now();
+            }
+            let last = take();
+            kept.lock().store.handle_time(Millis(1), UNIX);
+            assert!(!kept.lock().store.is_settled(last));
+            assert!(ends.try_recv().is_err(), "a hand-over returned before its value was synced");
+            disk.hold_syncs(false);
+            kept.wait_for(last, || Millis(2));
+            assert!(kept.lock().store.is_settled(last));
+        });
+        assert_eq!(ends.try_iter().count(), 3);
+        drop(kept);
+        disk.power_cut_losing_all();
+        assert_eq!(Store::open(disk.handle(), settings).unwrap().1.values, 4);
     }
 }

@@ -6,7 +6,7 @@ use std::io;
 use grafolean_core::outbox::{DropReason, Ledger};
 
 use super::codec::{self, Frames, Reader, put_varint};
-use super::disk::Disk;
+use super::disk::{Disk, Syncing};
 
 const STATES: &str = "state";
 const STATES_NEW: &str = "state.tmp";
@@ -77,16 +77,62 @@ pub(super) struct Book {
     base: Totals,
     ledger: Ledger,
     ledger_saved: Option<Ledger>,
-    ledger_unsynced: bool,
-    /// The name of its file survives a power cut.
-    ledger_named: bool,
     writes: u64,
+    /// Where it was written last.
+    ledger_place: usize,
+    ledger_pace: Pace,
+    /// The ledger's time to be synced has come.
+    ledger_due: bool,
     states: BTreeMap<(u64, u64), Vec<u8>>,
     states_len: u64,
     /// Frames to append.
     states_new: Vec<u8>,
     rewrite: bool,
-    unsynced: bool,
+    /// All states are in a new file of this length, which takes the place of the old one when it is synced.
+    rewritten: Option<u64>,
+    states_pace: Pace,
+    names_pace: Pace,
+}
+
+/// How often something was changed, and up to which change it survives a power cut.
+#[derive(Clone, Copy, Debug, Default)]
+struct Pace {
+    changes: u64,
+    synced: u64,
+}
+
+impl Pace {
+    const fn lags(self) -> bool {
+        self.synced < self.changes
+    }
+}
+
+/// What has to be synced of state and ledger: done elsewhere.
+pub(super) struct Group {
+    states: Option<(u64, Syncing)>,
+    rewritten: Option<Syncing>,
+    ledger: Option<(u64, Syncing)>,
+    names: Option<(u64, Syncing)>,
+}
+
+/// What came of it.
+pub(super) struct Grouped {
+    states: Option<(u64, io::Result<()>)>,
+    rewritten: Option<io::Result<()>>,
+    ledger: Option<(u64, io::Result<()>)>,
+    names: Option<(u64, io::Result<()>)>,
+}
+
+impl Group {
+    pub(super) fn run(self) -> Grouped {
+        let run = |(changes, sync): (u64, Syncing)| (changes, sync());
+        Grouped {
+            states: self.states.map(run),
+            rewritten: self.rewritten.map(|sync| sync()),
+            ledger: self.ledger.map(run),
+            names: self.names.map(run),
+        }
+    }
 }
 
 fn put_state(out: &mut Vec<u8>, job: u64, name: u64, bytes: &[u8]) {
@@ -123,10 +169,11 @@ impl Book {
         let read = places.get(..n).unwrap_or(&[]);
         let latest = Frames::new(0, read, true)
             .filter(|(_, f)| f.kind == codec::TOTALS)
-            .filter_map(|(_, f)| read_totals(f.payload))
-            .max_by_key(|&(writes, _)| writes);
-        if let Some((writes, totals)) = latest {
+            .filter_map(|(at, f)| Some((at, read_totals(f.payload)?)))
+            .max_by_key(|&(_, (writes, _))| writes);
+        if let Some((at, (writes, totals))) = latest {
             (book.writes, book.base) = (writes, totals);
+            book.ledger_place = usize::from(at as u64 >= LEDGER_PLACES[1]);
         }
         // The process may have ended between the last writing of the ledger and that of values.
         let base = &mut book.base;
@@ -196,10 +243,11 @@ impl Book {
     }
 
     pub(super) fn has_states_to_write(&self) -> bool {
-        self.rewrite || !self.states_new.is_empty()
+        self.rewritten.is_none() && (self.rewrite || !self.states_new.is_empty())
     }
 
-    /// Writes states that changed.
+    /// Writes states that changed. `durable`: where all are written anew, the new file takes the old one's place when it
+    /// is synced.
     ///
     /// # Errors
     /// As the disk; they wait on.
@@ -214,43 +262,48 @@ impl Book {
             self.states.iter().for_each(|(&(job, name), state)| put_state(&mut bytes, job, name, state));
             disk.write(STATES_NEW, 0, &bytes)?;
             disk.truncate(STATES_NEW, bytes.len() as u64)?;
-            if durable {
-                disk.sync(STATES_NEW)?;
-            }
-            disk.rename(STATES_NEW, STATES)?;
-            if durable {
-                disk.sync_dir("")?;
-            }
-            self.states_len = bytes.len() as u64;
+            self.rewritten = Some(bytes.len() as u64);
             self.rewrite = false;
+            self.states_new.clear();
+            if !durable {
+                self.put_in_place(disk)?;
+            }
         } else {
             disk.write(STATES, self.states_len, &self.states_new)?;
+            if self.states_len == 0 {
+                self.names_pace.changes += 1;
+            }
             self.states_len = appended;
-            self.unsynced = true;
+            self.states_pace.changes += 1;
+            self.states_new.clear();
         }
-        self.states_new.clear();
+        Ok(())
+    }
+
+    fn put_in_place(&mut self, disk: &mut impl Disk) -> io::Result<()> {
+        let Some(len) = self.rewritten.take() else { return Ok(()) };
+        self.rewrite = true;
+        disk.rename(STATES_NEW, STATES)?;
+        (self.rewrite, self.states_len) = (false, len);
+        self.names_pace.changes += 1;
+        self.states_pace.synced = self.states_pace.changes;
         Ok(())
     }
 
     pub(super) fn unsynced(&self) -> bool {
-        self.unsynced
+        self.states_pace.lags()
+            || self.rewritten.is_some()
+            || self.names_pace.lags()
+            || (self.ledger_due && self.ledger_pace.lags())
     }
 
-    pub(super) fn sync_states(&mut self, disk: &mut impl Disk) -> io::Result<()> {
-        if self.unsynced {
-            disk.sync(STATES)?;
-            disk.sync_dir("")?;
-            self.unsynced = false;
-        }
-        Ok(())
-    }
-
-    /// Writes the ledger, if it changed. `durable`: and has it survive a power cut.
+    /// Writes the ledger, if it changed. `due`: and it is to survive a power cut.
     ///
     /// # Errors
     /// As the disk.
-    pub(super) fn write_ledger(&mut self, disk: &mut impl Disk, durable: bool) -> io::Result<()> {
-        if self.ledger_saved == Some(self.ledger) && !(durable && self.ledger_unsynced) {
+    pub(super) fn write_ledger(&mut self, disk: &mut impl Disk, durable: bool, due: bool) -> io::Result<()> {
+        self.ledger_due |= durable && due;
+        if self.ledger_saved == Some(self.ledger) {
             return Ok(());
         }
         let (t, writes) = (self.totals(), self.writes + 1);
@@ -259,19 +312,72 @@ impl Book {
             let all = [writes, t.collected, t.delivered, t.lost, t.lives];
             all.into_iter().chain(t.dropped).for_each(|n| put_varint(out, n));
         });
-        let place = LEDGER_PLACES.get((writes % 2) as usize).copied().unwrap_or(0);
-        disk.write(LEDGER, place, &bytes)?;
-        self.ledger_unsynced = true;
-        if durable {
-            disk.sync(LEDGER)?;
-            self.ledger_unsynced = false;
-            if !self.ledger_named {
-                disk.sync_dir("")?;
-                self.ledger_named = true;
-            }
+        // The other place holds what survives a power cut, until this one does.
+        let place =
+            if durable && self.ledger_pace.lags() { self.ledger_place } else { 1 - self.ledger_place };
+        disk.write(LEDGER, LEDGER_PLACES.get(place).copied().unwrap_or(0), &bytes)?;
+        if self.ledger_saved.is_none() {
+            self.names_pace.changes += 1;
         }
+        self.ledger_place = place;
+        self.ledger_pace.changes += 1;
         self.writes = writes;
         self.ledger_saved = Some(self.ledger);
         Ok(())
+    }
+
+    /// What has to be done so that all that was written survives a power cut.
+    ///
+    /// # Errors
+    /// As the disk.
+    pub(super) fn group(&mut self, disk: &mut impl Disk) -> io::Result<Group> {
+        let mut file = |pace: Pace, name| match pace.lags() {
+            true => disk.syncing(name).map(|sync| Some((pace.changes, sync))),
+            false => Ok(None),
+        };
+        let states = file(self.states_pace, STATES)?;
+        let ledger = file(self.ledger_pace, LEDGER)?;
+        let rewritten = self.rewritten.map(|_| disk.syncing(STATES_NEW)).transpose()?;
+        let names = match self.names_pace.lags() {
+            true => Some((self.names_pace.changes, disk.syncing_dir("")?)),
+            false => None,
+        };
+        Ok(Group { states, rewritten, ledger, names })
+    }
+
+    /// It was done. What was lost is written again.
+    ///
+    /// # Errors
+    /// As the disk.
+    pub(super) fn grouped(&mut self, disk: &mut impl Disk, done: Grouped) -> io::Result<()> {
+        let mut result = Ok(());
+        match done.states {
+            Some((changes, Ok(()))) => self.states_pace.synced = self.states_pace.synced.max(changes),
+            Some((_, Err(e))) => (self.rewrite, result) = (true, Err(e)),
+            None => {}
+        }
+        match done.rewritten {
+            Some(Ok(())) => {
+                if let Err(e) = self.put_in_place(disk) {
+                    result = Err(e);
+                }
+            }
+            Some(Err(e)) => (self.rewritten, self.rewrite, result) = (None, true, Err(e)),
+            None => {}
+        }
+        match done.ledger {
+            Some((changes, Ok(()))) => {
+                self.ledger_pace.synced = self.ledger_pace.synced.max(changes);
+                self.ledger_due &= self.ledger_pace.lags();
+            }
+            Some((_, Err(e))) => (self.ledger_saved, result) = (None, Err(e)),
+            None => {}
+        }
+        match done.names {
+            Some((changes, Ok(()))) => self.names_pace.synced = self.names_pace.synced.max(changes),
+            Some((_, Err(e))) => result = Err(e),
+            None => {}
+        }
+        result
     }
 }

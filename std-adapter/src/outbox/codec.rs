@@ -347,6 +347,8 @@ pub(super) struct Header {
     pub(super) front: u64,
     /// How often it was thinned.
     pub(super) level: u8,
+    /// If it was thinned: bytes behind the header.
+    pub(super) body: u64,
 }
 
 /// The layout that this code writes. A change of it gets a new number; readers skip numbers that they don't know.
@@ -354,7 +356,7 @@ const VERSION: u64 = 1;
 
 pub(super) fn put_header(out: &mut Vec<u8>, owner: u64, header: Header) {
     put_frame(out, owner, HEADER, |out| {
-        for n in [VERSION, header.first, header.front, u64::from(header.level)] {
+        for n in [VERSION, header.first, header.front, u64::from(header.level), header.body] {
             put_varint(out, n);
         }
     });
@@ -363,7 +365,8 @@ pub(super) fn put_header(out: &mut Vec<u8>, owner: u64, header: Header) {
 pub(super) fn read_header(payload: &[u8]) -> Option<Header> {
     let mut r = Reader(payload);
     (r.varint()? == VERSION).then_some(())?;
-    Some(Header { first: r.varint()?, front: r.varint()?, level: u8::try_from(r.varint()?).ok()? })
+    let (first, front, level) = (r.varint()?, r.varint()?, u8::try_from(r.varint()?).ok()?);
+    Some(Header { first, front, level, body: r.varint()? })
 }
 
 /// Appends frames that say which sequence numbers are done with.

@@ -27,6 +27,9 @@ pub struct Entry {
     pub len: u64,
 }
 
+/// Waits until something survives a power cut: to be called once, on any thread, while the disk is in use.
+pub type Syncing = Box<dyn FnOnce() -> io::Result<()> + Send>;
+
 /// A file system below one directory, as a store uses it.
 ///
 /// What survives a power cut: bytes of a file up to its last [`sync`](Disk::sync), and names as of the last
@@ -63,11 +66,22 @@ pub trait Disk {
     /// As the file system.
     fn truncate(&mut self, file: &str, len: u64) -> io::Result<()>;
 
+    /// What waits until the bytes that a file holds now survive a power cut. It has the file itself: that this is
+    /// renamed or removed meanwhile does not matter. Two at a time for the same file share one error between them, so
+    /// that the other one says that all is well.
+    ///
+    /// # Errors
+    /// As the file system. If what is returned fails, bytes since the last one are lost, and the next one does not try
+    /// them again.
+    fn syncing(&mut self, file: &str) -> io::Result<Syncing>;
+
     /// Waits until the bytes of a file survive a power cut.
     ///
     /// # Errors
-    /// As the file system. Nothing is certain then about bytes since the last one.
-    fn sync(&mut self, file: &str) -> io::Result<()>;
+    /// Those of [`syncing`](Self::syncing).
+    fn sync(&mut self, file: &str) -> io::Result<()> {
+        self.syncing(file)?()
+    }
 
     /// Makes a directory; one that is there is fine.
     ///
@@ -75,11 +89,19 @@ pub trait Disk {
     /// As the file system.
     fn create_dir(&mut self, dir: &str) -> io::Result<()>;
 
-    /// Waits until the names in a directory survive a power cut.
+    /// What waits until the names in a directory survive a power cut.
     ///
     /// # Errors
     /// As the file system.
-    fn sync_dir(&mut self, dir: &str) -> io::Result<()>;
+    fn syncing_dir(&mut self, dir: &str) -> io::Result<Syncing>;
+
+    /// Waits until the names in a directory survive a power cut.
+    ///
+    /// # Errors
+    /// Those of [`syncing_dir`](Self::syncing_dir).
+    fn sync_dir(&mut self, dir: &str) -> io::Result<()> {
+        self.syncing_dir(dir)?()
+    }
 
     /// Gives a file another name in the same directory, at once; one that had that name is gone.
     ///
@@ -196,8 +218,10 @@ impl Disk for RealDisk {
         self.file(file, false)?.set_len(len)
     }
 
-    fn sync(&mut self, file: &str) -> io::Result<()> {
-        self.file(file, false)?.sync_data()
+    fn syncing(&mut self, file: &str) -> io::Result<Syncing> {
+        // The same open file: an error of writing since it was opened is told to it, and to no other.
+        let file = self.file(file, false)?.try_clone()?;
+        Ok(Box::new(move || file.sync_data()))
     }
 
     fn create_dir(&mut self, dir: &str) -> io::Result<()> {
@@ -205,8 +229,9 @@ impl Disk for RealDisk {
     }
 
     /// On Windows, where a directory can't be synced, nothing.
-    fn sync_dir(&mut self, dir: &str) -> io::Result<()> {
-        if cfg!(windows) { Ok(()) } else { File::open(self.path(dir))?.sync_all() }
+    fn syncing_dir(&mut self, dir: &str) -> io::Result<Syncing> {
+        let path = self.path(dir);
+        Ok(Box::new(move || if cfg!(windows) { Ok(()) } else { File::open(path)?.sync_all() }))
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {

@@ -20,11 +20,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use grafolean_core::random::SplitMix64;
 
-use super::disk::{Disk, Entry};
+use super::disk::{Disk, Entry, Syncing};
 
 /// How likely an operation fails, in ten thousandths, and how much the disk holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -146,6 +146,40 @@ impl State {
         self.name_ops.push(op);
     }
 
+    fn sync_inode(&mut self, at: usize) -> io::Result<()> {
+        if self.change()? {
+            return self.alive();
+        }
+        let fails = self.fails(|f| f.sync_error);
+        if let Some(inode) = self.inodes.get_mut(at) {
+            let unsynced = std::mem::take(&mut inode.unsynced);
+            if fails {
+                // As Linux: what could not be written counts as written from now on, and no later sync tries it again.
+                return Err(io_error());
+            }
+            for (at, bytes) in unsynced {
+                apply(&mut inode.durable, at, bytes.as_deref());
+            }
+        }
+        Ok(())
+    }
+
+    fn sync_names(&mut self, dir: &str) -> io::Result<()> {
+        if self.change()? {
+            return self.alive();
+        }
+        if self.fails(|f| f.sync_error) {
+            return Err(io_error());
+        }
+        let (now, later): (Vec<_>, Vec<_>) =
+            std::mem::take(&mut self.name_ops).into_iter().partition(|op| op.dir() == dir);
+        for op in now {
+            op.apply(&mut self.durable_names);
+        }
+        self.name_ops = later;
+        Ok(())
+    }
+
     fn used(&self) -> u64 {
         let mut inodes: Vec<usize> = self.names.values().copied().collect();
         inodes.dedup();
@@ -194,6 +228,8 @@ fn io_error() -> io::Error {
 #[derive(Debug)]
 pub struct FaultyDisk {
     state: Arc<Mutex<State>>,
+    /// Whether syncs wait.
+    gate: Arc<(Mutex<bool>, Condvar)>,
     holds_lock: bool,
 }
 
@@ -214,7 +250,7 @@ impl FaultyDisk {
             die_at: None,
             dead: false,
         };
-        FaultyDisk { state: Arc::new(Mutex::new(state)), holds_lock: false }
+        FaultyDisk { state: Arc::new(Mutex::new(state)), gate: Arc::default(), holds_lock: false }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -224,7 +260,20 @@ impl FaultyDisk {
     /// Another handle on the same disk, without its lock.
     #[must_use]
     pub fn handle(&self) -> Self {
-        FaultyDisk { state: Arc::clone(&self.state), holds_lock: false }
+        FaultyDisk { state: Arc::clone(&self.state), gate: Arc::clone(&self.gate), holds_lock: false }
+    }
+
+    /// From now on syncs wait (block their threads), until this is called with `false`: a slow disk.
+    pub fn hold_syncs(&self, hold: bool) {
+        *self.gate.0.lock().unwrap_or_else(PoisonError::into_inner) = hold;
+        self.gate.1.notify_all();
+    }
+
+    fn wait_at_gate(&self) {
+        let mut held = self.gate.0.lock().unwrap_or_else(PoisonError::into_inner);
+        while *held {
+            held = self.gate.1.wait(held).unwrap_or_else(PoisonError::into_inner);
+        }
     }
 
     /// From now on this may fail.
@@ -410,24 +459,16 @@ impl Disk for FaultyDisk {
         Ok(())
     }
 
-    fn sync(&mut self, file: &str) -> io::Result<()> {
-        let mut s = self.state();
-        if s.change()? {
-            return s.alive();
-        }
-        let at = s.inode(file)?;
-        let fails = s.fails(|f| f.sync_error);
-        if let Some(inode) = s.inodes.get_mut(at) {
-            let unsynced = std::mem::take(&mut inode.unsynced);
-            if fails {
-                // As Linux: what could not be written counts as written from now on, and no later sync tries it again.
-                return Err(io_error());
-            }
-            for (at, bytes) in unsynced {
-                apply(&mut inode.durable, at, bytes.as_deref());
-            }
-        }
-        Ok(())
+    fn syncing(&mut self, file: &str) -> io::Result<Syncing> {
+        let s = self.state();
+        s.alive()?;
+        let inode = s.inode(file)?;
+        drop(s);
+        let disk = self.handle();
+        Ok(Box::new(move || {
+            disk.wait_at_gate();
+            disk.state().sync_inode(inode)
+        }))
     }
 
     fn create_dir(&mut self, dir: &str) -> io::Result<()> {
@@ -437,21 +478,13 @@ impl Disk for FaultyDisk {
         Ok(())
     }
 
-    fn sync_dir(&mut self, dir: &str) -> io::Result<()> {
-        let mut s = self.state();
-        if s.change()? {
-            return s.alive();
-        }
-        if s.fails(|f| f.sync_error) {
-            return Err(io_error());
-        }
-        let (now, later): (Vec<_>, Vec<_>) =
-            std::mem::take(&mut s.name_ops).into_iter().partition(|op| op.dir() == dir);
-        for op in now {
-            op.apply(&mut s.durable_names);
-        }
-        s.name_ops = later;
-        Ok(())
+    fn syncing_dir(&mut self, dir: &str) -> io::Result<Syncing> {
+        self.state().alive()?;
+        let (disk, dir) = (self.handle(), dir.to_owned());
+        Ok(Box::new(move || {
+            disk.wait_at_gate();
+            disk.state().sync_names(&dir)
+        }))
     }
 
     fn rename(&mut self, from: &str, to: &str) -> io::Result<()> {

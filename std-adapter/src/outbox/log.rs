@@ -6,7 +6,7 @@ use std::io;
 use grafolean_core::time::Millis;
 
 use super::codec::{self, Frames, Header, Record, ValuesWriter};
-use super::disk::Disk;
+use super::disk::{Disk, Syncing};
 use super::ranges::Ranges;
 
 /// Sequence numbers stay below.
@@ -37,7 +37,12 @@ pub(super) struct Segment {
     pub(super) level: u8,
     /// Nothing is appended any more.
     pub(super) sealed: bool,
-    unsynced: bool,
+    /// So many bytes of it survive a power cut.
+    synced: u64,
+    /// Its name survives a power cut when so many changes of the directory do. Another one after a rewriting.
+    born: u64,
+    /// It was thinned; the file as it was before is removed when this one survives a power cut.
+    old: bool,
     /// (first sequence number of a frame, its place), one for some frames.
     index: Vec<(u64, u64)>,
 }
@@ -51,7 +56,9 @@ impl Segment {
             newest_ms: 0,
             level: 0,
             sealed: false,
-            unsynced: false,
+            synced: 0,
+            born: 0,
+            old: false,
             index: Vec::new(),
         }
     }
@@ -95,6 +102,38 @@ pub(super) struct Found {
     pub(super) bad_bytes: u64,
 }
 
+/// What has to be synced of a log: done elsewhere.
+pub(super) struct Group {
+    /// Which file (its first number, and which of that name), how much of it.
+    files: Vec<(u64, u64, u64, Syncing)>,
+    /// How many changes of the directory.
+    dirs: Option<(u64, Vec<Syncing>)>,
+    covered: u64,
+    /// There is more than this.
+    more: bool,
+}
+
+/// What came of it.
+pub(super) struct Grouped {
+    files: Vec<(u64, u64, u64, io::Result<()>)>,
+    dirs: Option<(u64, io::Result<()>)>,
+    covered: u64,
+    pub(super) more: bool,
+}
+
+impl Group {
+    pub(super) fn files(&self) -> usize {
+        self.files.len()
+    }
+
+    pub(super) fn run(self) -> Grouped {
+        let files =
+            self.files.into_iter().map(|(first, born, len, sync)| (first, born, len, sync())).collect();
+        let dirs = self.dirs.map(|(changes, dirs)| (changes, dirs.into_iter().try_for_each(|sync| sync())));
+        Grouped { files, dirs, covered: self.covered, more: self.more }
+    }
+}
+
 /// What feeding did.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Fed {
@@ -117,7 +156,13 @@ pub(super) struct Log {
     pub(super) id: u64,
     dir: String,
     dir_made: bool,
-    dir_unsynced: bool,
+    /// The store's directory may not hold this one's name after a power cut.
+    dir_new: bool,
+    /// Changes of names in the directory, and how many of them survive a power cut.
+    dir_changes: u64,
+    dir_synced: u64,
+    /// All values up to this number that were written survive a power cut.
+    durable_to: u64,
     pub(super) segments: VecDeque<Segment>,
     next: u64,
     /// All sequence numbers up to this one are in a frame, or in none on purpose.
@@ -139,6 +184,25 @@ pub(super) struct Log {
 
 fn name(dir: &str, first: u64) -> String {
     format!("{dir}/{first:016x}.seg")
+}
+
+/// The name of a file as it was before it was thinned.
+fn old_name(dir: &str, first: u64) -> String {
+    format!("{dir}/{first:016x}.seg.old")
+}
+
+/// Whether a file that was thinned is there as it was written.
+fn is_whole(disk: &mut impl Disk, id: u64, file: &str, len: u64) -> bool {
+    let mut bytes = vec![0; len.min(FILE_BYTES_MAX) as usize];
+    if !matches!(disk.read(file, 0, &mut bytes), Ok(n) if n == bytes.len()) {
+        return false;
+    }
+    let mut frames = Frames::new(id, &bytes, true);
+    let header = frames.next().filter(|(_, f)| f.kind == codec::HEADER);
+    let Some(header) = header.and_then(|(_, f)| codec::read_header(f.payload)) else { return false };
+    let body = len - frames.end as u64;
+    frames.by_ref().for_each(drop);
+    header.level > 0 && header.body == body && frames.bad_bytes == 0
 }
 
 /// The sequence number in a segment's name.
@@ -172,7 +236,10 @@ impl Log {
             id,
             dir: id.to_string(),
             dir_made: false,
-            dir_unsynced: false,
+            dir_new: false,
+            dir_changes: 0,
+            dir_synced: 0,
+            durable_to: 0,
             segments: VecDeque::new(),
             next: 1,
             covered: 0,
@@ -202,13 +269,26 @@ impl Log {
     pub(super) fn open(disk: &mut impl Disk, id: u64) -> io::Result<(Self, Found)> {
         let mut log = Log::new(id);
         log.dir_made = true;
-        let mut files = Vec::new();
+        (log.dir_new, log.dir_changes) = (true, 1);
+        let (mut files, mut olds) = (Vec::new(), Vec::new());
         for entry in disk.list(&log.dir)? {
             if let Some(first) = first_of(&entry.name).filter(|_| !entry.dir) {
                 files.push((first, entry.len));
+            } else if let Some(first) = entry.name.strip_suffix(".old").and_then(first_of) {
+                olds.push((first, entry.len));
             } else if entry.name.ends_with(".tmp") {
                 // A rewriting that was cut short; the segment itself is there.
                 let _ = disk.remove(&format!("{}/{}", log.dir, entry.name));
+            }
+        }
+        for (first, len) in olds {
+            let (file, old) = (name(&log.dir, first), old_name(&log.dir, first));
+            let thinned = files.iter().find(|(f, _)| *f == first).map(|&(_, len)| len);
+            if thinned.is_some_and(|len| is_whole(disk, id, &file, len)) {
+                let _ = disk.remove(&old);
+            } else if disk.rename(&old, &file).is_ok() {
+                files.retain(|(f, _)| *f != first);
+                files.push((first, len));
             }
         }
         files.sort_unstable();
@@ -284,8 +364,7 @@ impl Log {
                 taken = taken.max(first);
             }
             // The life before may have been killed before it synced.
-            segment.unsynced = true;
-            log.dir_unsynced = true;
+            segment.born = log.dir_changes;
             segment.sealed = !readable
                 || segment.level > 0
                 || (file_len > segment.len && disk.truncate(&file, segment.len).is_err());
@@ -313,7 +392,23 @@ impl Log {
     }
 
     pub(super) fn unsynced(&self) -> bool {
-        self.dir_unsynced || self.segments.iter().any(|s| s.unsynced)
+        self.dir_synced < self.dir_changes || self.segments.iter().any(|s| s.synced < s.len)
+    }
+
+    /// Whether it survives a power cut, or there is nothing more to wait for.
+    pub(super) fn is_durable(&self, sequence: u64) -> bool {
+        sequence <= self.durable_to || !self.held.contains(sequence)
+    }
+
+    fn survives(&self, at: usize) -> bool {
+        self.segments.get(at).is_some_and(|s| s.synced > 0 && s.born <= self.dir_synced)
+    }
+
+    /// Whether files can be removed now that waited for others to be synced.
+    pub(super) fn can_remove(&self, durable: bool) -> bool {
+        (self.front_is_done() && (!durable || self.survives(1)))
+            || (0..self.segments.len())
+                .any(|at| self.segments.get(at).is_some_and(|s| s.old) && self.survives(at))
     }
 
     /// Takes a value: its sequence number; `None` if it can't be written in this format, or numbers have run out.
@@ -362,6 +457,10 @@ impl Log {
         true
     }
 
+    pub(super) fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
+    }
+
     /// Values that wait and are written.
     pub(super) fn written(&self) -> u64 {
         let pending = self.pending.iter().filter(|p| !p.left).count() as u64;
@@ -392,7 +491,11 @@ impl Log {
     /// Begins a segment of nothing but a header. No value in a frame or to be written is between `covered` and `first`.
     fn begin_segment(&mut self, disk: &mut impl Disk, first: u64) -> io::Result<()> {
         let mut bytes = Vec::new();
-        codec::put_header(&mut bytes, self.id, Header { first, front: self.oldest_live(), level: 0 });
+        codec::put_header(
+            &mut bytes,
+            self.id,
+            Header { first, front: self.oldest_live(), level: 0, body: 0 },
+        );
         self.write_new(disk, first, &bytes)?;
         self.covered = first - 1;
         Ok(())
@@ -401,24 +504,27 @@ impl Log {
     fn write_new(&mut self, disk: &mut impl Disk, first: u64, bytes: &[u8]) -> io::Result<()> {
         if !self.dir_made {
             disk.create_dir(&self.dir)?;
-            self.dir_made = true;
-            self.dir_unsynced = true;
+            (self.dir_made, self.dir_new) = (true, true);
         }
         disk.write(&name(&self.dir, first), 0, bytes)?;
-        self.dir_unsynced = true;
+        self.dir_changes += 1;
         let mut segment = Segment::new(first);
-        segment.unsynced = true;
+        segment.born = self.dir_changes;
         segment.len = bytes.len() as u64;
         self.segments.push_back(segment);
         Ok(())
     }
 
     fn remove_front(&mut self, disk: &mut impl Disk) -> io::Result<()> {
-        let Some(front) = self.segments.front() else { return Ok(()) };
+        let Some(front) = self.segments.front_mut() else { return Ok(()) };
+        if front.old {
+            removed(disk.remove(&old_name(&self.dir, front.first)))?;
+            front.old = false;
+        }
         removed(disk.remove(&name(&self.dir, front.first)))?;
         self.cut = self.cut.filter(|&(first, _)| first != front.first);
         // A power cut would bring it back.
-        self.dir_unsynced = true;
+        self.dir_changes += 1;
         self.done.remove_to(front.last);
         self.segments.pop_front();
         Ok(())
@@ -443,12 +549,18 @@ impl Log {
         if self.pending.is_empty() && self.can_rotate(segment_bytes / 16) {
             // The last file carries the numbering on, so that it is never without one.
             self.begin_segment(disk, self.next)?;
-            if durable {
-                self.sync(disk)?;
-            }
         }
-        while self.front_is_done() {
+        while self.front_is_done() && (!durable || self.survives(1)) {
             self.remove_front(disk)?;
+        }
+        for at in 0..self.segments.len() {
+            if self.survives(at)
+                && let Some(segment) = self.segments.get_mut(at).filter(|s| s.old)
+            {
+                removed(disk.remove(&old_name(&self.dir, segment.first)))?;
+                segment.old = false;
+                self.dir_changes += 1;
+            }
         }
         while !self.pending.is_empty() || (marks && self.has_marks()) {
             self.write_some(disk, segment_bytes, marks)?;
@@ -473,7 +585,7 @@ impl Log {
         let mut bytes = Vec::new();
         if at.is_none() {
             let (first, front) = (self.covered + 1, self.oldest_live());
-            codec::put_header(&mut bytes, self.id, Header { first, front, level: 0 });
+            codec::put_header(&mut bytes, self.id, Header { first, front, level: 0, body: 0 });
         }
         let from = bytes.len();
         let (mut taken, mut last, mut newest_ms) = (0, self.covered, 0);
@@ -513,7 +625,6 @@ impl Log {
                     return Err(e);
                 }
                 tail.len = at + bytes.len() as u64;
-                tail.unsynced = true;
             }
         }
         if let Some(tail) = self.segments.back_mut() {
@@ -539,24 +650,61 @@ impl Log {
         Ok(())
     }
 
-    /// Makes what was written survive a power cut.
+    /// What has to be done so that all that was written survives a power cut; at most so many files at a time.
+    ///
+    /// # Errors
+    /// As the disk.
+    pub(super) fn group(&mut self, disk: &mut impl Disk, max_files: usize) -> io::Result<Group> {
+        let mut files = Vec::new();
+        let mut waiting = self.segments.iter().filter(|s| s.synced < s.len);
+        for segment in waiting.by_ref().take(max_files.max(1)) {
+            files.push((
+                segment.first,
+                segment.born,
+                segment.len,
+                disk.syncing(&name(&self.dir, segment.first))?,
+            ));
+        }
+        let more = waiting.next().is_some();
+        let mut dirs = Vec::new();
+        if self.dir_synced < self.dir_changes {
+            dirs.push(disk.syncing_dir(&self.dir)?);
+            if self.dir_new {
+                dirs.push(disk.syncing_dir("")?);
+            }
+        }
+        let dirs = (!dirs.is_empty()).then_some((self.dir_changes, dirs));
+        Ok(Group { files, dirs, covered: self.covered, more })
+    }
+
+    /// It was done.
     ///
     /// # Errors
     /// As the disk; the file at fault is not appended to any more.
-    pub(super) fn sync(&mut self, disk: &mut impl Disk) -> io::Result<()> {
-        for segment in self.segments.iter_mut().filter(|s| s.unsynced) {
-            if let Err(e) = removed(disk.sync(&name(&self.dir, segment.first))) {
-                segment.sealed = true;
-                return Err(e);
+    pub(super) fn grouped(&mut self, done: Grouped) -> io::Result<()> {
+        let mut result = Ok(());
+        for (first, born, len, synced) in done.files {
+            let Some(segment) = self.segments.iter_mut().find(|s| s.first == first && s.born == born) else {
+                continue;
+            };
+            match synced {
+                Ok(()) => segment.synced = segment.synced.max(len),
+                Err(e) => {
+                    segment.sealed = true;
+                    result = Err(e);
+                }
             }
-            segment.unsynced = false;
         }
-        if self.dir_unsynced {
-            disk.sync_dir(&self.dir)?;
-            disk.sync_dir("")?;
-            self.dir_unsynced = false;
+        if let Some((changes, synced)) = done.dirs {
+            match synced {
+                Ok(()) => (self.dir_synced, self.dir_new) = (self.dir_synced.max(changes), false),
+                Err(e) => result = Err(e),
+            }
         }
-        Ok(())
+        if result.is_ok() && !done.more {
+            self.durable_to = self.durable_to.max(done.covered);
+        }
+        result
     }
 
     /// Gives up the oldest file: how many parked values were in it. `None` if there is none.
@@ -625,12 +773,9 @@ impl Log {
         });
 
         // What is in the collector's memory stays too.
-        let header =
-            Header { first: segment.first, front: front.min(segment.first), level: segment.level + 1 };
-        let mut out = Vec::new();
-        codec::put_header(&mut out, self.id, header);
+        let mut body = Vec::new();
         done.insert_range(segment.first, segment.last);
-        let mut writer = ValuesWriter::new(&mut out, self.id, segment.first.saturating_sub(1));
+        let mut writer = ValuesWriter::new(&mut body, self.id, segment.first.saturating_sub(1));
         for (_, frame) in Frames::new(self.id, &bytes, true).filter(|(_, f)| f.kind == codec::VALUES) {
             codec::read_values(frame.payload, |r| {
                 if done.contains(r.sequence) && (kept.contains(r.sequence) || self.held.contains(r.sequence))
@@ -641,24 +786,40 @@ impl Log {
             });
         }
         writer.finish();
-        codec::put_done(&mut out, self.id, done.iter());
+        codec::put_done(&mut body, self.id, done.iter());
         segment.level += 1;
+        let mut out = Vec::new();
+        let header = Header {
+            first: segment.first,
+            front: front.min(segment.first),
+            level: segment.level,
+            body: body.len() as u64,
+        };
+        codec::put_header(&mut out, self.id, header);
+        out.extend_from_slice(&body);
         if windows.is_empty() || out.len() as u64 > segment.len - segment.len / 4 {
             // Not worth it; the next pass has wider windows.
             return Ok(Some(0));
         }
 
-        let new = format!("{}/thin.tmp", self.dir);
-        let written = disk
-            .write(&new, 0, &out)
-            .and_then(|()| disk.truncate(&new, out.len() as u64))
-            .and_then(|()| if durable { disk.sync(&new) } else { Ok(()) })
-            .and_then(|()| disk.rename(&new, &file));
-        if let Err(e) = written {
+        let (new, old) = (format!("{}/thin.tmp", self.dir), old_name(&self.dir, segment.first));
+        let mut written = disk.write(&new, 0, &out).and_then(|()| disk.truncate(&new, out.len() as u64));
+        let keep = durable && !segment.old && written.is_ok();
+        if keep {
+            // As long as the new one may not survive a power cut.
+            written = disk.rename(&file, &old);
+            segment.old = written.is_ok();
+        }
+        if let Err(e) = written.and_then(|()| disk.rename(&new, &file)) {
+            if keep && segment.old {
+                segment.old = disk.rename(&old, &file).is_err();
+                self.dir_changes += 1;
+            }
             segment.level -= 1;
             return Err(e);
         }
-        self.dir_unsynced = true;
+        self.dir_changes += 1;
+        (segment.born, segment.synced) = (self.dir_changes, 0);
         segment.sealed = true;
         segment.len = out.len() as u64;
         segment.index.clear();

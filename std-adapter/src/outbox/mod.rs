@@ -107,7 +107,7 @@ use book::Book;
 use log::{Log, SEQUENCE_END};
 
 pub use book::{StoredState, Totals};
-pub use disk::{Disk, Entry, RealDisk};
+pub use disk::{Disk, Entry, RealDisk, Syncing};
 
 const LOCK: &str = "lock";
 /// Bits of a record's number that are the sequence number; above is the account's place.
@@ -126,6 +126,8 @@ const AGE_MS: u64 = 60_000;
 const BACK_OFF_MS: (u64, u64) = (1_000, 60_000);
 /// Values wait in memory for their writing in so many bytes at most; then they are written at once.
 const PENDING_BYTES: usize = 1 << 20;
+/// Files and accounts that are synced in one go at most.
+const SYNC_FILES: usize = 64;
 /// Events that wait at most.
 const EVENTS: usize = 32;
 
@@ -356,6 +358,43 @@ impl fmt::Display for StoreEvent {
     }
 }
 
+/// Syncs that are due: to be [`run`](Self::run) while the store goes on being used, on another thread for example.
+#[must_use]
+pub struct SyncJob {
+    id: u64,
+    logs: Vec<(usize, log::Group)>,
+    book: Option<book::Group>,
+}
+
+impl fmt::Debug for SyncJob {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("SyncJob").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
+impl SyncJob {
+    /// Waits for the disk: a few ms on a good one, seconds on others. What came of it is for
+    /// [`Store::handle_synced`].
+    pub fn run(self) -> Synced {
+        let logs = self.logs.into_iter().map(|(place, group)| (place, group.run())).collect();
+        Synced { id: self.id, logs, book: self.book.map(book::Group::run) }
+    }
+}
+
+/// What came of a [`SyncJob`].
+#[must_use]
+pub struct Synced {
+    id: u64,
+    logs: Vec<(usize, log::Grouped)>,
+    book: Option<book::Grouped>,
+}
+
+impl fmt::Debug for Synced {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Synced").field("id", &self.id).finish_non_exhaustive()
+    }
+}
+
 /// The store. See the [module](self).
 #[derive(Debug)]
 pub struct Store<D> {
@@ -369,6 +408,14 @@ pub struct Store<D> {
     busy: BTreeSet<usize>,
     /// Places of logs with something to sync.
     unsynced: BTreeSet<usize>,
+    /// Those of them whose time has come.
+    due: BTreeSet<usize>,
+    book_due: bool,
+    /// The job that is under way, and its places.
+    flight: Option<(u64, BTreeSet<usize>)>,
+    jobs: u64,
+    /// The caller runs the jobs.
+    elsewhere: bool,
     book: Book,
     gone: BTreeMap<Gone, u64>,
     events: VecDeque<StoreEvent>,
@@ -401,6 +448,11 @@ impl<D: Disk> Store<D> {
             unusable: BTreeSet::new(),
             busy: BTreeSet::new(),
             unsynced: BTreeSet::new(),
+            due: BTreeSet::new(),
+            book_due: false,
+            flight: None,
+            jobs: 0,
+            elsewhere: false,
             book: Book::default(),
             gone: BTreeMap::new(),
             events: VecDeque::new(),
@@ -513,9 +565,12 @@ impl<D: Disk> Store<D> {
     /// The time by which [`handle_time`](Self::handle_time) wants to be called.
     #[must_use]
     pub fn poll_timeout(&self) -> Option<Millis> {
-        let retries =
-            self.failing.iter().filter_map(|&p| self.logs.get(p)).filter_map(|l| l.wait).map(|w| w.until);
-        [self.write_at, self.sync_at, self.book_retry_at].into_iter().flatten().chain(retries).min()
+        let in_flight = |p: &usize| self.flight.as_ref().is_some_and(|(_, places)| places.contains(p));
+        let retries = self.failing.iter().filter(|p| !self.due.contains(p) && !in_flight(p));
+        let retries = retries.filter_map(|&p| self.logs.get(p)).filter_map(|l| l.wait).map(|w| w.until);
+        // The next one begins when the one that is under way ends.
+        let sync_at = self.sync_at.filter(|_| self.flight.is_none());
+        [self.write_at, sync_at, self.book_retry_at].into_iter().flatten().chain(retries).min()
     }
 
     fn write_by(&mut self, at: Millis) {
@@ -525,7 +580,8 @@ impl<D: Disk> Store<D> {
     /// Takes a value that is handed over now: its record's number, higher than all before of this account. `None` if it
     /// is to stay in memory only: the disk fails at present, or path or number are longer than this format takes.
     ///
-    /// Under [`WritePolicy::First`] it is written before this returns, under [`Sync::Always`] synced too.
+    /// Under [`WritePolicy::First`] it is written before this returns, under [`Sync::Always`] synced too; after
+    /// [`sync_elsewhere`](Self::sync_elsewhere) that is due then, and [`is_settled`](Self::is_settled) tells.
     pub fn take(&mut self, now: Millis, account: u64, value: &Value<'_>) -> Option<u64> {
         let place = match self.places.get(&account) {
             Some(&place) => place,
@@ -542,6 +598,7 @@ impl<D: Disk> Store<D> {
         if much || self.settings.write == WritePolicy::First {
             // What is done with is written together with the ledger.
             self.write_one(now, place, false);
+            self.sync_here(now);
         } else {
             self.write_by(Millis(now.0 + BEHIND_MS));
         }
@@ -652,53 +709,158 @@ impl<D: Disk> Store<D> {
         if marks || !log.has_marks() {
             self.busy.remove(&place);
         }
-        if log.unsynced() {
-            match self.settings.sync {
-                Sync::Never => {}
-                Sync::Always => {
-                    if let Err(e) = log.sync(&mut self.disk) {
-                        self.unsynced.insert(place);
-                        return self.fails(now, place, "sync", &e);
-                    }
-                }
-                Sync::Every { ms } => {
-                    self.unsynced.insert(place);
-                    let at = Millis(now.0 + ms);
-                    self.sync_at = Some(self.sync_at.map_or(at, |before| before.min(at)));
-                }
-            }
-        }
+        self.note(now, place);
         if !self.unsynced.contains(&place) || !self.failing.contains(&place) {
             self.works(now, place);
         }
     }
 
-    fn sync_one(&mut self, now: Millis, place: usize) {
-        let Some(log) = self.logs.get_mut(place) else { return };
-        if log.wait.is_some_and(|w| now < w.until) {
+    /// After a change of a log's files.
+    fn note(&mut self, now: Millis, place: usize) {
+        if !self.logs.get(place).is_some_and(Log::unsynced) {
             return;
         }
-        match log.sync(&mut self.disk) {
-            Ok(()) => {
-                self.unsynced.remove(&place);
-                if !self.busy.contains(&place) {
-                    self.works(now, place);
-                }
+        match self.settings.sync {
+            Sync::Never => {}
+            Sync::Always => {
+                self.unsynced.insert(place);
+                self.due.insert(place);
             }
-            Err(e) => self.fails(now, place, "sync", &e),
+            Sync::Every { ms } => {
+                self.unsynced.insert(place);
+                self.sync_by(Millis(now.0 + ms));
+            }
+        }
+    }
+
+    fn sync_by(&mut self, at: Millis) {
+        self.sync_at = Some(self.sync_at.map_or(at, |before| before.min(at)));
+    }
+
+    /// From now on syncs, which may take seconds, are left to the caller: after each
+    /// [`handle_time`](Self::handle_time), [`take`](Self::take) and [`handle_synced`](Self::handle_synced) it asks
+    /// [`poll_sync`](Self::poll_sync). Otherwise these calls wait for the disk.
+    pub const fn sync_elsewhere(&mut self) {
+        self.elsewhere = true;
+    }
+
+    /// The next syncs that are due. One job at a time: `None` until [`handle_synced`](Self::handle_synced) was called with
+    /// what came of the one before. A job that was lost is replaced by [`flush`](Self::flush).
+    pub fn poll_sync(&mut self, now: Millis) -> Option<SyncJob> {
+        if self.flight.is_some() {
+            return None;
+        }
+        if self.sync_at.is_some_and(|at| at <= now) {
+            self.sync_all_soon(now);
+        }
+        let (mut logs, mut files, mut places) = (Vec::new(), 0, BTreeSet::new());
+        while files + logs.len() < SYNC_FILES
+            && let Some(place) = self.due.pop_first()
+        {
+            let Some(log) = self.logs.get_mut(place).filter(|l| l.wait.is_none_or(|w| w.until <= now)) else {
+                continue;
+            };
+            match log.group(&mut self.disk, SYNC_FILES - files) {
+                Ok(group) => {
+                    files += group.files();
+                    logs.push((place, group));
+                    places.insert(place);
+                }
+                Err(e) => self.fails(now, place, "sync", &e),
+            }
+        }
+        let mut book = None;
+        if core::mem::take(&mut self.book_due) && self.book.unsynced() {
+            match self.book.group(&mut self.disk) {
+                Ok(group) => book = Some(group),
+                Err(e) => self.book_fails(now, &e),
+            }
+        }
+        if logs.is_empty() && book.is_none() {
+            return None;
+        }
+        self.jobs += 1;
+        self.flight = Some((self.jobs, places));
+        Some(SyncJob { id: self.jobs, logs, book })
+    }
+
+    /// A job has ended.
+    pub fn handle_synced(&mut self, now: Millis, synced: Synced) {
+        if self.flight.take_if(|(id, _)| *id == synced.id).is_none() {
+            // Flushed meanwhile.
+            return;
+        }
+        for (place, done) in synced.logs {
+            let more = done.more;
+            let Some(log) = self.logs.get_mut(place) else { continue };
+            let result = log.grouped(done);
+            if log.can_remove(self.settings.durable()) {
+                self.busy.insert(place);
+                self.write_by(now);
+            }
+            let Some(log) = self.logs.get(place) else { continue };
+            match result {
+                Ok(()) if log.unsynced() => {
+                    if more {
+                        self.due.insert(place);
+                    } else {
+                        self.note(now, place);
+                    }
+                }
+                Ok(()) => {
+                    self.unsynced.remove(&place);
+                    if !self.busy.contains(&place) || !log.has_pending() {
+                        self.works(now, place);
+                    }
+                }
+                Err(e) => self.fails(now, place, "sync", &e),
+            }
+        }
+        if let Some(done) = synced.book {
+            match self.book.grouped(&mut self.disk, done) {
+                Ok(()) => self.note_book(now),
+                Err(e) => self.book_fails(now, &e),
+            }
+        }
+    }
+
+    /// Whether a job is under way.
+    #[must_use]
+    pub const fn is_syncing(&self) -> bool {
+        self.flight.is_some()
+    }
+
+    /// Whether there is nothing to wait for: a record survives a power cut, is no longer kept, or the disk fails.
+    #[must_use]
+    pub fn is_settled(&self, record: u64) -> bool {
+        let (place, sequence) = ((record >> SEQUENCE_BITS) as usize, record & (SEQUENCE_END - 1));
+        self.failing.contains(&place) || self.logs.get(place).is_none_or(|l| l.is_durable(sequence))
+    }
+
+    fn sync_all_soon(&mut self, now: Millis) {
+        self.sync_at = None;
+        let ready = |p: &&usize| self.logs.get(**p).is_some_and(|l| l.wait.is_none_or(|w| w.until <= now));
+        self.due.extend(self.unsynced.iter().filter(ready));
+        self.book_due = true;
+    }
+
+    fn sync_here(&mut self, now: Millis) {
+        while !self.elsewhere
+            && let Some(job) = self.poll_sync(now)
+        {
+            self.handle_synced(now, job.run());
         }
     }
 
     /// Does what is due: writes, syncs, tries again, keeps the bounds. Calling early or late is harmless.
     pub fn handle_time(&mut self, now: Millis, unix: UnixMillis) {
-        let due = |at: Option<Millis>| at.is_some_and(|at| at <= now);
-        let writes = due(self.write_at);
-        let syncs = due(self.sync_at);
-        self.work(now, unix, writes, syncs);
+        let writes = self.write_at.is_some_and(|at| at <= now);
+        self.work(now, unix, writes);
+        self.sync_here(now);
     }
 
     /// Does all that waits, whether it is due or not, and syncs unless that is off. For the end of the process, and
-    /// before one that may be.
+    /// before one that may be. Waits for the disk, but not for a job that is under way: what comes of that is ignored.
     pub fn flush(&mut self, now: Millis, unix: UnixMillis) {
         self.failing.iter().for_each(|&p| {
             if let Some(l) = self.logs.get_mut(p)
@@ -709,7 +871,20 @@ impl<D: Disk> Store<D> {
         });
         self.book_retry_at = self.book_retry_at.map(|_| now);
         self.ledger_at = now;
-        self.work(now, unix, true, self.settings.durable());
+        self.flight = None;
+        // Files that are done with go when others were synced, and that is synced again.
+        for _ in 0..3 {
+            self.work(now, unix, true);
+            if self.settings.durable() {
+                self.sync_all_soon(now);
+            }
+            while let Some(job) = self.poll_sync(now) {
+                self.handle_synced(now, job.run());
+            }
+            if self.busy.is_empty() && self.unsynced.is_empty() {
+                break;
+            }
+        }
     }
 
     /// Flushes, and gives the directory free.
@@ -717,7 +892,7 @@ impl<D: Disk> Store<D> {
         self.flush(now, unix);
     }
 
-    fn work(&mut self, now: Millis, unix: UnixMillis, writes: bool, syncs: bool) {
+    fn work(&mut self, now: Millis, unix: UnixMillis, writes: bool) {
         if self.age_at <= now {
             self.age_at = Millis(now.0 + AGE_MS);
             self.drop_old(now, unix);
@@ -731,60 +906,71 @@ impl<D: Disk> Store<D> {
             }
             self.keep_bound(now);
         }
-        if syncs {
-            self.sync_at = None;
-            for place in self.unsynced.clone() {
-                self.sync_one(now, place);
-            }
-        }
         for place in retries {
+            if self.logs.get(place).is_some_and(|l| l.wait.is_some_and(|w| now < w.until)) {
+                continue;
+            }
             if self.busy.contains(&place) {
                 self.write_one(now, place, true);
             }
             if self.unsynced.contains(&place) {
-                self.sync_one(now, place);
-            }
-            if !self.busy.contains(&place) && !self.unsynced.contains(&place) {
+                self.due.insert(place);
+            } else if !self.busy.contains(&place) {
                 // It was a read that failed: whoever reads will see.
-                if self.logs.get(place).is_some_and(|l| l.wait.is_some_and(|w| w.until <= now)) {
-                    self.works(now, place);
-                }
+                self.works(now, place);
             }
         }
         if (writes || self.book_retry_at.is_some()) && self.book_retry_at.is_none_or(|at| at <= now) {
-            self.write_book(now, syncs, self.bytes() != bytes);
+            self.write_book(now, self.bytes() != bytes);
         }
     }
 
     /// `news`: values, or that they left, were written: then the ledger goes with them, so that after a kill they are not
     /// counted as lost.
-    fn write_book(&mut self, now: Millis, syncs: bool, news: bool) {
+    fn write_book(&mut self, now: Millis, news: bool) {
         let durable = self.settings.durable();
         let mut result = self.book.write_states(&mut self.disk, durable);
-        if result.is_ok() && self.book.unsynced() && (syncs || self.settings.sync == Sync::Always) {
-            result = self.book.sync_states(&mut self.disk);
-        }
         let due = self.ledger_at <= now;
         if result.is_ok() && (due || news) {
-            result = self.book.write_ledger(&mut self.disk, durable && due);
+            result = self.book.write_ledger(&mut self.disk, durable, due);
             if due {
                 self.ledger_at = Millis(now.0 + LEDGER_MS);
             }
         }
         match result {
             Ok(()) => {
-                self.book_retry_at = None;
-                self.book_wait_ms = 0;
-                self.tell_working(now);
+                let retried = self.book_retry_at.take().is_some();
+                if retried && durable && self.book.unsynced() {
+                    self.book_due = true;
+                } else {
+                    self.note_book(now);
+                }
             }
-            Err(e) => {
-                // The ledger waits too: it would ask for the time at once, again and again.
-                self.book_wait_ms = (self.book_wait_ms * 2).clamp(BACK_OFF_MS.0, BACK_OFF_MS.1);
-                self.ledger_at = Millis(now.0 + self.book_wait_ms);
-                self.book_retry_at = Some(self.ledger_at);
-                self.tell_failing(now, "write state and ledger", None, &e);
+            Err(e) => self.book_fails(now, &e),
+        }
+    }
+
+    fn note_book(&mut self, now: Millis) {
+        if self.settings.durable() && self.book.unsynced() {
+            match self.settings.sync {
+                Sync::Never => {}
+                Sync::Always => self.book_due = true,
+                Sync::Every { ms } => self.sync_by(Millis(now.0 + ms)),
             }
         }
+        if self.book.has_states_to_write() {
+            self.write_by(Millis(now.0 + BEHIND_MS));
+        }
+        self.book_wait_ms = 0;
+        self.tell_working(now);
+    }
+
+    fn book_fails(&mut self, now: Millis, error: &io::Error) {
+        // The ledger waits too: it would ask for the time at once, again and again.
+        self.book_wait_ms = (self.book_wait_ms * 2).clamp(BACK_OFF_MS.0, BACK_OFF_MS.1);
+        self.ledger_at = Millis(now.0 + self.book_wait_ms);
+        self.book_retry_at = Some(self.ledger_at);
+        self.tell_failing(now, "write state and ledger", None, error);
     }
 
     fn drop_old(&mut self, now: Millis, unix: UnixMillis) {
@@ -814,7 +1000,7 @@ impl<D: Disk> Store<D> {
             let account = log.id;
             if self.settings.thin {
                 let result = log.thin(&mut self.disk, self.settings.durable());
-                self.unsynced.insert(place);
+                self.note(now, place);
                 match result {
                     Ok(Some(values)) => {
                         *thinned.entry(account).or_insert(0) += values;

@@ -9,7 +9,7 @@ use core::fmt::Debug;
 use embassy_executor::Spawner;
 use embassy_futures::select::{Either, select};
 use embassy_net::{DhcpConfig, StackResources};
-use embassy_time::Timer;
+use embassy_time::{Timer, with_timeout};
 use esp_backtrace as _;
 use esp_hal::clock::CpuClock;
 use esp_hal::peripherals::TIMG0;
@@ -34,6 +34,8 @@ const SETTINGS: Settings<'static> = include!(concat!(env!("OUT_DIR"), "/settings
 const WATCHDOG_PERIOD_S: u64 = 8;
 /// From one look at the bots to the next, in seconds.
 const LOOK_S: u64 = 1;
+/// The driver waits for what the radio says of a join, however long that takes.
+const JOIN_LIMIT: embassy_time::Duration = embassy_time::Duration::from_secs(30);
 /// From a join that failed to the next, in seconds.
 const JOIN_PAUSE_S: u64 = 5;
 /// After so many failed requests without a value delivered the network is joined again. Requests are repeated after waits that grow to
@@ -164,7 +166,7 @@ fn station() -> Option<StationConfig> {
 /// Joins the network, and again when it is lost or seems to be.
 async fn stay_joined(mut radio: WifiController<'static>, control: &Control) {
     loop {
-        if radio.connect_async().await.is_err() {
+        if !matches!(with_timeout(JOIN_LIMIT, radio.connect_async()).await, Ok(Ok(_))) {
             log::warn!("could not join the network: is it in reach, and is the password right?");
             Timer::after_secs(JOIN_PAUSE_S).await;
             continue;

@@ -248,6 +248,7 @@ impl<B: Bot, S: Storage<B>, const W: usize> Place<B, S, W> {
 /// without end.
 ///
 /// The collectors and their buffers lie in statics, so it can be called once; a second call gives [`SetupError::RunBefore`].
+#[allow(clippy::too_many_arguments)] // With both features; each has its name in the call.
 pub async fn run(
     stack: Stack<'static>,
     settings: &Settings<'static>,
@@ -262,6 +263,10 @@ pub async fn run(
     let flash = ();
     let _ = (flash, stack, settings, pings, gauge, seed);
     control.begin();
+    #[cfg(feature = "tls")]
+    let busy = core::cell::Cell::new(false);
+    #[cfg(feature = "tls")]
+    let random = (random, &busy);
     #[cfg(not(feature = "tls"))]
     let random = ();
     // By attributes: code after `if !cfg!(...) { return }` stays in an async block.
@@ -304,7 +309,8 @@ async fn collect<B: Bot, S: Storage<B>, const W: usize>(
     seed: u64,
     watch: Watch<'_>,
     keep: impl Keep,
-    #[cfg(feature = "tls")] random: Random,
+    // Whether a handshake is under way.
+    #[cfg(feature = "tls")] (random, busy): (Random, &core::cell::Cell<bool>),
     #[cfg(not(feature = "tls"))] (): (),
 ) -> Result<Ledger, StartError> {
     let url = BaseUrl::parse(settings.backend_url)?;
@@ -330,7 +336,7 @@ async fn collect<B: Bot, S: Storage<B>, const W: usize>(
         if !url.https {
             return Err(HttpSetupError::NeedsPlain.into());
         }
-        tls::connector(connector, random, &clock, settings.backend_ca, &mut buffers.records)?
+        tls::connector(connector, random, &clock, settings.backend_ca, &mut buffers.records, busy)?
     };
     let mut http = Http::new(connector, url, &mut buffers.http, LIMITS)?;
     let driver = DriverSettings { longest_wait_ms: control::LONGEST_WAIT_MS, ..DriverSettings::default() };

@@ -1,8 +1,11 @@
 //! HTTPS: a bot's connection, the random numbers that it needs, its time.
 
+use core::cell::Cell;
 use core::fmt;
 use core::num::NonZeroU32;
 
+use embassy_time::Timer;
+use grafolean_embassy::http::{self, ConnectError};
 use grafolean_embassy::net::NetConnector;
 use grafolean_embassy::tls::rand_core::{CryptoRng, Error, RngCore};
 use grafolean_embassy::tls::{LEAST_WRITE, READ, Tls, TlsSettings, TlsSetupError, Trust};
@@ -63,7 +66,49 @@ impl Records {
 /// Seconds since 1970, if known.
 type Clock<'a> = &'a dyn Fn() -> Option<u64>;
 
-pub(crate) type Connector<'a> = Tls<'a, NetConnector<'static>, Random, Clock<'a>>;
+/// How often a bot looks whether the other one's handshake has ended, in milliseconds.
+const LOOK_MS: u64 = 20;
+
+/// A [`Tls`] whose handshakes take turns with the other bot's: each computes for seconds on a small chip, and two of them without a pause in
+/// between would leave the watchdog hungry.
+pub(crate) struct Connector<'a> {
+    tls: Tls<'a, NetConnector<'static>, Random, Clock<'a>>,
+    busy: &'a Cell<bool>,
+}
+
+/// The right to connect. It ends when this is dropped.
+struct Turn<'a>(&'a Cell<bool>);
+
+impl Drop for Turn<'_> {
+    fn drop(&mut self) {
+        self.0.set(false);
+    }
+}
+
+impl<'b> http::Connector for Connector<'b> {
+    type Stream<'a>
+        = <Tls<'b, NetConnector<'static>, Random, Clock<'b>> as http::Connector>::Stream<'a>
+    where
+        Self: 'a;
+
+    const TLS: bool = true;
+
+    async fn connect(&mut self, host: &str, port: u16) -> Result<Self::Stream<'_>, ConnectError> {
+        while self.busy.get() {
+            Timer::after_millis(LOOK_MS).await;
+        }
+        self.busy.set(true);
+        let _turn = Turn(self.busy);
+        self.tls.connect(host, port).await
+    }
+
+    fn close<'a>(stream: Self::Stream<'a>) -> impl Future<Output = ()>
+    where
+        Self: 'a,
+    {
+        <Tls<'b, NetConnector<'static>, Random, Clock<'b>> as http::Connector>::close(stream)
+    }
+}
 
 /// Speaks TLS over `inner` with servers whose certificates are of one of these `authorities`.
 pub(crate) fn connector<'a>(
@@ -72,7 +117,9 @@ pub(crate) fn connector<'a>(
     clock: Clock<'a>,
     authorities: &'static [&'static [u8]],
     records: &'a mut Records,
+    busy: &'a Cell<bool>,
 ) -> Result<Connector<'a>, TlsSetupError> {
     let settings = TlsSettings::new(Trust::Authorities(authorities));
-    Tls::new(inner, random, clock, settings, &mut records.read, &mut records.write)
+    let tls = Tls::new(inner, random, clock, settings, &mut records.read, &mut records.write)?;
+    Ok(Connector { tls, busy })
 }

@@ -134,6 +134,7 @@ fn all(args: &Args) -> (Stats, BTreeMap<u64, Violation>) {
             // In whatever order they end.
             all.digest = all.digest.wrapping_add(one.digest);
             if let Some(violation) = report.violation {
+                eprintln!("seed {seed}: {violation}");
                 failed.fetch_min(n, Ordering::Relaxed);
                 found.1.insert(seed, violation);
             }

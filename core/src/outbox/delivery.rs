@@ -15,6 +15,10 @@ const MAX_BAD: u8 = 10;
 /// Tries of the same batch under 500, while other requests succeed, before it is searched.
 const MAX_DOUBTS: u8 = 3;
 
+/// Requests of live values (and of suspects) in a row, before one of values that were kept gets its turn: on a slow link
+/// there may always be a live value that waits.
+const BEFORE_BACKLOG: u8 = 8;
+
 /// What a 413 teaches about later bodies does not go below this: it may have been about one odd value.
 const LEARNED_MIN_BYTES: u32 = 4096;
 
@@ -124,6 +128,7 @@ impl Outbox {
             return None;
         }
         let (mut live, mut suspects, mut backlog) = (None, None, None);
+        let turn = self.in_a_row >= BEFORE_BACKLOG;
         let mut wake = NEVER;
         for k in 0..self.accounts {
             let slot = ((u32::from(self.round) + u32::from(k)) % u32::from(self.accounts)) as u16;
@@ -141,7 +146,7 @@ impl Outbox {
                 }
             }
             wake = wake.min(ready.expiry);
-            if live.is_some() && (suspects.is_some() || !self.prefer_suspects) {
+            if live.is_some() && (suspects.is_some() || !self.prefer_suspects) && !turn {
                 break;
             }
         }
@@ -151,10 +156,12 @@ impl Outbox {
         let suspects = suspects.map(|slot| (slot, Place::Suspect));
         let backlog = backlog.map(|slot| (slot, Place::Backlog));
         let chosen = if self.prefer_suspects { suspects.or(live) } else { live.or(suspects) };
-        let Some((slot, place)) = chosen.or(backlog) else {
+        let chosen = if turn { backlog.or(chosen) } else { chosen.or(backlog) };
+        let Some((slot, place)) = chosen else {
             self.wake = wake;
             return None;
         };
+        self.in_a_row = if place == Place::Backlog { 0 } else { self.in_a_row.saturating_add(1) };
         let head = self.board(mem, slot, place, now);
         debug_assert!(head.is_some(), "what is ready can be sent");
         if head.is_none() {

@@ -286,6 +286,8 @@ pub struct Outbox {
     /// Where the round of accounts goes on.
     round: u16,
     prefer_suspects: bool,
+    /// Requests since the last one of values that were kept.
+    in_a_row: u8,
     link: BackOff,
     link_told: bool,
     rng: SplitMix64,
@@ -320,6 +322,7 @@ impl Outbox {
             wake: NEVER,
             round: 0,
             prefer_suspects: false,
+            in_a_row: 0,
             link: BackOff::NONE,
             link_told: false,
             rng: SplitMix64::new(settings.seed),

@@ -283,6 +283,27 @@ fn after_an_outage_live_values_go_first_and_old_ones_with_pauses_after_them() {
 }
 
 #[test]
+fn old_values_get_a_turn_after_eight_requests_of_live_ones_that_never_cease() {
+    let mut rig = rig();
+    rig.push(1, "old", 0);
+    rig.next().unwrap();
+    rig.answer(503);
+    rig.now += 300_000;
+    let mut seen = Vec::new();
+    for k in 1..=12 {
+        // On a slow link there is another one whenever a request has ended.
+        rig.push(2, &format!("live{k}"), k);
+        rig.now += 500;
+        seen.push(rig.poll().unwrap().paths().join(" "));
+        rig.answer(204);
+    }
+    // Its own first try was a live one, too.
+    assert_eq!(seen.iter().position(|paths| paths == "old"), Some(7), "{seen:?}");
+    // What waited meanwhile goes with the next.
+    assert_eq!(seen.get(8).map(String::as_str), Some("live8 live9"));
+}
+
+#[test]
 fn a_400_that_names_no_value_is_a_fault_of_set_up() {
     let mut rig = rig();
     rig.push(1, "a", 1);

@@ -155,6 +155,10 @@ impl State {
             let unsynced = std::mem::take(&mut inode.unsynced);
             if fails {
                 // As Linux: what could not be written counts as written from now on, and no later sync tries it again.
+                // Some file systems let it be read until memory is needed, others do not.
+                if self.rng.below(2) == 0 {
+                    inode.data.clone_from(&inode.durable);
+                }
                 return Err(io_error());
             }
             for (at, bytes) in unsynced {

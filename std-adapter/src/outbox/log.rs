@@ -39,6 +39,13 @@ pub(super) struct Segment {
     pub(super) sealed: bool,
     /// So many bytes of it survive a power cut.
     synced: u64,
+    /// The highest sequence number in these.
+    synced_last: u64,
+    /// What was written behind them, if `kept_whole`; otherwise it can be read back only.
+    kept: Vec<u8>,
+    kept_whole: bool,
+    /// A sync has failed: what is behind the bytes that survive is to be written again.
+    again: bool,
     /// Its name survives a power cut when so many changes of the directory do. Another one after a rewriting.
     born: u64,
     /// It was thinned; the file as it was before is removed when this one survives a power cut.
@@ -57,6 +64,10 @@ impl Segment {
             level: 0,
             sealed: false,
             synced: 0,
+            synced_last: first.saturating_sub(1),
+            kept: Vec::new(),
+            kept_whole: false,
+            again: false,
             born: 0,
             old: false,
             index: Vec::new(),
@@ -102,10 +113,19 @@ pub(super) struct Found {
     pub(super) bad_bytes: u64,
 }
 
+/// A part of a file: its first number and which of that name, up to which byte, and the last number in there.
+#[derive(Clone, Copy)]
+struct Part {
+    first: u64,
+    born: u64,
+    len: u64,
+    last: u64,
+}
+
 /// What has to be synced of a log: done elsewhere.
 pub(super) struct Group {
-    /// Which file (its first number, and which of that name), how much of it.
-    files: Vec<(u64, u64, u64, Syncing)>,
+    /// Each file.
+    files: Vec<(Part, Syncing)>,
     /// How many changes of the directory.
     dirs: Option<(u64, Vec<Syncing>)>,
     covered: u64,
@@ -115,7 +135,7 @@ pub(super) struct Group {
 
 /// What came of it.
 pub(super) struct Grouped {
-    files: Vec<(u64, u64, u64, io::Result<()>)>,
+    files: Vec<(Part, io::Result<()>)>,
     dirs: Option<(u64, io::Result<()>)>,
     covered: u64,
     pub(super) more: bool,
@@ -127,8 +147,7 @@ impl Group {
     }
 
     pub(super) fn run(self) -> Grouped {
-        let files =
-            self.files.into_iter().map(|(first, born, len, sync)| (first, born, len, sync())).collect();
+        let files = self.files.into_iter().map(|(part, sync)| (part, sync())).collect();
         let dirs = self.dirs.map(|(changes, dirs)| (changes, dirs.into_iter().try_for_each(|sync| sync())));
         Grouped { files, dirs, covered: self.covered, more: self.more }
     }
@@ -178,6 +197,12 @@ pub(super) struct Log {
     /// A segment (by its first number) that a failed write may have left longer than this: it is cut before the next one,
     /// so that nothing is found there that was never said to be written.
     cut: Option<(u64, u64)>,
+    /// Some segment is to be written again.
+    pub(super) again: bool,
+    /// Parked values that could not be, to be told.
+    pub(super) lost: u64,
+    /// Bytes kept for that, as the store knows.
+    pub(super) kept_noted: usize,
     pub(super) wait: Option<Wait>,
     read_failures: u8,
 }
@@ -249,6 +274,9 @@ impl Log {
             held: Ranges::new(),
             done: Ranges::new(),
             cut: None,
+            again: false,
+            lost: 0,
+            kept_noted: 0,
             wait: None,
             read_failures: 0,
         }
@@ -510,6 +538,7 @@ impl Log {
         self.dir_changes += 1;
         let mut segment = Segment::new(first);
         segment.born = self.dir_changes;
+        (segment.kept, segment.kept_whole) = (bytes.to_vec(), true);
         segment.len = bytes.len() as u64;
         self.segments.push_back(segment);
         Ok(())
@@ -542,6 +571,9 @@ impl Log {
         durable: bool,
         marks: bool,
     ) -> io::Result<()> {
+        if self.again {
+            self.write_again(disk)?;
+        }
         if self.pending.iter().all(|p| p.left) {
             self.pending.clear();
             self.text.clear();
@@ -624,6 +656,12 @@ impl Log {
                     tail.sealed = e.kind() != io::ErrorKind::StorageFull;
                     return Err(e);
                 }
+                if tail.synced == at {
+                    tail.kept_whole = true;
+                }
+                if tail.kept_whole {
+                    tail.kept.extend_from_slice(&bytes);
+                }
                 tail.len = at + bytes.len() as u64;
             }
         }
@@ -656,14 +694,19 @@ impl Log {
     /// As the disk.
     pub(super) fn group(&mut self, disk: &mut impl Disk, max_files: usize) -> io::Result<Group> {
         let mut files = Vec::new();
-        let mut waiting = self.segments.iter().filter(|s| s.synced < s.len);
+        let mut waiting = self.segments.iter_mut().filter(|s| s.synced < s.len);
         for segment in waiting.by_ref().take(max_files.max(1)) {
-            files.push((
-                segment.first,
-                segment.born,
-                segment.len,
-                disk.syncing(&name(&self.dir, segment.first))?,
-            ));
+            let part =
+                Part { first: segment.first, born: segment.born, len: segment.len, last: segment.last };
+            match disk.syncing(&name(&self.dir, segment.first)) {
+                Ok(sync) => files.push((part, sync)),
+                Err(e) => {
+                    if e.kind() == io::ErrorKind::NotFound {
+                        (segment.again, self.again) = (true, true);
+                    }
+                    return Err(e);
+                }
+            }
         }
         let more = waiting.next().is_some();
         let mut dirs = Vec::new();
@@ -683,14 +726,21 @@ impl Log {
     /// As the disk; the file at fault is not appended to any more.
     pub(super) fn grouped(&mut self, done: Grouped) -> io::Result<()> {
         let mut result = Ok(());
-        for (first, born, len, synced) in done.files {
-            let Some(segment) = self.segments.iter_mut().find(|s| s.first == first && s.born == born) else {
-                continue;
-            };
+        for (part, synced) in done.files {
+            let segment = self.segments.iter_mut().find(|s| s.first == part.first && s.born == part.born);
+            let Some(segment) = segment else { continue };
             match synced {
-                Ok(()) => segment.synced = segment.synced.max(len),
+                Ok(()) => {
+                    let more = part.len.saturating_sub(segment.synced) as usize;
+                    segment.kept.drain(..more.min(segment.kept.len()));
+                    (segment.synced, segment.synced_last) = (part.len, part.last);
+                    if segment.synced == segment.len {
+                        (segment.kept, segment.kept_whole) = (Vec::new(), true);
+                    }
+                }
                 Err(e) => {
                     segment.sealed = true;
+                    (segment.again, self.again) = (true, true);
                     result = Err(e);
                 }
             }
@@ -705,6 +755,118 @@ impl Log {
             self.durable_to = self.durable_to.max(done.covered);
         }
         result
+    }
+
+    /// Bytes that are kept to be written again.
+    pub(super) fn kept(&self) -> usize {
+        self.segments.iter().map(|s| s.kept.len()).sum()
+    }
+
+    /// No more than so many bytes are to be kept: if a sync fails, what was written before is read back.
+    pub(super) fn keep_at_most(&mut self, bytes: usize) {
+        if self.kept() > bytes {
+            for segment in self.segments.iter_mut().filter(|s| !s.again) {
+                (segment.kept, segment.kept_whole) = (Vec::new(), false);
+            }
+        }
+    }
+
+    /// After a failed sync: what was written since the last good one is written into other files. The system counts it as
+    /// written although it is lost, so that a further sync of the same file would say that all is well.
+    fn write_again(&mut self, disk: &mut impl Disk) -> io::Result<()> {
+        while let Some(at) = self.segments.iter().position(|s| s.again) {
+            self.write_one_again(disk, at)?;
+        }
+        self.again = false;
+        Ok(())
+    }
+
+    fn write_one_again(&mut self, disk: &mut impl Disk, at: usize) -> io::Result<()> {
+        let front = self.oldest_live();
+        let Some(segment) = self.segments.get_mut(at) else { return Ok(()) };
+        let file = name(&self.dir, segment.first);
+        let mut read = Vec::new();
+        let bytes = if segment.kept_whole {
+            &segment.kept
+        } else {
+            read.resize((segment.len - segment.synced) as usize, 0);
+            read_pieces(disk, &file, segment.synced, &mut read);
+            &read
+        };
+        let (mut values, mut found, mut marks) = (Vec::new(), Ranges::new(), Ranges::new());
+        if segment.synced > 0 && segment.synced_last < segment.first {
+            // This file may be replaced as a whole: what else it says stays.
+            let mut begin = vec![0; segment.synced as usize];
+            read_pieces(disk, &file, 0, &mut begin);
+            for (_, frame) in Frames::new(self.id, &begin, true).filter(|(_, f)| f.kind == codec::DONE) {
+                codec::read_done(frame.payload, |a, b| marks.insert_range(a, b));
+            }
+        }
+        for (place, frame) in Frames::new(self.id, bytes, true) {
+            match frame.kind {
+                codec::VALUES => {
+                    codec::read_values(frame.payload, |r| {
+                        found.insert(r.sequence);
+                    });
+                    let end = place + codec::FRAME_HEAD + frame.payload.len();
+                    values.extend_from_slice(bytes.get(place..end).unwrap_or(&[]));
+                }
+                codec::DONE => {
+                    codec::read_done(frame.payload, |a, b| marks.insert_range(a, b));
+                }
+                _ => {}
+            }
+        }
+        let (lo, last) = (segment.synced_last + 1, segment.last);
+        let instead = found.first().filter(|&f| f > segment.first && segment.synced > 0);
+        let first = instead.unwrap_or(segment.first);
+        codec::put_done(&mut values, self.id, marks.iter());
+        let (level, body) = (if instead.is_some() { 0 } else { segment.level }, values.len() as u64);
+        let mut out = Vec::new();
+        if instead.is_some() || segment.synced_last < segment.first {
+            codec::put_header(&mut out, self.id, Header { first, front: front.min(first), level, body });
+            out.extend_from_slice(&values);
+            // The old file stays until all of this is written: the process may end in between.
+            let new = format!("{}/again.tmp", self.dir);
+            disk.write(&new, 0, &out)?;
+            disk.truncate(&new, out.len() as u64)?;
+            disk.rename(&new, &name(&self.dir, first))?;
+            self.dir_changes += 1;
+        } else {
+            // They go with what is written next.
+            marks.iter().for_each(|(a, b)| self.done.insert_range(a, b));
+        }
+        let mut new = Segment::new(first);
+        (new.last, new.newest_ms, new.level, new.old) = (last, segment.newest_ms, level, segment.old);
+        (new.sealed, new.born, new.len) = (true, self.dir_changes, out.len() as u64);
+        for (place, frame) in Frames::new(self.id, &out, true).filter(|(_, f)| f.kind == codec::VALUES) {
+            if let Some((_, start)) = codec::values_begin(frame.payload) {
+                new.note_frame(start, place as u64);
+            }
+        }
+        (new.kept, new.kept_whole) = (out, true);
+        segment.again = false;
+        if instead.is_none() && new.len > 0 {
+            *segment = new;
+        } else {
+            // If it can't be cut, the same values are there twice, which is harmless.
+            let _ = disk.truncate(&file, segment.synced);
+            (segment.len, segment.last) = (segment.synced, segment.synced_last);
+            (segment.kept, segment.kept_whole) = (Vec::new(), true);
+            segment.index.retain(|&(_, place)| place < segment.synced);
+            if instead.is_some() {
+                new.old = false;
+                self.segments.insert(at + 1, new);
+            }
+        }
+        for (a, b) in self.parked.within(lo, last.max(lo)).collect::<Vec<_>>() {
+            for sequence in a..=b.min(last) {
+                if !found.contains(sequence) {
+                    self.lost += give_up(&mut self.parked, &mut self.done, sequence, sequence);
+                }
+            }
+        }
+        Ok(())
     }
 
     /// Gives up the oldest file: how many parked values were in it. `None` if there is none.
@@ -729,7 +891,8 @@ impl Log {
     /// As the disk; nothing has changed then.
     pub(super) fn thin(&mut self, disk: &mut impl Disk, durable: bool) -> io::Result<Option<u64>> {
         let tail = self.segments.len().saturating_sub(1);
-        let candidates = self.segments.iter().enumerate().take(tail).filter(|(_, s)| s.level < LEVELS);
+        let candidates =
+            self.segments.iter().enumerate().take(tail).filter(|(_, s)| s.level < LEVELS && !s.again);
         let Some((at, _)) = candidates.min_by_key(|(_, s)| s.level) else { return Ok(None) };
         let front = self.oldest_live();
         let Some(segment) = self.segments.get_mut(at) else { return Ok(None) };
@@ -820,6 +983,8 @@ impl Log {
         }
         self.dir_changes += 1;
         (segment.born, segment.synced) = (self.dir_changes, 0);
+        segment.synced_last = segment.first.saturating_sub(1);
+        (segment.kept, segment.kept_whole) = (Vec::new(), false);
         segment.sealed = true;
         segment.len = out.len() as u64;
         segment.index.clear();
@@ -853,6 +1018,10 @@ impl Log {
         mut accept: impl FnMut(&Record<'_>) -> bool,
     ) -> (Fed, io::Result<()>) {
         let mut fed = Fed::default();
+        if self.again {
+            // What is in the file may not be what was written.
+            return (fed, Ok(()));
+        }
         let (mut given, mut more) = (0, max > 0);
         let mut buf = vec![0; READ_BYTES];
         while let Some(wanted) = self.parked.first().filter(|&w| more && w <= self.covered) {

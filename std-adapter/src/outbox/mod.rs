@@ -64,13 +64,21 @@
 //!   [`Totals::lost`].
 //! - A full or failing disk: nothing is lost by that alone. Values stay in the collector's memory without a record,
 //!   writing is tried again after 1 s, 2 s, and so on up to 60 s, for each account by itself; [`StoreEvent`] tells once
-//!   when that begins and once when it ends. After a failed sync the file is left alone and a new one is begun, as
-//!   nobody knows what of it survives a power cut; it is synced again at the next try.
+//!   when that begins and once when it ends. After a failed sync the system counts what it did not write as
+//!   written: a second sync would succeed, and a power cut lose it. What was written since the last good sync is therefore
+//!   written again, into another file: from memory (up to 1 MiB of all accounts together), or as read back if it is
+//!   whole; what is not is told ([`StoreEvent::Damaged`]) and counted as corrupt. For a directory the sync is repeated
+//!   only: file systems that keep a journal allow no more changes when that fails.
+//!
+//! # Waiting for the disk
+//! Writing goes to the system's cache. A sync, which may take seconds, is an object of its own: [`Store::poll_sync`] gives
+//! the [`SyncJob`] that is due, [`SyncJob::run`] waits for the disk on whatever thread, [`Store::handle_synced`] takes what
+//! came of it. Without [`Store::sync_elsewhere`] the calls of the store do all that themselves, and wait.
 //!
 //! # Order of writing
 //! New file: bytes, then (at the next sync) the file, its directory, and the store's directory. A file is removed only
 //! when all its values are done or given up; the file that carries the numbering on is synced before, unless
-//! [`Sync::Never`]. That a file was removed is synced like a writing; if a power cut brings it back before,
+//! [`Sync::Never`]. Of a file that was thinned the old one (`.seg.old`) stays until the new one survives a power cut. That a file was removed is synced like a writing; if a power cut brings it back before,
 //! its values may be sent again.
 //!
 //! # Bounds
@@ -126,6 +134,8 @@ const AGE_MS: u64 = 60_000;
 const BACK_OFF_MS: (u64, u64) = (1_000, 60_000);
 /// Values wait in memory for their writing in so many bytes at most; then they are written at once.
 const PENDING_BYTES: usize = 1 << 20;
+/// What was written since the last good sync is kept in so many bytes at most, to be written again if the next one fails.
+const KEPT_BYTES: usize = 1 << 20;
 /// Files and accounts that are synced in one go at most.
 const SYNC_FILES: usize = 64;
 /// Events that wait at most.
@@ -327,6 +337,10 @@ pub enum StoreEvent {
 impl fmt::Display for StoreEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            StoreEvent::Failing { doing: doing @ "sync", account: Some(account), error } => write!(
+                f,
+                "outbox can't {doing} values of account {account}, they are written again later: {error}"
+            ),
             StoreEvent::Failing { doing, account: Some(account), error } => {
                 write!(f, "outbox can't {doing} values of account {account}, they stay in memory: {error}")
             }
@@ -414,6 +428,8 @@ pub struct Store<D> {
     /// The job that is under way, and its places.
     flight: Option<(u64, BTreeSet<usize>)>,
     jobs: u64,
+    /// Bytes that all logs keep to be written again.
+    kept: usize,
     /// The caller runs the jobs.
     elsewhere: bool,
     book: Book,
@@ -452,6 +468,7 @@ impl<D: Disk> Store<D> {
             book_due: false,
             flight: None,
             jobs: 0,
+            kept: 0,
             elsewhere: false,
             book: Book::default(),
             gone: BTreeMap::new(),
@@ -717,6 +734,17 @@ impl<D: Disk> Store<D> {
 
     /// After a change of a log's files.
     fn note(&mut self, now: Millis, place: usize) {
+        let durable = self.settings.durable();
+        let Some(log) = self.logs.get_mut(place) else { return };
+        self.kept -= log.kept_noted;
+        log.keep_at_most(if durable { KEPT_BYTES.saturating_sub(self.kept) } else { 0 });
+        log.kept_noted = log.kept();
+        self.kept += log.kept_noted;
+        let (account, lost) = (log.id, core::mem::take(&mut log.lost));
+        if lost > 0 {
+            self.give_up(Gone::Corrupt, lost);
+            self.tell(StoreEvent::Damaged { account, values: lost, bytes: 0 });
+        }
         if !self.logs.get(place).is_some_and(Log::unsynced) {
             return;
         }
@@ -757,7 +785,8 @@ impl<D: Disk> Store<D> {
         while files + logs.len() < SYNC_FILES
             && let Some(place) = self.due.pop_first()
         {
-            let Some(log) = self.logs.get_mut(place).filter(|l| l.wait.is_none_or(|w| w.until <= now)) else {
+            let ready = |l: &&mut Log| !l.again && l.wait.is_none_or(|w| w.until <= now);
+            let Some(log) = self.logs.get_mut(place).filter(ready) else {
                 continue;
             };
             match log.group(&mut self.disk, SYNC_FILES - files) {
@@ -766,7 +795,10 @@ impl<D: Disk> Store<D> {
                     logs.push((place, group));
                     places.insert(place);
                 }
-                Err(e) => self.fails(now, place, "sync", &e),
+                Err(e) => {
+                    self.busy.insert(place);
+                    self.fails(now, place, "sync", &e);
+                }
             }
         }
         let mut book = None;
@@ -813,8 +845,13 @@ impl<D: Disk> Store<D> {
                         self.works(now, place);
                     }
                 }
-                Err(e) => self.fails(now, place, "sync", &e),
+                Err(e) => {
+                    // What was lost is written again.
+                    self.busy.insert(place);
+                    self.fails(now, place, "sync", &e);
+                }
             }
+            self.note(now, place);
         }
         if let Some(done) = synced.book {
             match self.book.grouped(&mut self.disk, done) {
@@ -860,7 +897,8 @@ impl<D: Disk> Store<D> {
     }
 
     /// Does all that waits, whether it is due or not, and syncs unless that is off. For the end of the process, and
-    /// before one that may be. Waits for the disk, but not for a job that is under way: what comes of that is ignored.
+    /// before one that may be. Waits for the disk. A job that is under way has to end before
+    /// ([`handle_synced`](Self::handle_synced)): what comes of it later is ignored, and if it fails, so is what it lost.
     pub fn flush(&mut self, now: Millis, unix: UnixMillis) {
         self.failing.iter().for_each(|&p| {
             if let Some(l) = self.logs.get_mut(p)

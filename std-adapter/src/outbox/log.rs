@@ -203,6 +203,8 @@ pub(super) struct Log {
     pub(super) lost: u64,
     /// Bytes kept for that, as the store knows.
     pub(super) kept_noted: usize,
+    /// Its bytes, as the store knows.
+    pub(super) bytes_noted: u64,
     pub(super) wait: Option<Wait>,
     read_failures: u8,
 }
@@ -277,6 +279,7 @@ impl Log {
             again: false,
             lost: 0,
             kept_noted: 0,
+            bytes_noted: 0,
             wait: None,
             read_failures: 0,
         }

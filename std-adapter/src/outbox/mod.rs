@@ -430,6 +430,9 @@ pub struct Store<D> {
     jobs: u64,
     /// Bytes that all logs keep to be written again.
     kept: usize,
+    /// Bytes in all segments, and of each log (with its place).
+    bytes: u64,
+    by_bytes: BTreeSet<(u64, usize)>,
     /// The caller runs the jobs.
     elsewhere: bool,
     book: Book,
@@ -469,6 +472,8 @@ impl<D: Disk> Store<D> {
             flight: None,
             jobs: 0,
             kept: 0,
+            bytes: 0,
+            by_bytes: BTreeSet::new(),
             elsewhere: false,
             book: Book::default(),
             gone: BTreeMap::new(),
@@ -523,7 +528,18 @@ impl<D: Disk> Store<D> {
         let place = self.logs.len();
         self.places.insert(log.id, place);
         self.logs.push(log);
+        self.weigh(place);
         place
+    }
+
+    /// After each change of a log's files. O(files of this log + log accounts).
+    fn weigh(&mut self, place: usize) {
+        let Some(log) = self.logs.get_mut(place) else { return };
+        let bytes = log.bytes();
+        self.by_bytes.remove(&(log.bytes_noted, place));
+        self.by_bytes.insert((bytes, place));
+        self.bytes = self.bytes - log.bytes_noted + bytes;
+        log.bytes_noted = bytes;
     }
 
     fn tell(&mut self, event: StoreEvent) {
@@ -556,10 +572,10 @@ impl<D: Disk> Store<D> {
         &self.settings
     }
 
-    /// Bytes in all segments.
+    /// Bytes in all segments. O(1).
     #[must_use]
     pub fn bytes(&self) -> u64 {
-        self.logs.iter().map(Log::bytes).sum()
+        self.bytes
     }
 
     /// Accounts with parked values that can be fed, and how many.
@@ -720,9 +736,12 @@ impl<D: Disk> Store<D> {
         if log.wait.is_some_and(|w| now < w.until) {
             return;
         }
-        if let Err(e) = log.write(&mut self.disk, segment_bytes, durable, marks) {
+        let result = log.write(&mut self.disk, segment_bytes, durable, marks);
+        self.weigh(place);
+        if let Err(e) = result {
             return self.fails(now, place, "write", &e);
         }
+        let Some(log) = self.logs.get(place) else { return };
         if marks || !log.has_marks() {
             self.busy.remove(&place);
         }
@@ -830,6 +849,7 @@ impl<D: Disk> Store<D> {
                 self.busy.insert(place);
                 self.write_by(now);
             }
+            self.weigh(place);
             let Some(log) = self.logs.get(place) else { continue };
             match result {
                 Ok(()) if log.unsynced() => {
@@ -1015,7 +1035,10 @@ impl<D: Disk> Store<D> {
         let oldest_ms = unix.0.saturating_sub(self.settings.max_age_ms);
         for place in 0..self.logs.len() {
             while let Some(log) = self.logs.get_mut(place).filter(|l| l.front_is_older_than(oldest_ms)) {
-                match log.drop_front(&mut self.disk) {
+                let result = log.drop_front(&mut self.disk);
+                self.weigh(place);
+                self.note(now, place);
+                match result {
                     Ok(Some(values)) => self.give_up(Gone::TooOld, values),
                     Ok(None) => break,
                     Err(e) => {
@@ -1031,13 +1054,13 @@ impl<D: Disk> Store<D> {
         let mut given: BTreeMap<u64, u64> = BTreeMap::new();
         let mut thinned: BTreeMap<u64, u64> = BTreeMap::new();
         while self.bytes() > self.settings.max_bytes {
-            let most = (0..self.logs.len())
-                .filter(|&p| self.logs.get(p).is_some_and(Log::can_drop_front))
-                .max_by_key(|&p| self.logs.get(p).map_or(0, Log::bytes));
+            let mut most = self.by_bytes.iter().rev().map(|&(_, place)| place);
+            let most = most.find(|&p| self.logs.get(p).is_some_and(Log::can_drop_front));
             let Some((place, log)) = most.and_then(|p| Some((p, self.logs.get_mut(p)?))) else { break };
             let account = log.id;
             if self.settings.thin {
                 let result = log.thin(&mut self.disk, self.settings.durable());
+                self.weigh(place);
                 self.note(now, place);
                 match result {
                     Ok(Some(values)) => {
@@ -1054,7 +1077,10 @@ impl<D: Disk> Store<D> {
                 }
             }
             let Some(log) = self.logs.get_mut(place) else { break };
-            match log.drop_front(&mut self.disk) {
+            let result = log.drop_front(&mut self.disk);
+            self.weigh(place);
+            self.note(now, place);
+            match result {
                 Ok(Some(values)) => {
                     *given.entry(account).or_insert(0) += values;
                     self.give_up(Gone::Full, values);

@@ -453,6 +453,39 @@ fn what_a_failed_sync_lost_and_memory_no_longer_holds_is_read_back_or_told() {
     assert!(told > 0 && read_back > 0, "told {told}, read back {read_back}");
 }
 
+/// What the store counts as it goes, counted anew.
+fn assert_weighed(store: &Store<FaultyDisk>, seed: u64) {
+    assert_eq!(store.bytes(), store.logs.iter().map(|l| l.bytes()).sum::<u64>(), "seed {seed}");
+    assert!(store.by_bytes.iter().all(|&(bytes, p)| store.logs[p].bytes() == bytes), "seed {seed}");
+    assert_eq!(store.by_bytes.len(), store.logs.len(), "seed {seed}");
+}
+
+#[test]
+fn two_thousand_accounts_share_the_bound_and_all_values_are_accounted_for() {
+    let disk = FaultyDisk::new(1);
+    let settings = Settings { max_bytes: 256 * 1024, ..Settings::DEFAULT };
+    let (mut store, _) = open(&disk, settings);
+    let (mut now, mut dropped) = (0, 0);
+    for round in 0..5 {
+        for account in 1..=2000 {
+            let records = take_many(&mut store, now, account, round * 3..round * 3 + 3);
+            records.iter().for_each(|&r| store.left(Millis(now), r, true));
+        }
+        now += 2000;
+        store.handle_time(Millis(now), unix(now));
+        assert_weighed(&store, round);
+        dropped += gone(&mut store);
+    }
+    assert!(store.bytes() <= settings.max_bytes);
+    assert!(dropped > 0);
+    assert_eq!(store.parked_total() + dropped, 2000 * 15);
+    store.flush(Millis(now), unix(now));
+    let left = store.parked_total();
+    drop(store);
+    disk.power_cut_losing_all();
+    assert_eq!(open(&disk, settings).1, Found { values: left, corrupt: 0 });
+}
+
 #[test]
 fn a_second_store_is_refused_until_the_first_is_gone() {
     let disk = FaultyDisk::new(1);
@@ -846,6 +879,7 @@ impl World {
                 }
             }
         }
+        assert_weighed(store, self.seed);
         if gone(store) > 0 {
             self.values.values_mut().for_each(|f| f.doubtful = true);
         }

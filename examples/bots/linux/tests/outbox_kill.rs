@@ -7,7 +7,7 @@
 
 mod outbox_support;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::Write;
 use std::process::Command;
@@ -15,7 +15,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use grafolean_stand_in::{Misbehaviour, StandInThread, Status};
+use grafolean_stand_in::{Misbehaviour, StandIn, StandInThread, Status};
 use grafolean_std::app::init_logs;
 use grafolean_std::core::bot::{Anything, Bot, Context, JobSink, NewJob};
 use grafolean_std::core::interval::{Interval, Intervals};
@@ -138,7 +138,7 @@ fn kill_the_ping_bot(policy: WritePolicy, seed: u64) {
 fn drain(
     stand_in: &StandInThread,
     start: impl Fn() -> Process,
-    mut all_there: impl FnMut(&grafolean_stand_in::StandIn) -> bool,
+    mut all_there: impl FnMut(&StandIn) -> bool,
 ) -> Ledger {
     Backend::Up.begin(stand_in);
     let bot = start();
@@ -211,21 +211,8 @@ fn another_process_that_keeps_a_diary() {
     eprintln!("{report}");
 }
 
-/// What a diary says of one value, Unix ms.
-#[derive(Debug, Clone, Copy)]
-struct Entry {
-    life: u64,
-    /// When its hand-over had returned, if it did.
-    returned_ms: Option<u64>,
-}
-
-/// What one kill may have cost.
-struct Kill {
-    at_ms: u64,
-    /// The longest time in the last seconds in which the process did not get on, ms: the machine was busy with others.
-    stalled_ms: u64,
-}
-
+/// A bot is killed; what it had handed over more than a second before, or written first, is in its files or arrived, and
+/// what was there at any kill is with the backend at the end.
 fn kill_the_bot_with_a_diary(policy: WritePolicy, seed: u64) {
     let (stand_in, folder, mut rng) = (backend(0), Folder::new(), Rng(seed));
     let (url, diary) = (stand_in.base_url(), folder.0.join("diary"));
@@ -237,7 +224,10 @@ fn kill_the_bot_with_a_diary(policy: WritePolicy, seed: u64) {
         Process::start(command, &folder, &url, &[&more, &settings(policy)[..]].concat())
     };
     let read = || std::fs::read_to_string(&diary).unwrap_or_default();
-    let mut kills = Vec::new();
+    let numbers = |s: &StandIn| -> Vec<u64> { s.values(1).into_iter().map(|v| v.value as u64).collect() };
+    let (mut handed_over, mut safe) = (0, BTreeSet::new());
+    // Of values that were lost: how long before the kill they had been handed over; and the longest stall.
+    let (mut lost_ms, mut longest_stall_ms) = (Vec::new(), 0);
     for life in 0..DIARY_KILLS {
         let (backend, ms) = (Backend::any(&mut rng), rng.below(1_800));
         backend.begin(&stand_in);
@@ -246,64 +236,49 @@ fn kill_the_bot_with_a_diary(policy: WritePolicy, seed: u64) {
         wait_until("it hands values over", || read().len() > began);
         backend.live(&stand_in, ms);
         let at_ms = unix_ms();
-        bot.kill();
+        let said = bot.kill().said;
+        // In the files first: what is in neither was not acknowledged either.
+        safe.extend(values_in_files(&folder.outbox()).into_iter().map(|(_, n)| n.parse::<u64>().unwrap()));
+        safe.extend(numbers(&stand_in));
+
         let text = read();
-        let mut stamps: Vec<u64> = text.get(began..).unwrap().lines().map(|l| line(l).2).collect();
+        let lines: Vec<(&str, u64, u64)> = text.get(began..).unwrap().lines().map(line).collect();
+        // The longest time in the last seconds in which the process did not get on: the machine was busy with others.
+        let mut stamps: Vec<u64> = lines.iter().map(|l| l.2).filter(|ms| ms + 3_000 >= at_ms).collect();
         stamps.push(at_ms);
-        stamps.retain(|stamp| stamp + 3_000 >= at_ms);
         let stalled_ms = stamps.windows(2).map(|w| w[1].saturating_sub(w[0])).max().unwrap_or(0);
-        kills.push(Kill { at_ms, stalled_ms });
+        longest_stall_ms = longest_stall_ms.max(stalled_ms);
+        let returned: Vec<(u64, u64)> = lines.iter().filter(|l| l.0 == "a").map(|l| (l.1, l.2)).collect();
+        handed_over += returned.len();
+        let lost: Vec<(u64, u64)> = returned
+            .into_iter()
+            .filter(|(n, _)| !safe.contains(n))
+            .map(|(n, ms)| (n, at_ms.saturating_sub(ms)))
+            .collect();
+        let too_old = lost.iter().any(|(_, ms)| *ms > LOSS_MS + stalled_ms);
+        assert!(
+            !too_old && (policy == WritePolicy::Behind || lost.is_empty()),
+            "written {}, {backend:?}: lost (value, ms before the kill) {lost:?}, stalled for {stalled_ms} ms at most; the bot said: {said}",
+            policy_name(policy)
+        );
+        lost_ms.extend(lost.into_iter().map(|(_, ms)| ms));
     }
-    let mut entries: BTreeMap<u64, Entry> = BTreeMap::new();
-    for l in read().lines() {
-        let (what, n, ms) = line(l);
-        let entry = entries.entry(n).or_insert(Entry { life: n / 1_000_000, returned_ms: None });
-        if what == "a" {
-            entry.returned_ms = Some(ms);
-        }
-    }
-    // What may be lost: handed over in the last second before a kill, and under `first` what was not yet handed over.
-    let may_be_lost = |entry: &Entry| {
-        let kill = &kills[entry.life as usize];
-        match (policy, entry.returned_ms) {
-            (_, None) => true,
-            (WritePolicy::First, Some(_)) => false,
-            (WritePolicy::Behind, Some(ms)) => ms + LOSS_MS + kill.stalled_ms >= kill.at_ms,
-        }
-    };
-    let wanted: BTreeSet<u64> =
-        entries.iter().filter(|(_, entry)| !may_be_lost(entry)).map(|(n, _)| *n).collect();
-    assert!(wanted.len() > 100, "{} values are to arrive", wanted.len());
-    let numbers = |s: &grafolean_stand_in::StandIn| -> Vec<u64> {
-        s.values(1).into_iter().map(|v| v.value as u64).collect()
-    };
-    // The files are opened once more: what is in them comes, what is not never will.
-    let files = in_files(&folder.outbox());
+    assert!(safe.len() > 100, "{} values are to arrive", safe.len());
+
     let ledger = drain(
         &stand_in,
         || start(DIARY_KILLS),
-        |s| {
-            let there: BTreeSet<u64> = numbers(s).into_iter().collect();
-            let waits = !arrived(s).is_superset(&files);
-            let lost: Vec<_> = wanted.difference(&there).filter_map(|n| Some((n, entries.get(n)?))).collect();
-            assert!(waits || lost.is_empty(), "written {}: lost {lost:?}", policy_name(policy));
-            !waits
-        },
+        |s| numbers(s).into_iter().collect::<BTreeSet<u64>>().is_superset(&safe),
     );
     assert_eq!((ledger.all.starts, ledger.all.dropped), (DIARY_KILLS + 1, 0), "{ledger:?}");
     let all = numbers(&stand_in);
-    let there: BTreeSet<u64> = all.iter().copied().collect();
-    assert_eq!(there.len(), all.len(), "a value came at two times");
-    let lost: Vec<&Entry> = entries.iter().filter(|(n, _)| !there.contains(n)).map(|(_, e)| e).collect();
-    let handed_over = entries.values().filter(|e| e.returned_ms.is_some()).count();
-    let lost_after = lost.iter().filter_map(|e| Some(kills[e.life as usize].at_ms - e.returned_ms?));
+    assert_eq!(all.iter().collect::<BTreeSet<_>>().len(), all.len(), "a value came at two times");
     say(&format!(
         "bot with a diary, written {}: {DIARY_KILLS} kills, {handed_over} values handed over, {} of them lost, the oldest \
-         {} ms before its kill (longest stall of a process {} ms); of all starts: {:?}",
+         {} ms before its kill (longest stall of a process {longest_stall_ms} ms); of all starts: {:?}",
         policy_name(policy),
-        lost_after.clone().count(),
-        lost_after.max().unwrap_or(0),
-        kills.iter().map(|k| k.stalled_ms).max().unwrap_or(0),
+        lost_ms.len(),
+        lost_ms.iter().max().unwrap_or(&0),
         ledger.all
     ));
 }

@@ -67,18 +67,27 @@ pub fn arrived(stand_in: &StandIn) -> BTreeSet<Id> {
 
 /// What a life that begins now would find in the files of an outbox whose process has ended. Looks at a copy.
 pub fn in_files(outbox: &Path) -> BTreeSet<Id> {
+    let values = values_in_files(outbox);
+    let (count, ids): (usize, BTreeSet<Id>) = (values.len(), values.into_iter().map(|(id, _)| id).collect());
+    assert_eq!(ids.len(), count, "a value is there twice");
+    ids
+}
+
+/// The same, with the values' numbers.
+pub fn values_in_files(outbox: &Path) -> Vec<(Id, String)> {
     let copy = Folder::new();
     copy_all(outbox, &copy.0);
     let (mut store, found) = Store::open(RealDisk::new(&copy.0).unwrap(), Settings::DEFAULT).unwrap();
     let accounts: Vec<u64> = store.parked().map(|(account, _)| account).collect();
-    let mut ids = BTreeSet::new();
+    let mut values = Vec::new();
     for account in accounts {
         store.feed(Millis(0), UnixMillis(unix_ms()), account, u64::MAX, |_, v| {
-            ids.insert((v.path.to_owned(), v.time.0))
+            values.push(((v.path.to_owned(), v.time.0), v.number.to_owned()));
+            true
         });
     }
-    assert_eq!(ids.len() as u64, found.values, "found and given back");
-    ids
+    assert_eq!(values.len() as u64, found.values, "found and given back");
+    values
 }
 
 fn copy_all(from: &Path, to: &Path) {

@@ -27,6 +27,12 @@ pub trait Observer {
         let _ = (job, why);
     }
 
+    /// A request is answered, whatever the answer is: the backend can be reached. What comes after the answer's head may still be lost, then
+    /// [`request_failed`](Observer::request_failed) comes too.
+    fn request_answered(&self, what: Resource) {
+        let _ = what;
+    }
+
     /// A request got no answer, or not all of it.
     fn request_failed(&self, what: Resource, why: &dyn Display) {
         let _ = (what, why);

@@ -158,9 +158,10 @@ impl<B: Bot, S: Storage<B>, O: Observer, const W: usize> Requests for CollectorR
 
     #[inline(never)]
     fn answer_head(&self, head: ResponseHead) {
-        if let Some(Present { id, .. }) = self.present.get() {
+        if let Some(Present { id, resource, .. }) = self.present.get() {
             self.said.set(0);
             self.shared.with(|c| c.handle_response_head(id, head));
+            self.observer.request_answered(resource);
         }
     }
 

@@ -202,6 +202,7 @@ struct Watch {
     events: RefCell<Vec<(Event, String)>>,
     failed_runs: RefCell<Vec<(JobKey, String)>>,
     failed_requests: RefCell<Vec<String>>,
+    answered: RefCell<Vec<Resource>>,
     turns: RefCell<Vec<u64>>,
 }
 
@@ -211,6 +212,9 @@ impl Observer for Watch {
     }
     fn run_failed(&self, job: &JobKey, why: &dyn Display) {
         self.failed_runs.borrow_mut().push((*job, why.to_string()));
+    }
+    fn request_answered(&self, what: Resource) {
+        self.answered.borrow_mut().push(what);
     }
     fn request_failed(&self, what: Resource, why: &dyn Display) {
         self.failed_requests.borrow_mut().push(format!("{what}: {why}"));
@@ -515,6 +519,13 @@ fn stop_ends_at_its_limit_and_the_ledger_names_what_is_left() {
     assert!(ledger.queued > 0 && ledger.delivered == 0, "{ledger}");
     assert_eq!(now_ms(), 34_000);
     assert!(watch.failed_requests.borrow().contains(&"/accounts/1/values/: no connection".to_string()));
+    // The others were answered.
+    let answered = watch.answered.borrow();
+    assert!(
+        answered.contains(&Resource::Profile) && answered.contains(&Resource::Entities(1)),
+        "{answered:?}"
+    );
+    assert!(!answered.contains(&Resource::Values(1)), "{answered:?}");
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use core::cell::Cell;
 
 use embassy_time::{Instant, Timer};
+use grafolean_embassy::core::api::Resource;
 use grafolean_embassy::core::bot::Bot;
 use grafolean_embassy::core::jobs::{Due, JobKey};
 use grafolean_embassy::core::outbox::Ledger;
@@ -49,6 +50,8 @@ pub struct Control {
     begun: Cell<bool>,
     stop: Cell<bool>,
     on_run: Cell<Option<fn(&Due)>>,
+    /// Requests of the bots that have failed since one was answered.
+    unanswered: Cell<u32>,
     bots: [Cell<BotReport>; 2],
 }
 
@@ -60,6 +63,7 @@ impl Control {
             begun: Cell::new(false),
             stop: Cell::new(false),
             on_run: Cell::new(None),
+            unanswered: Cell::new(0),
             bots: [const { Cell::new(BotReport::EMPTY) }; 2],
         }
     }
@@ -97,22 +101,11 @@ impl Control {
         self.bots.iter().all(|bot| bot.get().turned.is_none_or(|turned| now.since(turned) < HANG_MS))
     }
 
-    /// Returns when `limit` requests of the bots have failed since they have delivered a value last. A radio may go on
-    /// showing a link that is not there any more: then the network is to be joined again.
+    /// Returns when from now on `limit` requests of the bots have failed one after the other, without an answer to any in between. A radio
+    /// may go on showing a link that is not there any more: then the network is to be joined again.
     pub async fn many_failed_requests(&self, limit: u32) {
-        let look = || {
-            let (ping, sensor) = (self.ping(), self.sensor());
-            let delivered = ping.ledger.delivered.wrapping_add(sensor.ledger.delivered);
-            (delivered, ping.failed_requests.saturating_add(sensor.failed_requests))
-        };
-        let (mut delivered, mut failed) = look();
-        loop {
-            let now = look();
-            if now.0 != delivered {
-                (delivered, failed) = now;
-            } else if now.1.saturating_sub(failed) >= limit {
-                return;
-            }
+        self.unanswered.set(0);
+        while self.unanswered.get() < limit {
             Timer::after_millis(LOOK_MS).await;
         }
     }
@@ -123,7 +116,12 @@ impl Control {
 
     pub(crate) fn watch(&self, bot: usize) -> Watch<'_> {
         // There are two.
-        Watch { stop: &self.stop, on_run: &self.on_run, report: &self.bots[bot % 2] }
+        Watch {
+            stop: &self.stop,
+            on_run: &self.on_run,
+            unanswered: &self.unanswered,
+            report: &self.bots[bot % 2],
+        }
     }
 }
 
@@ -138,6 +136,7 @@ impl Default for Control {
 pub(crate) struct Watch<'a> {
     stop: &'a Cell<bool>,
     on_run: &'a Cell<Option<fn(&Due)>>,
+    unanswered: &'a Cell<u32>,
     report: &'a Cell<BotReport>,
 }
 
@@ -174,11 +173,69 @@ impl Observer for Watch<'_> {
         self.change(|report| report.failed_runs = report.failed_runs.saturating_add(1));
     }
 
-    fn request_failed(&self, _: grafolean_embassy::core::api::Resource, _: &dyn core::fmt::Display) {
+    fn request_answered(&self, _: Resource) {
+        self.unanswered.set(0);
+    }
+
+    fn request_failed(&self, _: Resource, _: &dyn core::fmt::Display) {
+        self.unanswered.set(self.unanswered.get().saturating_add(1));
         self.change(|report| report.failed_requests = report.failed_requests.saturating_add(1));
     }
 
     fn turn(&self, now: Millis) {
         self.change(|report| report.turned = Some(now));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    use core::pin::pin;
+    use core::sync::atomic::{AtomicU64, Ordering};
+    use core::task::{Context, Waker};
+
+    /// Each look at the time is a second after the last one.
+    struct Clock(AtomicU64);
+
+    impl embassy_time_driver::Driver for Clock {
+        fn now(&self) -> u64 {
+            self.0.fetch_add(embassy_time_driver::TICK_HZ, Ordering::Relaxed)
+        }
+        fn schedule_wake(&self, _: u64, _: &Waker) {}
+    }
+
+    embassy_time_driver::time_driver_impl!(static CLOCK: Clock = Clock(AtomicU64::new(0)));
+
+    #[test]
+    fn failed_requests_are_counted_anew_from_any_answer_of_either_bot() {
+        let control = Control::new();
+        let (ping, sensor) = (control.watch(PING), control.watch(SENSOR));
+        let fail = |bot: &Watch<'_>, times| {
+            for _ in 0..times {
+                bot.request_failed(Resource::Accounts, &"connection broke");
+            }
+        };
+        // Those from before the network was joined don't count.
+        fail(&ping, 8);
+        let mut many = pin!(control.many_failed_requests(8));
+        let mut are_many = || many.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_ready();
+        assert!(!are_many());
+        // A ping bot without devices delivers nothing: it looks at its configuration, now and then in vain.
+        for _ in 0..20 {
+            fail(&ping, 7);
+            assert!(!are_many());
+            ping.request_answered(Resource::Profile);
+        }
+        fail(&ping, 4);
+        fail(&sensor, 3);
+        assert!(!are_many());
+        sensor.request_answered(Resource::Values(1));
+        fail(&ping, 4);
+        fail(&sensor, 3);
+        assert!(!are_many());
+        fail(&sensor, 1);
+        assert!(are_many());
+        assert_eq!((control.ping().failed_requests, control.sensor().failed_requests), (156, 7));
     }
 }

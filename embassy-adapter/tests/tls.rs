@@ -262,6 +262,18 @@ fn a_trusted_key_is_enough_and_another_one_is_refused() {
     let client = Client { unix_s: Some(NOW), ..Client::new(Trust::Keys(&keys)) };
     client.accepts(first, "127.0.0.1");
     client.refuses(second, NAME, TlsFault::WrongKey);
+    // Who has signed it, with what, and when, is not looked at: only the server's own key must be of P-256.
+    let p384 = Authority::with(&rcgen::PKCS_ECDSA_P384_SHA384, |_| {});
+    let public = p384.sign(|params| params.not_after = date_time_ymd(2026, 5, 31)).with(&[&p384]);
+    let keys = [hash(&public)];
+    let mut client = Client { unix_s: Some(NOW), ..Client::new(Trust::Keys(&keys)) };
+    client.settings.algorithms = P256;
+    client.accepts(public, NAME);
+    let p384_key = p384.sign_for(KeyPair::generate_for(&rcgen::PKCS_ECDSA_P384_SHA384).unwrap(), |_| {});
+    let keys = [hash(&p384_key)];
+    let mut client = Client::new(Trust::Keys(&keys));
+    client.settings.algorithms = P256;
+    client.refuses(p384_key, NAME, TlsFault::Algorithm);
 }
 
 #[test]
@@ -336,6 +348,51 @@ fn what_is_no_handshake_is_told() {
         assert_eq!(outcomes[0].failure(), (NotSent, expected.as_str()), "{bytes:x?}");
         server.seen();
     }
+}
+
+/// Its server never confirms that a connection has ended.
+struct Unconfirmed<C>(C);
+
+impl<C: Connector> Connector for Unconfirmed<C> {
+    type Stream<'a>
+        = C::Stream<'a>
+    where
+        Self: 'a;
+
+    const TLS: bool = false;
+
+    async fn connect(
+        &mut self,
+        host: &str,
+        port: u16,
+    ) -> Result<Self::Stream<'_>, grafolean_embassy::http::ConnectError> {
+        self.0.connect(host, port).await
+    }
+
+    async fn close<'a>(_stream: Self::Stream<'a>)
+    where
+        Self: 'a,
+    {
+        std::future::pending().await
+    }
+}
+
+#[test]
+fn why_a_server_was_refused_is_told_even_if_the_connection_can_not_be_closed_in_order() {
+    let (authority, other) = (Authority::new(), Authority::new());
+    let authorities = [authority.der()];
+    let settings = TlsSettings::new(Trust::Authorities(&authorities));
+    let server = Server::start(other.sign(|_| {}).config(), |_, stream| greet(stream));
+    let (mut read, mut write, mut buf) = (vec![0; READ], [0; LEAST_WRITE], [0; 700]);
+    let names = Names;
+    let tcp = Unconfirmed(NalConnector::new(Host, &names));
+    let tls = Tls::new(tcp, Dice(7), || None, settings, &mut read, &mut write).unwrap();
+    let (url, limits) = (server.url(NAME), Limits { connect_ms: 20_000, ..Limits::DEFAULT });
+    let mut http = Http::new(tls, BaseUrl::parse(&url).unwrap(), &mut buf, limits).unwrap();
+    let list = List::new(&[get()]);
+    support::real(PATIENCE * 3, http.serve(&list));
+    let expected = format!("no TLS connection: {}", TlsFault::Signature.as_str());
+    assert_eq!(list.outcomes.take()[0].failure(), (NotSent, expected.as_str()));
 }
 
 #[test]

@@ -117,6 +117,9 @@ pub const LEAST_READ: usize = 4_096 + 256;
 /// The least size of the write buffer, in bytes. A larger one makes larger records.
 pub const LEAST_WRITE: usize = 768;
 
+/// How long the connection to a server that was refused may take to be closed in order.
+const REFUSED_CLOSE: Duration = Duration::from_secs(1);
+
 /// Which servers are trusted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
@@ -265,7 +268,8 @@ impl<C: Connector, R: CryptoRngCore, K: Fn() -> Option<u64>> Connector for Tls<'
         };
         link.phase.set(Phase::Refused);
         if let Some(guard) = end(connection) {
-            C::close(guard.stream).await;
+            // A server that does not confirm the end must not make a time-out of the connection out of the fault.
+            let _ = with_timeout(REFUSED_CLOSE, C::close(guard.stream)).await;
         }
         Err(fault.into())
     }

@@ -392,6 +392,8 @@ mod tests {
                     runs: JobCounters::default(),
                     failed_runs: 0,
                     turns: 0,
+                    written: 0,
+                    totals: None,
                 },
                 load: (0, 0),
                 due: jobs.iter().map(|job| (true, (!waits(job)).then_some(Tick(10)))).collect(),

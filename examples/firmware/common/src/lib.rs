@@ -6,7 +6,7 @@
 //! # Features
 //! `ping` and `sensor`, both on by default: a firmware that leaves one out is smaller by it. With `tls` the backend is reached by HTTPS
 //! only, and [`run`] also takes the board's random numbers (`Random`). With `flash` it takes a part of the board's flash, where the values of
-//! the sensor's bot are kept that wait for longer than a while: [`grafolean_embassy::flash`].
+//! the sensor's bot are kept that wait for longer than a while: module `flash` of grafolean-embassy.
 //!
 //! # Cost
 //! [`PING_BUDGET`] and [`SENSOR_BUDGET`], which are asserted when this is compiled.
@@ -142,7 +142,7 @@ pub enum StartError {
     Interval,
     /// The transport.
     Http(HttpSetupError),
-    /// TLS: `BACKEND_CA`.
+    /// TLS: `BACKEND_CA` or `BACKEND_KEY`.
     #[cfg(feature = "tls")]
     Tls(grafolean_embassy::tls::TlsSetupError),
     /// The collector.
@@ -157,7 +157,7 @@ impl fmt::Display for StartError {
             StartError::Interval => f.write_str("SENSOR_INTERVAL is no interval"),
             StartError::Http(error) => write!(f, "{error}"),
             #[cfg(feature = "tls")]
-            StartError::Tls(error) => write!(f, "BACKEND_CA: {error}"),
+            StartError::Tls(error) => write!(f, "BACKEND_CA or BACKEND_KEY: {error}"),
             StartError::Collector(error) => write!(f, "{error}"),
         }
     }
@@ -332,11 +332,11 @@ async fn collect<B: Bot, S: Storage<B>, const W: usize>(
     let clock = || shared.with(|collector| collector.wall()).map(|unix| unix.0 / 1000);
     #[cfg(feature = "tls")]
     let connector = {
-        // Before a missing authority, which http:// would not need.
+        // Before the lack of somebody to trust, which http:// would not need.
         if !url.https {
             return Err(HttpSetupError::NeedsPlain.into());
         }
-        tls::connector(connector, random, &clock, settings.backend_ca, &mut buffers.records, busy)?
+        tls::connector(connector, random, &clock, tls::trust(settings), &mut buffers.records, busy)?
     };
     let mut http = Http::new(connector, url, &mut buffers.http, LIMITS)?;
     let driver = DriverSettings { longest_wait_ms: control::LONGEST_WAIT_MS, ..DriverSettings::default() };

@@ -9,6 +9,7 @@ use grafolean_embassy::http::{self, ConnectError};
 use grafolean_embassy::net::NetConnector;
 use grafolean_embassy::tls::rand_core::{CryptoRng, Error, RngCore};
 use grafolean_embassy::tls::{LEAST_WRITE, READ, Tls, TlsSettings, TlsSetupError, Trust};
+use grafolean_firmware_settings::Settings;
 
 /// The board's random numbers: a function that fills what it is given, and says whether it could.
 ///
@@ -110,16 +111,24 @@ impl<'b> http::Connector for Connector<'b> {
     }
 }
 
-/// Speaks TLS over `inner` with servers whose certificates are of one of these `authorities`.
+/// The server's key if it was given, else the authorities.
+pub(crate) fn trust(settings: &Settings<'static>) -> Trust<'static> {
+    match settings.backend_keys {
+        [] => Trust::Authorities(settings.backend_ca),
+        keys => Trust::Keys(keys),
+    }
+}
+
+/// Speaks TLS over `inner` with the servers that are trusted.
 pub(crate) fn connector<'a>(
     inner: NetConnector<'static>,
     random: Random,
     clock: Clock<'a>,
-    authorities: &'static [&'static [u8]],
+    trust: Trust<'static>,
     records: &'a mut Records,
     busy: &'a Cell<bool>,
 ) -> Result<Connector<'a>, TlsSetupError> {
-    let settings = TlsSettings::new(Trust::Authorities(authorities));
+    let settings = TlsSettings::new(trust);
     let tls = Tls::new(inner, random, clock, settings, &mut records.read, &mut records.write)?;
     Ok(Connector { tls, busy })
 }

@@ -10,7 +10,7 @@ use grafolean_core::api::BaseUrl;
 use rustls_pki_types::CertificateDer;
 use rustls_pki_types::pem::PemObject;
 
-use crate::{BACKEND_CA, SettingError, Settings};
+use crate::{BACKEND_CA, BACKEND_KEY, SettingError, Settings};
 
 /// The file that a user makes; it is not committed.
 pub const FILE: &str = "settings.toml";
@@ -38,7 +38,9 @@ pub enum BuildError {
     /// `BACKEND_URL` begins with `http://`, but the firmware has TLS and nothing else.
     NeedsPlain,
     /// `BACKEND_URL` begins with `https://`, but nobody is trusted.
-    NeedsCa,
+    NeedsTrust,
+    /// `BACKEND_CA` and `BACKEND_KEY` are both given.
+    CaAndKey,
     /// `OUT_DIR` or `CARGO_MANIFEST_DIR` is not set: this is for build scripts.
     NotABuildScript,
 }
@@ -68,9 +70,14 @@ impl fmt::Display for BuildError {
             BuildError::NeedsPlain => f.write_str(
                 "BACKEND_URL begins with http://, but the firmware is built with its feature tls: use https://, or build without it",
             ),
-            BuildError::NeedsCa => write!(
+            BuildError::NeedsTrust => write!(
                 f,
-                "BACKEND_URL begins with https://, so {BACKEND_CA} must be a file with the certificate of the authority that signed the backend's"
+                "BACKEND_URL begins with https://, so {BACKEND_CA} must be a file with the certificate of the authority that signed the backend's, \
+                 or {BACKEND_KEY} the SHA-256 of the backend's public key"
+            ),
+            BuildError::CaAndKey => write!(
+                f,
+                "{BACKEND_CA} and {BACKEND_KEY} are both given: trust an authority or the backend's key (an empty environment variable takes one back)"
             ),
             BuildError::NotABuildScript => {
                 f.write_str("OUT_DIR or CARGO_MANIFEST_DIR is missing: not a build script")
@@ -104,7 +111,8 @@ pub fn generate() -> Result<(), BuildError> {
     for key in keys() {
         say(&format!("rerun-if-env-changed={key}"));
     }
-    let (mut settings, ca) = settings(&file, &text, &given)?;
+    let Given { mut settings, ca, keys } = settings(&file, &text, &given)?;
+    settings.backend_keys = &keys;
     let bytes;
     let ca = match ca.map(|ca| here.join(ca)) {
         Some(ca) => {
@@ -116,6 +124,7 @@ pub fn generate() -> Result<(), BuildError> {
     };
     let ca: Vec<&[u8]> = ca.iter().map(|der| &**der).collect();
     settings.backend_ca = &ca;
+    check_trust(&settings)?;
     // The example's address is nobody's: it is given at start.
     if !is_example || given.iter().any(|(key, _)| *key == "BACKEND_URL") {
         check_scheme(&settings, std::env::var_os("CARGO_FEATURE_TLS").is_some())?;
@@ -126,7 +135,22 @@ pub fn generate() -> Result<(), BuildError> {
 }
 
 fn keys() -> impl Iterator<Item = &'static str> {
-    Settings::KEYS.into_iter().chain([BACKEND_CA])
+    Settings::KEYS.into_iter().chain([BACKEND_CA, BACKEND_KEY])
+}
+
+/// The hashes of public keys in `text`.
+fn public_keys(text: &str) -> Option<Vec<[u8; 32]>> {
+    let words = text.split(|c: char| c == ',' || c.is_ascii_whitespace()).filter(|word| !word.is_empty());
+    words.map(sha256).collect()
+}
+
+/// 64 hexadecimal digits.
+fn sha256(text: &str) -> Option<[u8; 32]> {
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else { return None };
+    let digit = |byte: u8| u8::try_from(char::from(byte).to_digit(16)?).ok();
+    let bytes: Vec<u8> =
+        pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect::<Option<_>>()?;
+    bytes.try_into().ok()
 }
 
 /// The certificates in a file, in DER; `None`: there are none, or it is something else.
@@ -146,13 +170,21 @@ fn is_der(bytes: &[u8]) -> bool {
     }
 }
 
+/// Whether not both an authority and a key are to be trusted: one would make the other's check pointless.
+fn check_trust(settings: &Settings<'_>) -> Result<(), BuildError> {
+    let is_both = !settings.backend_ca.is_empty() && !settings.backend_keys.is_empty();
+    if is_both { Err(BuildError::CaAndKey) } else { Ok(()) }
+}
+
 /// Whether the URL is one for a firmware with or without TLS, and with TLS, whether there is somebody to trust.
 fn check_scheme(settings: &Settings<'_>, has_tls: bool) -> Result<(), BuildError> {
     let is_https = BaseUrl::parse(settings.backend_url).is_ok_and(|url| url.https);
     match (is_https, has_tls) {
         (true, false) => Err(BuildError::NeedsTls),
         (false, true) => Err(BuildError::NeedsPlain),
-        (true, true) if settings.backend_ca.is_empty() => Err(BuildError::NeedsCa),
+        (true, true) if settings.backend_ca.is_empty() && settings.backend_keys.is_empty() => {
+            Err(BuildError::NeedsTrust)
+        }
         _ => Ok(()),
     }
 }
@@ -162,17 +194,31 @@ fn say(what: &str) {
     let _ = writeln!(std::io::stdout(), "cargo::{what}");
 }
 
-/// The settings of a file with this text and of the environment, and the file of certificates.
+/// What was given.
+struct Given<'a> {
+    /// Without what is trusted.
+    settings: Settings<'a>,
+    /// The file of certificates.
+    ca: Option<&'a str>,
+    /// The hashes of public keys.
+    keys: Vec<[u8; 32]>,
+}
+
+/// The settings of a file with this text and of the environment.
 fn settings<'a>(
     file: &Path,
     text: &'a str,
     environment: &'a [(&'static str, String)],
-) -> Result<(Settings<'a>, Option<&'a str>), BuildError> {
+) -> Result<Given<'a>, BuildError> {
     let mut settings: Settings<'a> = Settings::DEFAULT;
-    let mut ca = "";
+    let (mut ca, mut keys) = ("", Vec::new());
     let mut set = |settings: &mut Settings<'a>, key: &str, value: &'a str| match key {
         BACKEND_CA => {
             ca = value;
+            Ok(())
+        }
+        BACKEND_KEY => {
+            keys = public_keys(value).ok_or(SettingError::Key)?;
             Ok(())
         }
         _ => settings.set(key, value),
@@ -202,7 +248,7 @@ fn settings<'a>(
         let missing = settings.set("BACKEND_URL", "").err().unwrap_or(SettingError::Unknown);
         return Err(BuildError::Setting(place, key, missing));
     }
-    Ok((settings, (!ca.is_empty()).then_some(ca)))
+    Ok(Given { settings, ca: (!ca.is_empty()).then_some(ca), keys })
 }
 
 /// The settings as an expression of Rust.
@@ -210,6 +256,7 @@ fn source(settings: &Settings<'_>) -> String {
     let Settings {
         backend_url,
         backend_ca,
+        backend_keys,
         ping_bot_token,
         ping_grid_only,
         sensor_bot_token,
@@ -223,7 +270,7 @@ fn source(settings: &Settings<'_>) -> String {
     let backend_ca: Vec<_> = backend_ca.iter().map(|der| format!("&{der:?}")).collect();
     let backend_ca = backend_ca.join(", ");
     format!(
-        "Settings {{ backend_url: {backend_url:?}, backend_ca: &[{backend_ca}], ping_bot_token: {ping_bot_token:?}, ping_grid_only: {ping_grid_only}, \
+        "Settings {{ backend_url: {backend_url:?}, backend_ca: &[{backend_ca}], backend_keys: &{backend_keys:?}, ping_bot_token: {ping_bot_token:?}, ping_grid_only: {ping_grid_only}, \
          sensor_bot_token: {sensor_bot_token:?}, sensor_path: {sensor_path:?}, \
          sensor_interval_s: {sensor_interval_s}, account: {account:?}, refresh_interval_s: {refresh_interval_s}, \
          wifi_ssid: {wifi_ssid:?}, wifi_password: {wifi_password:?} }}\n"
@@ -253,7 +300,7 @@ mod tests {
     fn built(text: &str, environment: &[(&'static str, &str)]) -> Result<String, String> {
         let environment: Vec<_> = environment.iter().map(|(k, v)| (*k, (*v).to_owned())).collect();
         let settings = settings(Path::new("settings.toml"), text, &environment).map_err(|e| e.to_string());
-        settings.map(|(settings, _)| source(&settings))
+        settings.map(|given| source(&Settings { backend_keys: &given.keys, ..given.settings }))
     }
 
     const URL: &str = "BACKEND_URL = \"http://192.0.2.1/api\"\n";
@@ -325,29 +372,60 @@ mod tests {
     fn the_file_of_certificates_is_named_in_the_file_or_environment_and_its_certificates_are_written() {
         let text = format!("{URL}BACKEND_CA = \"ca.pem\"\n");
         let environment = [("BACKEND_CA", "other.pem".to_owned())];
-        let (_, ca) = settings(Path::new("settings.toml"), &text, &[]).unwrap();
-        assert_eq!(ca, Some("ca.pem"));
-        let (_, ca) = settings(Path::new("settings.toml"), &text, &environment).unwrap();
-        assert_eq!(ca, Some("other.pem"));
+        let ca = |environment: &[_]| {
+            settings(Path::new("settings.toml"), &text, environment).unwrap().ca.map(str::to_owned)
+        };
+        assert_eq!(ca(&[]).unwrap(), "ca.pem");
+        assert_eq!(ca(&environment).unwrap(), "other.pem");
         let source = source(&Settings { backend_ca: &[&[1, 2], &[3]], ..Settings::DEFAULT });
         assert!(source.contains("backend_ca: &[&[1, 2], &[3]]"), "{source}");
     }
 
     #[test]
-    fn https_without_tls_or_authority_and_http_with_tls_are_errors_of_the_build() {
-        let check = |backend_url, backend_ca, has_tls| {
-            let settings = Settings { backend_url, backend_ca, ..Settings::DEFAULT };
-            check_scheme(&settings, has_tls).map_err(|e| e.to_string())
+    fn trusted_keys_are_hexadecimal_hashes_in_the_file_or_the_environment() {
+        let (one, two) = (format!("{:064x}", 0xab), format!("{}FF", "0".repeat(62)));
+        let line = format!("{URL}BACKEND_KEY = \"{one} {two}\"\n");
+        let keys = |text: &str, environment: &[(&'static str, String)]| {
+            settings(Path::new("settings.toml"), text, environment).unwrap().keys
+        };
+        let hash = |last| {
+            let mut hash = [0; 32];
+            hash[31] = last;
+            hash
+        };
+        assert_eq!(keys(&line, &[]), [hash(0xab), hash(0xff)]);
+        assert_eq!(keys(&line, &[("BACKEND_KEY", format!(" {two},{one}, "))]), [hash(0xff), hash(0xab)]);
+        assert_eq!(keys(&line, &[("BACKEND_KEY", String::new())]), [[0; 32]; 0]);
+        assert_eq!(keys(URL, &[]), [[0; 32]; 0]);
+        let source = built(&line, &[]).unwrap();
+        assert!(source.contains(", 171], [0, ") && source.contains(", 255]], ping"), "{source}");
+        for bad in [&one[1..], &format!("{one}0"), &format!("{one}{two}"), &one.replace('b', "g"), "sha256"] {
+            let error = built(&format!("{URL}BACKEND_KEY = \"{one} {bad}\""), &[]).unwrap_err();
+            assert!(error.contains("line 2: BACKEND_KEY: must be the SHA-256"), "{error}");
+        }
+    }
+
+    #[test]
+    fn https_without_tls_or_anybody_to_trust_and_http_with_tls_are_errors_of_the_build() {
+        let check = |backend_url, backend_ca, backend_keys, has_tls| {
+            let settings = Settings { backend_url, backend_ca, backend_keys, ..Settings::DEFAULT };
+            check_trust(&settings)?;
+            check_scheme(&settings, has_tls)
         };
         let (http, https) = ("http://192.0.2.1/api", "https://192.0.2.1/api");
-        assert_eq!(check(http, &[], false), Ok(()));
-        assert_eq!(check(https, &[&[1]], true), Ok(()));
-        for (url, has_tls, why) in [
-            (https, false, "build with --features tls"),
-            (http, true, "http://, but the firmware is built with its feature tls"),
-            (https, true, "BACKEND_CA must be a file"),
+        let (ca, key): (&[&[u8]], _) = (&[&[1]], &[[7; 32]][..]);
+        assert!(check(http, &[], &[], false).is_ok());
+        assert!(check(https, ca, &[], true).is_ok());
+        assert!(check(https, &[], key, true).is_ok());
+        for (url, ca, key, has_tls, why) in [
+            (https, ca, &[][..], false, "build with --features tls"),
+            (http, ca, &[], true, "http://, but the firmware is built with its feature tls"),
+            (https, &[], &[], true, "BACKEND_CA must be a file"),
+            (https, &[], &[], true, "or BACKEND_KEY the SHA-256"),
+            (https, ca, key, true, "BACKEND_CA and BACKEND_KEY are both given"),
+            (http, ca, key, false, "BACKEND_CA and BACKEND_KEY are both given"),
         ] {
-            let error = check(url, &[], has_tls).unwrap_err();
+            let error = check(url, ca, key, has_tls).unwrap_err().to_string();
             assert!(error.contains(why), "{error}");
         }
     }

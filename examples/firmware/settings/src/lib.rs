@@ -11,7 +11,8 @@
 //! | key | what | default |
 //! | --- | --- | --- |
 //! | `BACKEND_URL` | the backend's address, as `http://192.0.2.10:8080/api`; `https` where the firmware has a feature `tls` | none, required |
-//! | `BACKEND_CA` | with `https`: a file with the certificates of the authorities that are trusted, PEM or DER, relative to the firmware's folder. It is read when the firmware is built | none, required for `https` |
+//! | `BACKEND_CA` | with `https`: a file with the certificates of the authorities that are trusted, PEM or DER, relative to the firmware's folder. It is read when the firmware is built | none; `https` needs this or `BACKEND_KEY` |
+//! | `BACKEND_KEY` | with `https`, instead of `BACKEND_CA`: the public key that the backend has, whoever signed its certificate, as the SHA-256 of its SubjectPublicKeyInfo in 64 hexadecimal digits; several are separated by spaces or commas. It is taken when the firmware is built | none |
 //! | `PING_BOT_TOKEN` | the token of the ping bot | the board does not ping |
 //! | `SENSOR_BOT_TOKEN` | the token of the custom bot that posts the sensor's values | the board posts none |
 //! | `SENSOR_PATH` | where its values go | `board.temperature` |
@@ -48,6 +49,8 @@ pub const MAX_WIFI_PASSWORD_BYTES: usize = 63;
 
 /// The setting that is a file.
 pub const BACKEND_CA: &str = "BACKEND_CA";
+/// The setting that is a list of public keys.
+pub const BACKEND_KEY: &str = "BACKEND_KEY";
 
 /// What a firmware needs to know: see [the crate](self).
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -56,6 +59,8 @@ pub struct Settings<'a> {
     pub backend_url: &'a str,
     /// The certificates in the file `BACKEND_CA`, in DER; empty without TLS.
     pub backend_ca: &'a [&'a [u8]],
+    /// `BACKEND_KEY`: the SHA-256 of each SubjectPublicKeyInfo in DER; empty without TLS, or if there are authorities.
+    pub backend_keys: &'a [[u8; 32]],
     /// `PING_BOT_TOKEN`
     pub ping_bot_token: Option<&'a str>,
     /// `PING_GRID_ONLY`
@@ -82,8 +87,10 @@ pub struct Settings<'a> {
 pub enum SettingError {
     /// There is no such setting.
     Unknown,
-    /// It is a file, which is read when the firmware is built.
+    /// It is taken when the firmware is built.
     BuildOnly,
+    /// `BACKEND_KEY`
+    Key,
     /// `BACKEND_URL`
     Url(UrlError),
     /// A token.
@@ -113,8 +120,11 @@ impl fmt::Display for SettingError {
         match self {
             SettingError::Unknown => f.write_str("there is no such setting"),
             SettingError::BuildOnly => {
-                f.write_str("is a file that is read when the firmware is built, it can't be given at start")
+                f.write_str("is taken when the firmware is built, it can't be given at start")
             }
+            SettingError::Key => f.write_str(
+                "must be the SHA-256 of the backend's public key, in 64 hexadecimal digits; several are separated by spaces or commas",
+            ),
             SettingError::Url(error) => write!(f, "{error}"),
             SettingError::Token(error) => write!(f, "{error}"),
             SettingError::Path => write!(
@@ -135,7 +145,7 @@ impl fmt::Display for SettingError {
 impl core::error::Error for SettingError {}
 
 impl<'a> Settings<'a> {
-    /// All settings that [`Settings::set`] takes: those that are no files.
+    /// All settings that [`Settings::set`] takes: those that can be given at start too.
     pub const KEYS: [&'static str; 10] = [
         "BACKEND_URL",
         "PING_BOT_TOKEN",
@@ -153,6 +163,7 @@ impl<'a> Settings<'a> {
     pub const DEFAULT: Settings<'static> = Settings {
         backend_url: "",
         backend_ca: &[],
+        backend_keys: &[],
         ping_bot_token: None,
         ping_grid_only: false,
         sensor_bot_token: None,
@@ -193,7 +204,7 @@ impl<'a> Settings<'a> {
                 return Err(SettingError::TooShort { limit: MIN_WIFI_PASSWORD_BYTES });
             }
             "WIFI_PASSWORD" => self.wifi_password = bounded(value, MAX_WIFI_PASSWORD_BYTES)?,
-            BACKEND_CA => return Err(SettingError::BuildOnly),
+            BACKEND_CA | BACKEND_KEY => return Err(SettingError::BuildOnly),
             _ => return Err(SettingError::Unknown),
         }
         Ok(())
@@ -235,6 +246,7 @@ impl fmt::Debug for Settings<'_> {
         f.debug_struct("Settings")
             .field("backend_url", &self.backend_url)
             .field("backend_ca", &self.backend_ca.len())
+            .field("backend_keys", &self.backend_keys.len())
             .field("ping_bot", &self.ping_bot_token.is_some())
             .field("ping_grid_only", &self.ping_grid_only)
             .field("sensor_bot", &self.sensor_bot_token.is_some())
@@ -277,6 +289,7 @@ mod tests {
         let expected = Settings {
             backend_url: given[0],
             backend_ca: &[],
+            backend_keys: &[],
             ping_bot_token: Some(TOKEN),
             ping_grid_only: true,
             sensor_bot_token: Some(TOKEN),
@@ -310,6 +323,7 @@ mod tests {
             ("WIFI_PASSWORD", "secret!", "at least 8 bytes"),
             ("TOKEN", TOKEN, "no such setting"),
             ("BACKEND_CA", "secret", "when the firmware is built"),
+            ("BACKEND_KEY", "secret", "when the firmware is built"),
         ];
         for (key, value, why) in cases {
             let mut settings = Settings::DEFAULT;

@@ -282,9 +282,10 @@ impl Book {
 
     fn put_in_place(&mut self, disk: &mut impl Disk) -> io::Result<()> {
         let Some(len) = self.rewritten.take() else { return Ok(()) };
-        self.rewrite = true;
+        // All may have been replaced again while the new file was synced.
+        let again = std::mem::replace(&mut self.rewrite, true);
         disk.rename(STATES_NEW, STATES)?;
-        (self.rewrite, self.states_len) = (false, len);
+        (self.rewrite, self.states_len) = (again, len);
         self.names_pace.changes += 1;
         self.states_pace.synced = self.states_pace.changes;
         Ok(())

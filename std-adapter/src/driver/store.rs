@@ -336,8 +336,13 @@ impl<D: Disk> Keeper<D> {
         self.keep_states(c, now);
         // A disk that failed gets a last chance before values without records are given to it.
         self.store.flush(now, unix);
-        if self.late {
+        let mut stored = None;
+        // As long as it gets on: what has no record ends with the process.
+        while self.late && stored != Some(self.store.written()) {
+            stored = Some(self.store.written());
             self.store_late(c, now, unix);
+            self.drain(c, now);
+            self.store.flush(now, unix);
         }
         self.drain(c, now);
         self.store.set_ledger(now, c.ledger());

@@ -110,6 +110,8 @@ struct State {
     /// The process dies in this one.
     die_at: Option<u64>,
     dead: bool,
+    /// No file may be read.
+    denied: bool,
 }
 
 impl State {
@@ -253,6 +255,7 @@ impl FaultyDisk {
             changes: 0,
             die_at: None,
             dead: false,
+            denied: false,
         };
         FaultyDisk { state: Arc::new(Mutex::new(state)), gate: Arc::default(), holds_lock: false }
     }
@@ -278,6 +281,11 @@ impl FaultyDisk {
         while *held {
             held = self.gate.1.wait(held).unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// From now on no file may be read, for want of rights, until this is called with `false`.
+    pub fn deny_reading(&self, deny: bool) {
+        self.state().denied = deny;
     }
 
     /// From now on this may fail.
@@ -408,6 +416,9 @@ impl Disk for FaultyDisk {
         let mut s = self.state();
         s.alive()?;
         let inode = s.inode(file)?;
+        if s.denied {
+            return Err(io::Error::from(io::ErrorKind::PermissionDenied));
+        }
         if s.fails(|f| f.read_error) {
             return Err(io_error());
         }

@@ -101,6 +101,8 @@ struct Pending {
     number_len: u8,
     /// Done with before it was written: it never will be.
     left: bool,
+    /// A write failed that may have left it in a file, from where it might come back.
+    tried: bool,
 }
 
 /// What opening found.
@@ -206,6 +208,8 @@ pub(super) struct Log {
     /// Its bytes, as the store knows.
     pub(super) bytes_noted: u64,
     pub(super) wait: Option<Wait>,
+    /// The same for reading.
+    pub(super) read_wait: Option<Wait>,
     read_failures: u8,
 }
 
@@ -236,6 +240,18 @@ fn is_whole(disk: &mut impl Disk, id: u64, file: &str, len: u64) -> bool {
 fn first_of(name: &str) -> Option<u64> {
     let digits = name.strip_suffix(".seg").filter(|d| d.len() == 16)?;
     u64::from_str_radix(digits, 16).ok().filter(|&n| (1..SEQUENCE_END).contains(&n))
+}
+
+/// Whether bytes are damaged or gone. Other errors say that they can't be reached now: rights that an operator will set
+/// right, too many open files, a file system that is not mounted. Nothing is given up for these.
+fn is_damage(disk: &mut impl Disk, dir: &str, error: &io::Error) -> bool {
+    // Linux: EIO, EBADMSG, EUCLEAN. Windows: ERROR_CRC, ERROR_IO_DEVICE, ERROR_FILE_CORRUPT.
+    let codes: &[i32] = if cfg!(windows) { &[23, 1117, 1392] } else { &[5, 74, 117] };
+    match error.raw_os_error() {
+        Some(code) if codes.contains(&code) => true,
+        // Only the file, or all?
+        _ => error.kind() == io::ErrorKind::NotFound && disk.list(dir).is_ok(),
+    }
 }
 
 fn removed(result: io::Result<()>) -> io::Result<()> {
@@ -281,6 +297,7 @@ impl Log {
             kept_noted: 0,
             bytes_noted: 0,
             wait: None,
+            read_wait: None,
             read_failures: 0,
         }
     }
@@ -296,7 +313,7 @@ impl Log {
     /// Reads what an earlier life left. All that can be read is parked.
     ///
     /// # Errors
-    /// The directory can't be listed. Files that can't be read count as damaged.
+    /// The directory can't be listed, or a file can't be reached. Where the disk has lost bytes, they count as damaged.
     pub(super) fn open(disk: &mut impl Disk, id: u64) -> io::Result<(Self, Found)> {
         let mut log = Log::new(id);
         log.dir_made = true;
@@ -329,8 +346,11 @@ impl Log {
         for (first, file_len) in files {
             let file = name(&log.dir, first);
             let mut bytes = vec![0; file_len.min(FILE_BYTES_MAX) as usize];
-            let readable = matches!(disk.read(&file, 0, &mut bytes), Ok(n) if n == bytes.len())
-                || read_pieces(disk, &file, 0, &mut bytes);
+            let readable = match disk.read(&file, 0, &mut bytes) {
+                Ok(n) if n == bytes.len() => true,
+                Err(e) if !is_damage(disk, &log.dir, &e) => return Err(e),
+                _ => read_pieces(disk, &file, 0, &mut bytes),
+            };
             let mut segment = Segment::new(first);
             // Also where damage begins at the oldest file's begin, it is known how much is missing.
             high.get_or_insert(first - 1);
@@ -460,6 +480,7 @@ impl Log {
             path_len: value.path.len() as u16,
             number_len: value.number.len() as u8,
             left: false,
+            tried: false,
         });
         self.text.push_str(value.path);
         self.text.push_str(value.number);
@@ -479,6 +500,9 @@ impl Log {
             Ok(at) => {
                 if let Some(p) = self.pending.get_mut(at) {
                     p.left = true;
+                    if p.tried {
+                        self.done.insert(sequence);
+                    }
                 }
             }
             Err(_) => {
@@ -537,7 +561,11 @@ impl Log {
             disk.create_dir(&self.dir)?;
             (self.dir_made, self.dir_new) = (true, true);
         }
-        disk.write(&name(&self.dir, first), 0, bytes)?;
+        if let Err(e) = disk.write(&name(&self.dir, first), 0, bytes) {
+            // Somebody may have removed the directory.
+            self.dir_made &= e.kind() != io::ErrorKind::NotFound;
+            return Err(e);
+        }
         self.dir_changes += 1;
         let mut segment = Segment::new(first);
         segment.born = self.dir_changes;
@@ -648,6 +676,7 @@ impl Log {
                 let first = self.covered + 1;
                 if let Err(e) = self.write_new(disk, first, &bytes) {
                     self.cut = Some((first, 0));
+                    self.note_tried(taken);
                     return Err(e);
                 }
             }
@@ -657,6 +686,7 @@ impl Log {
                 if let Err(e) = disk.write(&file, at, &bytes) {
                     self.cut = Some((tail.first, at));
                     tail.sealed = e.kind() != io::ErrorKind::StorageFull;
+                    self.note_tried(taken);
                     return Err(e);
                 }
                 if tail.synced == at {
@@ -689,6 +719,17 @@ impl Log {
             self.done.clear();
         }
         Ok(())
+    }
+
+    /// After a failed write of the first values that wait.
+    fn note_tried(&mut self, values: usize) {
+        let mut before = self.covered;
+        for p in self.pending.iter_mut().take(values).filter(|p| !p.left) {
+            // The numbers between are in no frame; that has to be known if this one is only marked as done.
+            self.done.insert_range(before + 1, p.sequence - 1);
+            before = p.sequence;
+            p.tried = true;
+        }
     }
 
     /// What has to be done so that all that was written survives a power cut; at most so many files at a time.
@@ -849,6 +890,8 @@ impl Log {
         }
         (new.kept, new.kept_whole) = (out, true);
         segment.again = false;
+        // What a failed write left behind is not in the new file, and behind the cut in the old one.
+        self.cut = self.cut.filter(|&(first, _)| first != segment.first);
         if instead.is_none() && new.len > 0 {
             *segment = new;
         } else {
@@ -1043,11 +1086,12 @@ impl Log {
                         // A file that became shorter: the rest is gone.
                         part.iter_mut().skip(n).for_each(|b| *b = 0);
                     }
-                    Err(e) if e.kind() != io::ErrorKind::NotFound && self.read_failures < READ_TRIES => {
-                        self.read_failures += 1;
-                        return (fed, Err(e));
-                    }
-                    Err(_) => {
+                    Err(e) => {
+                        let gone = e.kind() == io::ErrorKind::NotFound;
+                        if !is_damage(disk, &self.dir, &e) || (!gone && self.read_failures < READ_TRIES) {
+                            self.read_failures = self.read_failures.saturating_add(1);
+                            return (fed, Err(e));
+                        }
                         read_pieces(disk, &file, at, part);
                     }
                 }
@@ -1095,9 +1139,18 @@ impl Log {
 
     /// Sets the time of the next try after a failure, and doubles the wait.
     pub(super) fn back_off(&mut self, now: Millis, min_ms: u64, max_ms: u64) {
-        let length_ms = self.wait.map_or(min_ms, |w| (w.length_ms * 2).min(max_ms));
-        self.wait = Some(Wait { until: Millis(now.0 + length_ms), length_ms });
+        self.wait = Some(longer(self.wait, now, min_ms, max_ms));
     }
+
+    /// The same for reading.
+    pub(super) fn back_off_reading(&mut self, now: Millis, min_ms: u64, max_ms: u64) {
+        self.read_wait = Some(longer(self.read_wait, now, min_ms, max_ms));
+    }
+}
+
+fn longer(before: Option<Wait>, now: Millis, min_ms: u64, max_ms: u64) -> Wait {
+    let length_ms = before.map_or(min_ms, |w| (w.length_ms * 2).min(max_ms));
+    Wait { until: Millis(now.0 + length_ms), length_ms }
 }
 
 /// Takes values out of the parked ones: how many.

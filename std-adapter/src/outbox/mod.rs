@@ -62,6 +62,9 @@
 //!   no frame on purpose), and counted as corrupt once. If a frame that skips numbers is itself lost, these are counted
 //!   with it: the count is an upper bound then. Values lost behind the last readable frame leave no gap: they are seen as
 //!   [`Totals::lost`].
+//! - Files that can't be reached (rights, too many open files, an unmounted file system) are not damaged: nothing in
+//!   there is given up. At the start their account is left alone ([`StoreEvent::Unusable`]), later reading is tried
+//!   again after 1 s, 2 s, and so on up to 60 s.
 //! - A full or failing disk: nothing is lost by that alone. Values stay in the collector's memory without a record,
 //!   writing is tried again after 1 s, 2 s, and so on up to 60 s, for each account by itself; [`StoreEvent`] tells once
 //!   when that begins and once when it ends. After a failed sync the system counts what it did not write as
@@ -288,7 +291,7 @@ impl std::error::Error for OpenError {
 #[derive(Clone, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum StoreEvent {
-    /// From now on values are in memory only; writing is tried again.
+    /// From now on values are in memory only (`read`: those that wait stay in their files); it is tried again.
     Failing {
         /// What was tried: write, sync, read, and so on.
         doing: &'static str,
@@ -311,7 +314,8 @@ pub enum StoreEvent {
         /// Bytes that could not be read as values.
         bytes: u64,
     },
-    /// An account's values can't be stored during this life of the process: its directory can't be read.
+    /// An account's values can't be stored during this life of the process: its directory or a file in it can't be
+    /// reached (rights, for example). What is in there stays.
     Unusable {
         /// The account.
         account: u64,
@@ -340,6 +344,10 @@ impl fmt::Display for StoreEvent {
             StoreEvent::Failing { doing: doing @ "sync", account: Some(account), error } => write!(
                 f,
                 "outbox can't {doing} values of account {account}, they are written again later: {error}"
+            ),
+            StoreEvent::Failing { doing: doing @ "read", account: Some(account), error } => write!(
+                f,
+                "outbox can't {doing} values of account {account}, they wait in their files: {error}"
             ),
             StoreEvent::Failing { doing, account: Some(account), error } => {
                 write!(f, "outbox can't {doing} values of account {account}, they stay in memory: {error}")
@@ -445,6 +453,8 @@ pub struct Store<D> {
     book_retry_at: Option<Millis>,
     book_wait_ms: u64,
     failing: BTreeSet<usize>,
+    /// Places of logs whose files can't be read at present.
+    unread: BTreeSet<usize>,
     failing_since: Option<Millis>,
 }
 
@@ -485,6 +495,7 @@ impl<D: Disk> Store<D> {
             book_retry_at: None,
             book_wait_ms: 0,
             failing: BTreeSet::new(),
+            unread: BTreeSet::new(),
             failing_since: None,
         };
         let mut entries = store.disk.list("").map_err(failed("list the directory"))?;
@@ -665,7 +676,7 @@ impl<D: Disk> Store<D> {
     ) {
         let Some(&place) = self.places.get(&account) else { return };
         let Some(log) = self.logs.get_mut(place) else { return };
-        if log.wait.is_some_and(|w| now < w.until) {
+        if log.read_wait.is_some_and(|w| now < w.until) {
             return;
         }
         let oldest_ms = unix.0.saturating_sub(self.settings.max_age_ms);
@@ -691,8 +702,25 @@ impl<D: Disk> Store<D> {
             self.busy.insert(place);
             self.write_by(Millis(now.0 + DONE_MS));
         }
-        if let Some(error) = error {
-            self.fails(now, place, "read", &error);
+        match error {
+            // What can't be read may be written to all the same.
+            Some(error) => {
+                if let Some(log) = self.logs.get_mut(place) {
+                    log.back_off_reading(now, BACK_OFF_MS.0, BACK_OFF_MS.1);
+                }
+                self.unread.insert(place);
+                self.tell_failing(now, "read", Some(account), &error);
+            }
+            None => self.reads(now, place),
+        }
+    }
+
+    fn reads(&mut self, now: Millis, place: usize) {
+        if self.unread.remove(&place) {
+            if let Some(log) = self.logs.get_mut(place) {
+                log.read_wait = None;
+            }
+            self.tell_working(now);
         }
     }
 
@@ -722,6 +750,7 @@ impl<D: Disk> Store<D> {
 
     fn tell_working(&mut self, now: Millis) {
         if self.failing.is_empty()
+            && self.unread.is_empty()
             && self.book_retry_at.is_none()
             && let Some(since) = self.failing_since.take()
         {
@@ -954,6 +983,11 @@ impl<D: Disk> Store<D> {
         if self.age_at <= now {
             self.age_at = Millis(now.0 + AGE_MS);
             self.drop_old(now, unix);
+        }
+        // What was to be read may have been given up meanwhile.
+        let nothing = |p: &usize| self.logs.get(*p).is_none_or(|l| l.parked.is_empty());
+        for place in self.unread.iter().copied().filter(nothing).collect::<Vec<_>>() {
+            self.reads(now, place);
         }
         let retries: Vec<usize> = self.failing.iter().copied().collect();
         let bytes = self.bytes();

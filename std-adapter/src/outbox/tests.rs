@@ -9,8 +9,8 @@ use grafolean_core::time::{Millis, UnixMillis};
 
 use super::faulty::{Faults, FaultyDisk};
 use super::{
-    BEHIND_MS, Found, Gone, OpenError, Settings, Store, StoreEvent, StoredState, Sync, SyncJob, Synced,
-    Totals, Value, WritePolicy,
+    BEHIND_MS, Found, Gone, OpenError, RealDisk, Settings, Store, StoreEvent, StoredState, Sync, SyncJob,
+    Synced, Totals, Value, WritePolicy,
 };
 
 const UNIX: u64 = 1_700_000_000_000;
@@ -546,6 +546,109 @@ fn unreadable_files_are_given_up_after_some_tries() {
         store.handle_time(Millis(now), unix(now));
     }
     assert_eq!(store.poll_gone(), Some((Gone::Corrupt, 100)));
+}
+
+#[test]
+fn files_that_may_not_be_read_for_a_while_cost_nothing() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    let records = take_many(&mut store, 0, 7, 0..20_000);
+    store.flush(Millis(0), unix(0));
+    records.iter().for_each(|&r| store.left(Millis(0), r, true));
+    assert!(segments(&disk).len() > 3);
+    disk.deny_reading(true);
+    // While the process runs: for an hour. Values go on to be written, and it is told once.
+    let mut now = 0;
+    while now < 3_600_000 {
+        assert_eq!(feed_all(&mut store, now, 7), Vec::<u64>::new());
+        take_many(&mut store, now, 7, 20_000 + now / 60_000..20_001 + now / 60_000);
+        now += 60_000;
+        store.handle_time(Millis(now), unix(now));
+    }
+    assert_eq!(store.poll_gone(), None);
+    assert!(matches!(store.poll_event(), Some(StoreEvent::Failing { doing: "read", account: Some(7), .. })));
+    assert_eq!(store.poll_event(), None);
+    drop(store);
+    // And when it starts.
+    let (mut store, found) = open(&disk, small());
+    assert_eq!(found, Found::default());
+    assert!(matches!(store.poll_event(), Some(StoreEvent::Unusable { account: 7, .. })));
+    store.flush(Millis(0), unix(0));
+    drop(store);
+    disk.deny_reading(false);
+    let (mut store, found) = open(&disk, small());
+    assert_eq!(found, Found { values: 20_060, corrupt: 0 });
+    assert_eq!(feed_all(&mut store, 0, 7), (0..20_060).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_account_whose_directory_was_removed_gets_a_new_one() {
+    let root = std::env::temp_dir().join(format!("grafolean-outbox-removed-{}", std::process::id()));
+    let settings = Settings { max_bytes: 64 * 1024, ..Settings::DEFAULT };
+    let (mut store, _) = Store::open(RealDisk::new(&root).unwrap(), settings).unwrap();
+    let mut take = |now: u64| {
+        for n in 0..1000u64 {
+            let number = n.to_string();
+            let value = Value { time: unix(now), handed_over: unix(now), path: "a.b", number: &number };
+            store.take(Millis(now), 7, &value);
+        }
+        store.handle_time(Millis(now + 900), unix(now + 900));
+        std::iter::from_fn(|| store.poll_event()).collect::<Vec<_>>()
+    };
+    assert_eq!(take(0), []);
+    std::fs::remove_dir_all(root.join("7")).unwrap();
+    assert!(matches!(&take(1_000)[..], [StoreEvent::Failing { account: Some(7), .. }]));
+    let events: Vec<StoreEvent> = (2..20).flat_map(|s| take(s * 1_000)).collect();
+    assert!(matches!(events[..], [StoreEvent::Working { .. }]), "{events:?}");
+    drop(store);
+    let found = Store::open(RealDisk::new(&root).unwrap(), settings).unwrap().1;
+    std::fs::remove_dir_all(&root).unwrap();
+    assert!(found.values > 1_000, "{found:?}");
+}
+
+#[test]
+fn a_sync_and_a_write_that_both_fail_at_the_end_of_one_file_cost_no_value() {
+    for seed in 0..20 {
+        let disk = FaultyDisk::new(seed);
+        let (mut store, _) = open(&disk, small());
+        store.sync_elsewhere();
+        take_many(&mut store, 0, 7, 0..100);
+        store.handle_time(Millis(900), unix(900));
+        store.handle_time(Millis(1900), unix(1900));
+        let job = store.poll_sync(Millis(1900)).unwrap();
+        take_many(&mut store, 1900, 7, 100..110);
+        disk.set_faults(Faults { write_error: 10_000, sync_error: 10_000, ..Faults::default() });
+        store.handle_time(Millis(2800), unix(2800));
+        store.handle_synced(Millis(2900), job.run());
+        disk.set_faults(Faults::default());
+        for now in (3_000..20_000).step_by(500) {
+            store.handle_time(Millis(now), unix(now));
+            if let Some(job) = store.poll_sync(Millis(now)) {
+                store.handle_synced(Millis(now), job.run());
+            }
+        }
+        drop(store);
+        disk.power_cut_losing_all();
+        assert_eq!(open(&disk, small()).1, Found { values: 110, corrupt: 0 }, "seed {seed}");
+    }
+}
+
+#[test]
+fn states_that_are_replaced_while_others_are_synced_are_kept() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    store.sync_elsewhere();
+    let state = |name, bytes: &[u8]| StoredState { job: 1, name, bytes: bytes.to_vec() };
+    store.replace_states(Millis(0), [state(1, b"first"), state(2, b"forgotten later")].into_iter());
+    store.handle_time(Millis(900), unix(900));
+    store.handle_time(Millis(1900), unix(1900));
+    let job = store.poll_sync(Millis(1900)).unwrap();
+    store.replace_states(Millis(1900), [state(1, b"second")].into_iter());
+    store.handle_synced(Millis(2000), job.run());
+    store.handle_time(Millis(2900), unix(2900));
+    store.flush(Millis(3000), unix(3000));
+    drop(store);
+    assert_eq!(open(&disk, small()).0.states().collect::<Vec<_>>(), [state(1, b"second")]);
 }
 
 #[test]

@@ -28,3 +28,21 @@ pub(crate) fn debug(what: &dyn Display) {
     defmt::debug!("{}", defmt::Display2Format(what));
     let _ = what;
 }
+
+/// What holds the token must not be printable by defmt, whose derived output shows each field. (Where somebody gives it
+/// [`defmt::Format`], the type below fits two traits, and this does not compile.) All else that is said goes through the functions above, as
+/// text.
+#[cfg(feature = "defmt")]
+const _: fn() = || {
+    struct Printable;
+    trait Secret<Kind> {
+        fn is_not_printable() {}
+    }
+    impl<T> Secret<()> for T {}
+    impl<T: defmt::Format> Secret<Printable> for T {}
+
+    let _ = <grafolean_core::collector::Settings as Secret<_>>::is_not_printable;
+    let _ = <crate::Lent<'static, u8> as Secret<_>>::is_not_printable;
+    #[cfg(feature = "tls")]
+    let _ = <crate::tls::Tls<'static, u8, u8, u8> as Secret<_>>::is_not_printable;
+};

@@ -50,10 +50,22 @@ pub struct Shared<B: Bot, S: Storage<B>, const W: usize> {
 /// A memory that is made by a call passes through the call stack, which must then be larger than the memory. One that is a static from the
 /// beginning does not:
 ///
-/// ```ignore
-/// static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new());
-/// static SHARED: StaticCell<Shared<MyBot, Lent<'static, Memory>, 1>> = StaticCell::new();
-/// let shared = SHARED.init_with(|| Shared::new(settings, Lent(MEMORY.take())));
+/// ```no_run
+/// # use grafolean_embassy::core::bot::*; use grafolean_embassy::core::jobs::Due;
+/// # struct MyBot; impl Bot for MyBot { type Name = (); type Entity = Anything; type Credential = Anything;
+/// # type Sensor = Anything; type Job = (); type Error = &'static str; fn protocol(&self) -> Option<&str> { None }
+/// # async fn perform<C: Context<Bot = Self>>(&self, _: &(), _: &Due, _: &mut C) -> Result<(), &'static str> { Ok(()) } }
+/// # grafolean_embassy::core::inline_storage! { struct Memory for MyBot { accounts: 1, entities: 0, links: 0, credentials: 0,
+/// # sensors: 0, jobs: 1, spare: 1, intervals: 2, distinct_intervals: 1, runs: 1, cells: 64, element: 512, scratch: 128,
+/// # listing: 0, states: 0, faults: 8, events: 8, } }
+/// use grafolean_embassy::core::collector::Settings;
+/// use grafolean_embassy::{Lent, Shared};
+///
+/// /// `memory` is `MEMORY.take()` of a `static MEMORY: ConstStaticCell<Memory> = ConstStaticCell::new(Memory::new())`, from the
+/// /// crate `static_cell`. What this returns is put into a `StaticCell` by its `init_with`.
+/// fn collector(settings: Settings, memory: &'static mut Memory) -> Shared<MyBot, Lent<'static, Memory>, 1> {
+///     Shared::new(settings, Lent(memory))
+/// }
 /// ```
 pub struct Lent<'a, S>(
     /// The memory.

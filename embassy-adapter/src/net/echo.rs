@@ -27,7 +27,7 @@ const LOOK_MS: u64 = 10;
 /// is no part of the round trip.
 const ORDINARY_DELAY_MS: u64 = 5;
 
-/// The memory of an [`Echo`]: `N` pings at once, 264 bytes each.
+/// The memory of an [`Echo`]: `N` pings at once, 160 bytes each on a chip of 32 bits.
 ///
 /// In a firmware: `static MEMORY: StaticCell<EchoMemory<2>> = StaticCell::new();`
 pub struct EchoMemory<const N: usize> {

@@ -56,6 +56,8 @@
 //! | stack while it computes, thumbv6m | 17 kB | 20 kB |
 //! | instructions of a handshake, thumbv6m | 141 million | 334 million |
 //!
+//! The firmware examples for thumbv6m, with two bots and `opt-level = "z"`, take 103 kB more flash with P-256 than without TLS.
+//!
 //! With an nginx as server a read buffer of [`LEAST_READ`] saves 12 kB. The handshake computes without a pause: two
 //! multiplications on the curve for the keys, and one signature check for each certificate and one for the proof. On a
 //! Cortex-M0+ at 133 MHz that is one to two seconds (P-384: three to four) in which nothing else of the executor runs; put

@@ -103,12 +103,12 @@ type Transport = Http<'static, tls::Connector<'static>>;
 #[cfg(not(feature = "tls"))]
 type Transport = Http<'static, NetConnector<'static>>;
 
-/// The RAM of the ping bot.
+/// The RAM of the ping bot. The stack's own ([`SOCKETS`] of them) is not in it.
 pub const PING_BUDGET: Budget =
     Budget::of::<Ping, Lent<'static, PingMemory>, Transport, Watch<'static>, PINGS>()
         .and_memory(size_of::<PingMemory>())
-        .and_buffers(BUFFERS);
-/// The RAM of the sensor's bot.
+        .and_buffers(BUFFERS + size_of::<EchoMemory<PINGS>>());
+/// The RAM of the sensor's bot. The stack's own is not in it.
 pub const SENSOR_BUDGET: Budget =
     Budget::of::<SensorBot, Lent<'static, SensorMemory>, Transport, Watch<'static>, 1>()
         .and_memory(size_of::<SensorMemory>())

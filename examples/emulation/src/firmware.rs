@@ -184,6 +184,7 @@ fn compile(variant: Variant<'_>) -> Result<PathBuf, EmulationError> {
     // The harness gives them at start. An empty one is the default, whatever a settings.toml there says.
     for key in [
         "BACKEND_CA",
+        "BACKEND_KEY",
         "PING_BOT_TOKEN",
         "PING_GRID_ONLY",
         "SENSOR_BOT_TOKEN",

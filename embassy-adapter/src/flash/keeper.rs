@@ -7,6 +7,7 @@ use embassy_time::{Duration, Timer};
 use embedded_storage_async::nor_flash::MultiwriteNorFlash;
 use grafolean_core::bot::{Bot, HandOverError};
 use grafolean_core::collector::Collector;
+use grafolean_core::context::Lender;
 use grafolean_core::outbox::{DropReason, Unstored, ValueTime};
 use grafolean_core::state::StateSlot;
 use grafolean_core::storage::Storage;
@@ -15,7 +16,7 @@ use grafolean_core::values::{MAX_NUMBER_BYTES, MAX_PATH_BYTES, NumberText};
 
 use super::record::Record;
 use super::store::{FlashError, Key, Store, Visit};
-use super::{Flash, FlashEvent};
+use super::{Flash, FlashEvent, FlashSettings, Wake};
 use crate::apart::apart;
 use crate::observer::Observer;
 use crate::shared::{Shared, now};
@@ -30,8 +31,6 @@ const FORGET_AFTER_MS: u64 = 1_000;
 const FEED_GAP_MS: u64 = 250;
 /// More of that where several accounts share an outbox that is nearly full, ms.
 const FEED_SHORT_MS: u64 = 5_000;
-/// Between two looks at what has waited long enough, ms.
-const LOOK_MS: u64 = 1_000;
 /// The waits after the first failure and at most, ms.
 const RETRY_MS: (u64, u64) = (1_000, 60_000);
 
@@ -97,6 +96,55 @@ impl Keeper {
         }
     }
 
+    /// Does all that is to be done now: when it wants to be called again. `last`: no more.
+    pub(super) async fn step<L: Lender, O: Observer, F: MultiwriteNorFlash>(
+        &mut self,
+        lender: &L,
+        observer: &O,
+        settings: &FlashSettings,
+        store: &mut Store<F>,
+        last: bool,
+    ) -> Wake {
+        if lender.now() >= self.retry_at || last {
+            let mut result = Ok(());
+            if !self.begun {
+                result = apart(pin!(self.begin(lender, observer, store))).await;
+            }
+            if result.is_ok() {
+                result = apart(pin!(self.turn(lender, observer, settings, store, last))).await;
+            }
+            self.tell(lender, observer, result);
+        }
+        let now = lender.now();
+        if self.failing {
+            return Wake { soonest: self.retry_at, latest: self.retry_at };
+        }
+        // Values leave in batches and come one by one: what has changed meanwhile is looked at together.
+        let soonest = now.saturating_add(FEED_GAP_MS);
+        Wake { soonest, latest: self.latest(lender, settings, soonest) }
+    }
+
+    /// When there is something to do even if nothing changes.
+    fn latest<L: Lender>(&self, lender: &L, settings: &FlashSettings, soonest: Millis) -> Millis {
+        if !self.done.is_empty() || self.wants_feeding(lender, soonest) {
+            return soonest;
+        }
+        let latest = lender.lend(|c| {
+            let mut latest = self.states_after;
+            if c.parked() > 0 {
+                latest = latest.min(soonest.saturating_add(FEED_SHORT_MS));
+            }
+            match c.oldest_unstored(Millis(u64::MAX), &mut []) {
+                Some(unstored) => {
+                    let after_ms = u64::from(settings.store_after_ms) + 1;
+                    latest.min(unstored.handed_over.saturating_add(after_ms))
+                }
+                None => latest,
+            }
+        });
+        latest.max(soonest)
+    }
+
     /// Takes over which records have left memory. `false` if there are more than can be noted now.
     fn drain<B: Bot, S: Storage<B>>(&mut self, collector: &mut Collector<B, S>) -> bool {
         while !self.done.is_full() {
@@ -118,9 +166,9 @@ impl Keeper {
     }
 
     /// Reads what earlier boots have left.
-    async fn begin<B: Bot, S: Storage<B>, O: Observer, F: MultiwriteNorFlash, const W: usize>(
+    async fn begin<L: Lender, O: Observer, F: MultiwriteNorFlash>(
         &mut self,
-        shared: &Shared<B, S, W>,
+        lender: &L,
         observer: &O,
         store: &mut Store<F>,
     ) -> Result<(), FlashError> {
@@ -139,12 +187,13 @@ impl Keeper {
             .await?;
         let unreadable = u64::from(store.take_unreadable());
         let no_time = core::mem::take(&mut self.no_time);
-        shared.with(|c| {
+        lender.lend(|c| {
             c.handle_stored(found);
             c.count_unrecoverable(DropReason::NoTime, no_time);
             c.count_unrecoverable(DropReason::Corrupt, unreadable);
             self.states_forgotten = c.states_forgotten();
         });
+        lender.tell();
         self.begun = true;
         if found + no_time + unreadable > 0 {
             tell(observer, &FlashEvent::Found { values: found, no_time, unreadable });
@@ -153,24 +202,24 @@ impl Keeper {
             .states(&mut |key, bytes| {
                 if let Some(state) = state_of(key, bytes) {
                     // What has no room is a state of a larger configuration.
-                    let _ = shared.now(|c| c.restore_state(state));
+                    let _ = lender.lend(|c| c.restore_state(state));
                 }
             })
             .await
     }
 
     /// Does what is to be done now.
-    async fn turn<B: Bot, S: Storage<B>, O: Observer, F: MultiwriteNorFlash, const W: usize>(
+    async fn turn<L: Lender, O: Observer, F: MultiwriteNorFlash>(
         &mut self,
-        shared: &Shared<B, S, W>,
+        lender: &L,
         observer: &O,
-        flash: &Flash<F>,
+        settings: &FlashSettings,
         store: &mut Store<F>,
         last: bool,
     ) -> Result<(), FlashError> {
         loop {
-            let drained = shared.now(|c| self.drain(c));
-            let time = now();
+            let drained = lender.lend(|c| self.drain(c));
+            let time = lender.now();
             let since = *self.done_since.get_or_insert(time);
             if self.done.is_empty() {
                 self.done_since = None;
@@ -178,31 +227,31 @@ impl Keeper {
             let forget =
                 last || !drained || self.done.len() >= FORGET_RECORDS || time.since(since) >= FORGET_AFTER_MS;
             if !self.done.is_empty() && forget {
-                apart(pin!(self.look(shared, store, false))).await?;
+                apart(pin!(self.look(lender, store, false))).await?;
                 self.done_since = None;
                 continue;
             }
-            if !apart(pin!(self.write_one(shared, observer, flash, store, last))).await? {
+            if !apart(pin!(self.write_one(lender, observer, settings, store, last))).await? {
                 break;
             }
         }
-        if !last && self.wants_feeding(shared) {
-            apart(pin!(self.look(shared, store, true))).await?;
-            self.feed_after = now().saturating_add(FEED_GAP_MS);
+        if !last && self.wants_feeding(lender, lender.now()) {
+            apart(pin!(self.look(lender, store, true))).await?;
+            self.feed_after = lender.now().saturating_add(FEED_GAP_MS);
         }
-        if now() >= self.states_after || last {
-            apart(pin!(self.write_states(shared, store))).await?;
-            self.states_after = now().saturating_add(u64::from(flash.settings.states_every_ms));
+        if lender.now() >= self.states_after || last {
+            apart(pin!(self.write_states(lender, store))).await?;
+            self.states_after = lender.now().saturating_add(u64::from(settings.states_every_ms));
         }
         Ok(())
     }
 
     /// Writes the value that has waited longest, if that was long enough. `false` if none is to be written.
-    async fn write_one<B: Bot, S: Storage<B>, O: Observer, F: MultiwriteNorFlash, const W: usize>(
+    async fn write_one<L: Lender, O: Observer, F: MultiwriteNorFlash>(
         &mut self,
-        shared: &Shared<B, S, W>,
+        lender: &L,
         observer: &O,
-        flash: &Flash<F>,
+        settings: &FlashSettings,
         store: &mut Store<F>,
         last: bool,
     ) -> Result<bool, FlashError> {
@@ -211,21 +260,21 @@ impl Keeper {
         let written = store
             .push(
                 &mut |number, buf| {
-                    shared.now(|c| {
+                    lender.lend(|c| {
                         let (used, all) = c.outbox_bytes();
                         let before = if last || all - used <= all / 4 {
                             Millis(u64::MAX)
                         } else {
-                            Millis(now().0.checked_sub(u64::from(flash.settings.store_after_ms))?)
+                            Millis(lender.now().0.checked_sub(u64::from(settings.store_after_ms))?)
                         };
                         let mut text = [0; MAX_PATH_BYTES + MAX_NUMBER_BYTES];
                         let unstored = c.oldest_unstored(before, &mut text)?;
                         account = Some(unstored.account);
-                        write_record(number, boot, &unstored, c.wall(), &text, buf)
+                        write_record(number, boot, &unstored, c.now(), c.wall(), &text, buf)
                     })
                 },
                 &mut |gone| {
-                    shared.now(|c| {
+                    lender.lend(|c| {
                         if !self.drain(c) {
                             return false;
                         }
@@ -247,41 +296,37 @@ impl Keeper {
         if let Some(account) = account {
             self.account.add(account);
         }
-        if !shared.now(|c| c.set_record(u64::from(number))) {
+        if !lender.lend(|c| c.set_record(u64::from(number))) {
             // It left while it was being written.
             if self.done.push(number).is_err() {
-                apart(pin!(self.look(shared, store, false))).await?;
+                apart(pin!(self.look(lender, store, false))).await?;
                 let _ = self.done.push(number);
             }
         }
         Ok(true)
     }
 
-    /// Whether something is to be done without that anything changes.
-    fn has_work<B: Bot, S: Storage<B>, const W: usize>(&self, shared: &Shared<B, S, W>) -> bool {
-        self.failing || !self.done.is_empty() || self.wants_feeding(shared)
-    }
-
-    fn wants_feeding<B: Bot, S: Storage<B>, const W: usize>(&self, shared: &Shared<B, S, W>) -> bool {
-        if now() < self.feed_after {
+    /// Whether records are to be fed, if nothing changes until then.
+    fn wants_feeding<L: Lender>(&self, lender: &L, at: Millis) -> bool {
+        if at < self.feed_after {
             return false;
         }
-        shared.now(|c| match (c.parked(), self.account) {
+        lender.lend(|c| match (c.parked(), self.account) {
             (0, _) | (_, Accounts::None) => false,
             // Not for each single place that becomes free.
             (parked, Accounts::One(account)) => u64::from(c.room_for_backlog(account)) >= parked.min(8),
             // Which of them have room is found by looking.
             (_, Accounts::Several) => {
                 let (used, all) = c.outbox_bytes();
-                all - used > all / 4 || now() >= self.feed_after.saturating_add(FEED_SHORT_MS)
+                all - used > all / 4 || at >= self.feed_after.saturating_add(FEED_SHORT_MS)
             }
         })
     }
 
     /// Looks at the records, oldest first: forgets those that are done with, feeds others if `feed`.
-    async fn look<B: Bot, S: Storage<B>, F: MultiwriteNorFlash, const W: usize>(
+    async fn look<L: Lender, F: MultiwriteNorFlash>(
         &mut self,
-        shared: &Shared<B, S, W>,
+        lender: &L,
         store: &mut Store<F>,
         feed: bool,
     ) -> Result<(), FlashError> {
@@ -289,15 +334,24 @@ impl Keeper {
         let mut noted = self.done.len();
         let mut stopped = false;
         let mut left_there = 0;
+        // The last one to be forgotten: known to be only when the flash has done so.
+        let mut forgetting = None;
         self.parked_meanwhile = false;
         let boot = store.boot();
         let done = store
             .each(&mut |record| {
-                shared.now(|c| {
+                lender.lend(|c| {
                     let drained = self.drain(c);
+                    forgetting = None;
                     if let Some(at) = self.done.iter().position(|n| *n == record.number) {
                         self.done.remove(at);
                         noted -= usize::from(at < noted);
+                        forgetting = Some(record.number);
+                        return Visit::Forget;
+                    }
+                    if record.number < self.floor {
+                        // It gave way, and the flash failed.
+                        forgetting = Some(record.number);
                         return Visit::Forget;
                     }
                     if !feed && self.done.is_empty() {
@@ -327,14 +381,18 @@ impl Keeper {
                         TakenBack::Never(why) => {
                             left_there -= 1;
                             c.drop_parked(why, 1);
+                            forgetting = Some(record.number);
                             Visit::Forget
                         }
                     }
                 })
             })
             .await;
+        if let (Err(_), Some(number)) = (&done, forgetting) {
+            let _ = self.done.push(number);
+        }
         let unreadable = u64::from(store.take_unreadable());
-        shared.with(|c| {
+        lender.lend(|c| {
             c.drop_parked(DropReason::Corrupt, unreadable);
             if done.is_ok() && !stopped {
                 // What was not found is gone: it gave way, or its bits have rotten.
@@ -351,25 +409,26 @@ impl Keeper {
                 self.account = Accounts::None;
             }
         });
+        lender.tell();
         done
     }
 
     /// Writes states that have changed, and forgets those whose job is gone.
-    async fn write_states<B: Bot, S: Storage<B>, F: MultiwriteNorFlash, const W: usize>(
+    async fn write_states<L: Lender, F: MultiwriteNorFlash>(
         &mut self,
-        shared: &Shared<B, S, W>,
+        lender: &L,
         store: &mut Store<F>,
     ) -> Result<(), FlashError> {
-        let forgotten = shared.now(|c| c.states_forgotten());
+        let forgotten = lender.lend(|c| c.states_forgotten());
         if forgotten != self.states_forgotten {
             store.forget_states().await?;
             self.states_forgotten = forgotten;
-            shared.now(|c| c.states_to_store());
+            lender.lend(|c| c.states_to_store());
         }
-        while let Some(state) = shared.now(|c| c.next_changed_state()) {
+        while let Some(state) = lender.lend(|c| c.next_changed_state()) {
             if let Err(error) = store.set_state(&key_of(&state), state.value()).await {
                 // Which of them are in flash is not known any more.
-                shared.now(|c| c.states_to_store());
+                lender.lend(|c| c.states_to_store());
                 return Err(error);
             }
         }
@@ -377,7 +436,7 @@ impl Keeper {
     }
 
     /// Tells once that it fails, and once that it works again.
-    fn tell<O: Observer>(&mut self, observer: &O, result: Result<(), FlashError>) {
+    fn tell<L: Lender, O: Observer>(&mut self, lender: &L, observer: &O, result: Result<(), FlashError>) {
         match result {
             Ok(()) => {
                 self.retry_ms = 0;
@@ -387,7 +446,7 @@ impl Keeper {
             }
             Err(error) => {
                 self.retry_ms = (self.retry_ms * 2).clamp(RETRY_MS.0, RETRY_MS.1);
-                self.retry_at = now().saturating_add(self.retry_ms);
+                self.retry_at = lender.now().saturating_add(self.retry_ms);
                 if !core::mem::replace(&mut self.failing, true) {
                     tell(observer, &FlashEvent::Failed(error));
                 }
@@ -407,30 +466,20 @@ pub(super) async fn keep<B: Bot, S: Storage<B>, O: Observer, F: MultiwriteNorFla
     loop {
         let seen = shared.changes.count();
         let closing = shared.closing.get();
-        let time = now();
-        if time >= keeper.retry_at || closing {
-            let mut result = Ok(());
-            if !keeper.begun {
-                result = apart(pin!(keeper.begin(shared, observer, store))).await;
-            }
-            if result.is_ok() {
-                result = apart(pin!(keeper.turn(shared, observer, flash, store, closing))).await;
-            }
-            flash.wear.set(store.wear());
-            keeper.tell(observer, result);
-        }
+        let wake = apart(pin!(keeper.step(shared, observer, &flash.settings, store, closing))).await;
+        flash.wear.set(store.wear());
         if closing {
             return;
         }
-        // Values leave in batches and come one by one: what has changed meanwhile is looked at together.
-        let wait = if keeper.failing { keeper.retry_at.since(now()) } else { FEED_GAP_MS };
         let stop = shared.changes.wait_for(|| shared.closing.get().then_some(()));
-        select(Timer::after(Duration::from_millis(wait.max(1))), stop).await;
-        if !keeper.has_work(shared) {
-            let look = Timer::after(Duration::from_millis(LOOK_MS));
-            select(look, shared.changes.wait_since(seen)).await;
-        }
+        select(Timer::after(until(wake.soonest)), stop).await;
+        select(Timer::after(until(wake.latest)), shared.changes.wait_since(seen)).await;
     }
+}
+
+/// The time until then, at least a millisecond.
+fn until(at: Millis) -> Duration {
+    Duration::from_millis(at.since(now()).max(1))
 }
 
 enum TakenBack {
@@ -463,13 +512,14 @@ fn write_record(
     number: u32,
     boot: u32,
     unstored: &Unstored,
+    now: Millis,
     now_unix: Option<UnixMillis>,
     text: &[u8],
     buf: &mut [u8],
 ) -> Option<usize> {
     let (path, rest) = text.split_at_checked(usize::from(unstored.path_len))?;
     let digits = rest.get(..usize::from(unstored.number_len))?;
-    let age_ms = now().since(unstored.handed_over);
+    let age_ms = now.since(unstored.handed_over);
     let (timed, time_ms, handed_over_ms) = match unstored.time {
         ValueTime::Unix(UnixMillis(ms)) => {
             (true, ms, now_unix.map_or(ms, |UnixMillis(now)| now.saturating_sub(age_ms)))

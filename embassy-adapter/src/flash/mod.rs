@@ -77,8 +77,10 @@ use core::pin::pin;
 use embassy_sync::blocking_mutex::raw::NoopRawMutex;
 use embassy_sync::mutex::Mutex;
 use grafolean_core::bot::Bot;
+use grafolean_core::context::Lender;
 use grafolean_core::outbox::Ledger;
 use grafolean_core::storage::Storage;
+use grafolean_core::time::Millis;
 
 use crate::apart::apart;
 use crate::driver::{self, DriverSettings, SetupError};
@@ -111,6 +113,15 @@ impl Default for FlashSettings {
     fn default() -> Self {
         FlashSettings::DEFAULT
     }
+}
+
+/// When [`Flash::step`] wants to be called again.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Wake {
+    /// Then, if the collector has changed; not before.
+    pub soonest: Millis,
+    /// Then in any case.
+    pub latest: Millis,
 }
 
 /// What happened to the flash: for the log and [`Observer::flash`].
@@ -190,6 +201,15 @@ impl<F: MultiwriteNorFlash> Flash<F> {
     #[must_use]
     pub fn wear(&self) -> Wear {
         self.wear.get()
+    }
+
+    /// Does all that is to be done now: for drivers of one's own and simulations, since [`run_with_flash`] calls it again and again. It waits for the
+    /// flash only; time is what `lender` says. `last`: it is the last time, all that wait are written.
+    pub async fn step<L: Lender, O: Observer>(&mut self, lender: &L, observer: &O, last: bool) -> Wake {
+        let (keeper, store) = self.inner.get_mut();
+        let wake = keeper.step(lender, observer, &self.settings, store, last).await;
+        self.wear.set(store.wear());
+        wake
     }
 
     /// The flash.

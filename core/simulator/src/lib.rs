@@ -18,10 +18,10 @@
 //! ```
 //!
 //! # What is real, what is simulated
-//! Real: `grafolean-core` with all its rooms; on hosts also the durable outbox with the driver's own glue
-//! (`grafolean_std::outbox`); the backend's answers (the stand-in's, checked against recorded ones).
-//! Simulated: time, the machine's clocks, the disk, the transport as the collector sees it (heads, pieces of bodies, failures), and
-//! the driver's loop. Not simulated: sockets, HTTP, TLS, threads (the adapters' own tests), and the boards' outbox in flash.
+//! Real: `grafolean-core` with all its rooms; the durable outboxes with the drivers' own glue, on hosts
+//! in files (`grafolean_std::outbox`), on boards in flash (`grafolean_embassy::flash`); the backend's answers (the stand-in's, checked against recorded ones).
+//! Simulated: time, the machine's clocks, the disk, the flash, the transport as the collector sees it (heads, pieces of bodies, failures), and
+//! the driver's loop. Not simulated: sockets, HTTP, TLS, and threads (the adapters' own tests).
 //!
 //! # Phases of a simulation
 //! First faults happen, for minutes to days of simulated time. Then they end, and all waits that they caused run out; from then on
@@ -41,6 +41,7 @@
 #![forbid(unsafe_code)]
 
 mod bot;
+mod flash;
 mod machine;
 mod plan;
 mod random;
@@ -52,7 +53,7 @@ mod violation;
 mod wire;
 mod world;
 
-pub use plan::{Act, Fault, Faults, Plan, Target};
+pub use plan::{Act, Fault, Faults, FlashPlan, Plan, Target};
 pub use shrink::{BadCut, Cut, shrink};
 pub use violation::{Invariant, Violation};
 pub use world::{Report, Stats, simulate};

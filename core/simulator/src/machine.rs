@@ -17,6 +17,7 @@ use grafolean_std::driver::Keeper;
 use grafolean_std::outbox::faulty::FaultyDisk;
 
 use crate::bot::SimBot;
+use crate::flash::BoardFlash;
 use crate::values::Values;
 
 /// True time, and the clocks of the machine. All in milliseconds.
@@ -122,7 +123,14 @@ pub(crate) struct Process<S: Storage<SimBot>> {
     changes: Cell<u32>,
     wants: Cell<Wants>,
     own_time_ms: u64,
-    keeper: Option<RefCell<Keeper<FaultyDisk>>>,
+    outbox: Durable,
+}
+
+/// Where values are that outlive the process.
+pub(crate) enum Durable {
+    Nowhere,
+    Files(Box<RefCell<Keeper<FaultyDisk>>>),
+    Flash(Box<RefCell<BoardFlash>>),
 }
 
 impl<S: Storage<SimBot>> Process<S> {
@@ -130,7 +138,7 @@ impl<S: Storage<SimBot>> Process<S> {
         collector: Collector<SimBot, S>,
         clock: Rc<Clock>,
         shared: Rc<Shared>,
-        keeper: Option<Keeper<FaultyDisk>>,
+        outbox: Durable,
     ) -> Self {
         let own_time_ms = u64::from(collector.settings().outbox.post_max_age_ms);
         Process {
@@ -140,24 +148,46 @@ impl<S: Storage<SimBot>> Process<S> {
             changes: Cell::new(0),
             wants: Cell::new(Wants::default()),
             own_time_ms,
-            keeper: keeper.map(RefCell::new),
+            outbox,
         }
     }
 
     /// Does what is due for the durable outbox: the time of the next call.
     pub(crate) fn keep(&self, feeding: bool) -> Option<Millis> {
-        let mut keeper = self.keeper.as_ref()?.borrow_mut();
-        Some(self.lend(|c| keeper.step(c, self.now(), UnixMillis(self.clock.wall_ms()), feeding)))
+        match &self.outbox {
+            Durable::Nowhere => None,
+            Durable::Files(keeper) => {
+                let mut keeper = keeper.borrow_mut();
+                Some(self.lend(|c| keeper.step(c, self.now(), UnixMillis(self.clock.wall_ms()), feeding)))
+            }
+            Durable::Flash(flash) => Some(flash.borrow_mut().keep(self)),
+        }
     }
 
     /// The process ends as it should. Whether the counts of all lives balance.
     pub(crate) fn close(&self) -> bool {
-        let Some(keeper) = &self.keeper else { return true };
-        let mut keeper = keeper.borrow_mut();
-        self.lend(|c| {
-            keeper.close(c, self.now(), UnixMillis(self.clock.wall_ms()));
-            keeper.totals(c, self.now()).balanced()
-        })
+        match &self.outbox {
+            Durable::Nowhere => true,
+            Durable::Files(keeper) => {
+                let mut keeper = keeper.borrow_mut();
+                self.lend(|c| {
+                    keeper.close(c, self.now(), UnixMillis(self.clock.wall_ms()));
+                    keeper.totals(c, self.now()).balanced()
+                })
+            }
+            Durable::Flash(flash) => {
+                flash.borrow_mut().step(self, true);
+                true
+            }
+        }
+    }
+
+    /// The board's flash.
+    pub(crate) fn flash<R>(&self, use_it: impl FnOnce(&BoardFlash) -> R) -> Option<R> {
+        match &self.outbox {
+            Durable::Flash(flash) => Some(use_it(&flash.borrow())),
+            _ => None,
+        }
     }
 
     /// What the run that was just polled waits for.
@@ -230,14 +260,19 @@ impl<S: Storage<SimBot>> Lender for Process<S> {
         number: &NumberText,
     ) -> Result<(), HandOverError> {
         let unix = UnixMillis(self.clock.wall_ms());
-        self.lend(|c| match &self.keeper {
-            None => c.handle_value(account, time, path, number),
-            Some(keeper) => keeper.borrow_mut().hand_over(c, self.now(), unix, account, time, path, number),
+        self.lend(|c| match &self.outbox {
+            Durable::Nowhere | Durable::Flash(_) => c.handle_value(account, time, path, number),
+            Durable::Files(keeper) => {
+                keeper.borrow_mut().hand_over(c, self.now(), unix, account, time, path, number)
+            }
         })
     }
 
     fn value_taken(&self, due: &Due, time: Option<UnixMillis>, path: &str, number: &NumberText) {
         // A board's value has the time that its collector knows.
+        if let Durable::Flash(_) = self.outbox {
+            self.tell();
+        }
         let known = time.or_else(|| self.lend(|c| c.wall()));
         let number = number.as_str().parse().unwrap_or(0);
         let time_ms = known.map(|unix| unix.0);

@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use grafolean_embassy::flash::FlashSettings;
 use grafolean_std::outbox::{Settings as StoreSettings, Sync, WritePolicy};
 
 use crate::random::{Purpose, Random};
@@ -246,6 +247,16 @@ impl Act {
     }
 }
 
+/// The flash of a board.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub struct FlashPlan {
+    /// Its pages, of 1 kB.
+    pub pages: u32,
+    /// What is written when.
+    pub settings: FlashSettings,
+}
+
 /// What is simulated. [`Plan::of`] makes the one of a seed; shrinking takes things away.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -287,6 +298,8 @@ pub struct Plan {
     pub cells: usize,
     /// The durable outbox, if there is one.
     pub store: Option<StoreSettings>,
+    /// A board's durable outbox, if there is one.
+    pub flash: Option<FlashPlan>,
     /// Everything on the machine may be so late.
     pub busy_ms: u64,
     /// The front's limit of bodies, in bytes.
@@ -329,7 +342,8 @@ impl Plan {
         // About so many runs are worth their time.
         let runs = r.scaled(300, 1500);
         let chaos_ms = (runs * shortest * 2 / jobs.max(1)).clamp(600, 4 * 86_400) * 1000;
-        let acts = acts(&mut r, faults, chaos_ms, board);
+        let flash = board.then(|| flash(seed)).flatten();
+        let acts = acts(&mut r, faults, chaos_ms, board, flash.is_some());
         let slow = r.chance(200);
         let max_values = if board { r.pick(&[10, 50, 100]) } else { r.pick(&[7, 100, 1000]) };
         let front_limit = if faults.has(Fault::SmallFront) { r.between(700, 6000) as usize } else { 1 << 20 };
@@ -372,16 +386,22 @@ impl Plan {
             post_only: r.chance(60),
             cells: if board { BOARD_CELLS } else { HOST_CELLS },
             store,
+            flash,
             busy_ms: if faults.has(Fault::Busy) { r.scaled(20, 2000) } else { 0 },
             front_limit,
             retry_after_max_s: r.scaled(1, 600),
         }
     }
 
+    /// Whether values outlive the process.
+    pub(crate) const fn is_stored(&self) -> bool {
+        self.store.is_some() || self.flash.is_some()
+    }
+
     /// Whether values that waited are to be there after a crash: the disk does what it is told.
     pub(crate) fn healthy_disk(&self) -> bool {
         let faults = [Fault::DiskFull, Fault::DiskErrors, Fault::BitFlip];
-        self.store.is_some_and(|store| store.max_bytes > 1 << 20)
+        (self.flash.is_some() || self.store.is_some_and(|store| store.max_bytes > 1 << 20))
             && !faults.into_iter().any(|f| self.faults.has(f))
     }
 
@@ -392,7 +412,19 @@ impl Plan {
     }
 }
 
-fn acts(r: &mut Random, faults: Faults, chaos_ms: u64, board: bool) -> Vec<(u64, Act)> {
+/// A stream of its own, so that the rest of the plan does not depend on it.
+fn flash(seed: u64) -> Option<FlashPlan> {
+    let mut r = Random::of(seed, Purpose::Flash, 0);
+    r.chance(600).then(|| FlashPlan {
+        pages: r.pick(&[5, 8, 24, 160, 160]),
+        settings: FlashSettings {
+            store_after_ms: r.pick(&[1_000, 10_000, 30_000, 30_000]),
+            states_every_ms: r.pick(&[10_000, 600_000]),
+        },
+    })
+}
+
+fn acts(r: &mut Random, faults: Faults, chaos_ms: u64, board: bool, flash: bool) -> Vec<(u64, Act)> {
     let mut acts = Vec::new();
     let most = r.pick(&[1, 2, 4, 10]);
     for fault in Fault::ALL {
@@ -411,11 +443,11 @@ fn acts(r: &mut Random, faults: Faults, chaos_ms: u64, board: bool) -> Vec<(u64,
                 Fault::Restart => Act::Restart(r.scaled(1, 60_000)),
                 Fault::Config => Act::Config(r.next() >> 1),
                 Fault::NoPut => Act::NoPut(r.scaled(10_000, chaos_ms / 2)),
-                Fault::PowerCut if !board => Act::PowerCut(r.scaled(1, 600_000)),
-                Fault::DieWriting if !board => Act::DieWriting(r.scaled(1, 60_000)),
+                Fault::PowerCut if !board || flash => Act::PowerCut(r.scaled(1, 600_000)),
+                Fault::DieWriting if !board || flash => Act::DieWriting(r.scaled(1, 60_000)),
                 Fault::DiskFull if !board => Act::DiskFull(r.scaled(5_000, chaos_ms / 4)),
-                Fault::DiskErrors if !board => Act::DiskErrors(r.scaled(5_000, chaos_ms / 4)),
-                Fault::BitFlip if !board => Act::BitFlip(r.next() >> 1),
+                Fault::DiskErrors if !board || flash => Act::DiskErrors(r.scaled(5_000, chaos_ms / 4)),
+                Fault::BitFlip if !board || flash => Act::BitFlip(r.next() >> 1),
                 _ => break,
             };
             acts.push((at_ms, act));

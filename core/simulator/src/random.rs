@@ -12,6 +12,7 @@ pub(crate) enum Purpose {
     Config = 5,
     Busy = 6,
     Disk = 7,
+    Flash = 8,
 }
 
 /// A stream of random numbers.

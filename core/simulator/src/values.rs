@@ -19,6 +19,8 @@ struct Value {
     own_time: bool,
     /// Its time comes from answers.
     learned: bool,
+    /// The time was not known at the hand-over.
+    untimed: bool,
     life: u32,
     cells: u32,
     acknowledged_ms: Option<u64>,
@@ -75,6 +77,10 @@ pub(crate) struct Values {
     superseded: u64,
     /// Values outlive the process.
     pub(crate) stored: bool,
+    /// They do so in flash.
+    pub(crate) flash: bool,
+    /// The flash was full.
+    pub(crate) gave_way: bool,
     /// The disk does what it is told.
     pub(crate) healthy: bool,
     pub(crate) power_cuts: bool,
@@ -156,6 +162,7 @@ impl Values {
             handed_over_ms,
             own_time,
             learned,
+            untimed: time_ms.is_none(),
             life,
             cells,
             acknowledged_ms: None,
@@ -260,7 +267,8 @@ impl Values {
                 );
             }
             if !post && let Some((later, in_life)) = self.later_acknowledged(&value, number) {
-                if in_life == life || self.healthy && !self.power_cuts {
+                // A board's live value can't see that an earlier one of the same millisecond is in flash only.
+                if in_life == life && !self.flash || self.healthy && !self.power_cuts {
                     self.violate(
                         Invariant::Repeats,
                         format!(
@@ -401,13 +409,14 @@ impl Values {
                 DropReason::Unknown => true,
                 DropReason::Superseded if self.stored => dropped <= self.superseded,
                 DropReason::Superseded => dropped <= life.superseded,
-                DropReason::Full if self.stored => !self.healthy,
+                DropReason::Full if self.stored && !self.flash => !self.healthy,
+                DropReason::Full if self.gave_way => true,
                 DropReason::Corrupt => self.stored && !self.healthy,
                 DropReason::Full => {
                     // What is gone has left at least one cell each.
                     let gone =
                         life.acknowledged_cells + ledger.dropped_total().saturating_sub(dropped - before);
-                    life.handed_over_cells.saturating_sub(gone) + 6 >= limit
+                    (life.handed_over_cells + 6 * ledger.recovered).saturating_sub(gone) + 6 >= limit
                 }
                 // Their ages are by the process's wall clock; those that were done with just before its end may come back.
                 DropReason::TooOld if self.stored => {
@@ -415,7 +424,7 @@ impl Values {
                     self.clock_jumps || self.now_ms - first_ms > max_age_ms
                 }
                 DropReason::TooOld => self.oldest_wait_ms() > max_age_ms,
-                DropReason::NoTime => life.posts,
+                DropReason::NoTime => life.posts || self.flash && !self.healthy,
                 _ => false,
             };
             if !allowed {
@@ -446,15 +455,24 @@ impl Values {
 
     /// The process has ended: of the values that waited, those must be found by the next life that were handed over more
     /// than so many milliseconds ago; none: nobody knows.
-    pub(crate) fn life_ended(&mut self, ledger: &Ledger, unsafe_ms: Option<u64>) {
+    /// One that had not `begun` has changed nothing of what there was.
+    pub(crate) fn life_ended(&mut self, ledger: &Ledger, unsafe_ms: Option<u64>, begun: bool) {
         let since_ms = |ms: u64| self.now_ms.saturating_sub(ms);
-        self.expected = unsafe_ms.filter(|_| self.stored && self.healthy).map(|ms| {
-            let fresh = self.all.iter().rev().take_while(|v| v.handed_over_ms >= since_ms(ms));
-            let fresh = fresh.filter(|v| v.acknowledged_ms.is_none()).count() as u64;
-            // What was done with a moment ago may not be written as done.
-            let done = ledger.delivered + ledger.dropped_total();
-            (ledger.queued.saturating_sub(fresh), ledger.queued + done.min(self.all.len() as u64))
-        });
+        let healthy = self.stored && self.healthy && !self.gave_way;
+        if begun {
+            self.expected = unsafe_ms.filter(|_| healthy).map(|ms| {
+                let open = |v: &&Value| v.acknowledged_ms.is_none();
+                let fresh = self.all.iter().rev().take_while(|v| v.handed_over_ms >= since_ms(ms));
+                let fresh = fresh.filter(open).count() as u64;
+                // Boards find those too, but can't tell their times.
+                let of_life = self.all.iter().rev().take_while(|v| v.life == self.lives);
+                let untimed = of_life.filter(|v| self.flash && v.untimed).filter(open).count() as u64;
+                // What was done with a moment ago may not be written as done.
+                let done = ledger.delivered + ledger.dropped_total();
+                let least = ledger.queued.saturating_sub(fresh).saturating_sub(untimed);
+                (least, ledger.queued + done.min(self.all.len() as u64))
+            });
+        }
         self.life = Life::default();
         self.lives += 1;
     }

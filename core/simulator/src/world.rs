@@ -1,5 +1,6 @@
 //! The world of a simulation: one queue of events on true time, the machine with its process, the network, the backend.
 
+use core::cell::RefCell;
 use core::future::Future;
 use core::pin::Pin;
 use core::task::{Context as TaskContext, Poll, Waker};
@@ -25,7 +26,8 @@ use grafolean_std::outbox::{OpenError, Sync, WritePolicy};
 use grafolean_test::Memory;
 
 use crate::bot::SimBot;
-use crate::machine::{Clock, Process, Shared, Wants};
+use crate::flash::{BoardFlash, Nor, PAGE};
+use crate::machine::{Clock, Durable, Process, Shared, Wants};
 use crate::plan::{Act, BOARD_CELLS, Fault, Plan, Target};
 use crate::random::{Purpose, Random};
 use crate::schedule::Jobs;
@@ -90,6 +92,14 @@ grafolean_core::inline_storage! {
     }
 }
 
+grafolean_core::inline_storage! {
+    struct StoredBoardMemory for SimBot {
+        accounts: 3, entities: 12, links: 6, credentials: 4, sensors: 14, jobs: 40, spare: 3, intervals: 96,
+        distinct_intervals: 16, runs: 2, cells: BOARD_CELLS, element: 1024, scratch: 128, listing: 1024, states: 40,
+        faults: 8, events: 8, stored: 1,
+    }
+}
+
 /// Memory of a kind of machine.
 pub(crate) trait Room: Storage<SimBot> + Sized + 'static {
     fn make(plan: &Plan) -> Self;
@@ -100,6 +110,13 @@ pub(crate) trait Room: Storage<SimBot> + Sized + 'static {
 impl Room for BoardMemory {
     fn make(_: &Plan) -> Self {
         BoardMemory::new()
+    }
+    const RUNS: usize = 2;
+}
+
+impl Room for StoredBoardMemory {
+    fn make(_: &Plan) -> Self {
+        StoredBoardMemory::new()
     }
     const RUNS: usize = 2;
 }
@@ -116,6 +133,7 @@ impl Room for Memory<SimBot> {
 /// Simulates a plan to its end, or to the first violation; with the trace of what happened last, if wanted.
 pub fn simulate(plan: &Plan, trace: bool) -> Report {
     match plan.target {
+        Target::Board if plan.flash.is_some() => World::<StoredBoardMemory>::run(plan, trace),
         Target::Board => World::<BoardMemory>::run(plan, trace),
         Target::Host => World::<Memory<SimBot>>::run(plan, trace),
     }
@@ -232,6 +250,9 @@ struct World<S: Room> {
     outage_until: u64,
     no_put_until: u64,
     disk: FaultyDisk,
+    nor: Nor,
+    /// The outbox of this life has found what earlier ones have left.
+    begun: bool,
     /// How long the process stays away if it dies in a writing.
     dies_for: u64,
     disk_faults_until: u64,
@@ -269,10 +290,13 @@ impl<S: Room> World<S> {
             let mut values = shared.values.borrow_mut();
             values.start_unix_ms = START_UNIX_MS;
             values.board = plan.target == Target::Board;
-            values.stored = plan.store.is_some();
+            values.stored = plan.is_stored();
+            values.flash = plan.flash.is_some();
             values.healthy = plan.healthy_disk();
-            values.power_cuts = plan.faults.has(Fault::PowerCut);
-            values.clock_jumps = plan.faults.has(Fault::ClockJump);
+            // Each end of a board is one.
+            values.power_cuts = plan.faults.has(Fault::PowerCut) || plan.flash.is_some();
+            values.clock_jumps = plan.faults.has(Fault::ClockJump)
+                || plan.flash.is_some() && plan.faults.has(Fault::BackendClock);
         }
         let bot = Rc::new(SimBot::new(plan.clone(), Rc::clone(&clock), Rc::clone(&shared)));
         let server = match Server::new(plan) {
@@ -299,6 +323,8 @@ impl<S: Room> World<S> {
             outage_until: 0,
             no_put_until: 0,
             disk: FaultyDisk::new(plan.seed),
+            nor: Nor::new(plan.flash.map_or(0, |flash| flash.pages), plan.seed),
+            begun: false,
             dies_for: 0,
             disk_faults_until: 0,
             keep_at: None,
@@ -448,6 +474,7 @@ impl<S: Room> World<S> {
             }
             Happening::DiskWorks => {
                 if self.clock.now_ms() >= self.disk_faults_until {
+                    self.nor.with(|nor| nor.fail(false));
                     self.disk.set_faults(faulty::Faults::default());
                 }
             }
@@ -520,6 +547,10 @@ impl<S: Room> World<S> {
             Act::DieWriting(ms) => {
                 self.dies_for = ms;
                 self.disk.die_in(1 + ms % 7);
+                self.nor.with(|nor| match ms % 3 {
+                    0 => nor.cut_erasure_after((ms / 3 % 3) as u32, (ms / 9 % 4) as u32),
+                    _ => nor.cut_after(ms % 97),
+                });
             }
             Act::DiskFull(ms) => {
                 let capacity = Some(self.disk.bytes_used() + 500);
@@ -530,6 +561,7 @@ impl<S: Room> World<S> {
             Act::DiskErrors(ms) => {
                 let mut r = Random::of(self.plan.seed, Purpose::Disk, i as u64);
                 let mut rate = || r.pick(&[0, 0, 300, 5_000, 10_000]);
+                self.nor.with(|nor| nor.fail(true));
                 self.disk.set_faults(faulty::Faults {
                     write_error: rate(),
                     read_error: rate(),
@@ -541,6 +573,8 @@ impl<S: Room> World<S> {
                 self.after(ms, Happening::DiskWorks);
             }
             Act::BitFlip(choice) => {
+                let bits = self.plan.flash.map_or(1, |flash| u64::from(flash.pages) * PAGE as u64 * 8);
+                self.nor.with(|nor| nor.flip(choice % bits));
                 let files = self.disk.files();
                 let file = files.get(choice as usize % files.len().max(1));
                 if let Some((file, bytes)) = file.and_then(|f| Some((f, self.disk.contents(f)?))) {
@@ -570,7 +604,9 @@ impl<S: Room> World<S> {
     /// How many values a request has that is full.
     fn values_per_request(&self) -> u64 {
         let body = self.plan.front_limit.min(if self.plan.target == Target::Board { 8192 } else { 1 << 18 });
-        u64::from(self.plan.max_values).min(body as u64 / 2 / 180).max(1)
+        // Those from flash come back as memory has room for them.
+        let most = if self.plan.flash.is_some() { self.plan.max_values.min(8) } else { self.plan.max_values };
+        u64::from(most).min(body as u64 / 2 / 180).max(1)
     }
 
     /// Faults end; how long it may take until nothing is felt of them any more.
@@ -580,6 +616,10 @@ impl<S: Room> World<S> {
         self.outage_until = 0;
         self.permit_put(true);
         self.disk.set_faults(faulty::Faults::default());
+        self.nor.with(|nor| {
+            nor.fail(false);
+            nor.power_on();
+        });
         if !self.disk.is_dead() {
             // Not any more.
             self.disk.die_in(u64::MAX / 2);
@@ -682,11 +722,11 @@ impl<S: Room> World<S> {
         }
         let mut collector = Collector::new(settings, S::make(plan));
         collector.handle_time(Millis(self.clock.monotonic_ms()));
-        let mut keeper = None;
+        let mut outbox = Durable::Nowhere;
         if let Some(store) = plan.store {
             collector.handle_system_clock(UnixMillis(self.clock.wall_ms()));
             match Keeper::open(self.disk.handle(), store, &mut collector) {
-                Ok(open) => keeper = Some(open),
+                Ok(open) => outbox = Durable::Files(Box::new(RefCell::new(open))),
                 Err(error) => {
                     trace!(self, "the process can't start: {error}");
                     if self.clock.calm() || matches!(error, OpenError::InUse) {
@@ -699,22 +739,66 @@ impl<S: Room> World<S> {
                 }
             }
         }
-        let ledger = *collector.ledger();
-        self.stats.recovered += ledger.recovered;
-        trace!(self, "found: {ledger}");
-        self.shared.values.borrow_mut().life_begins(&ledger);
+        if let Some(flash) = &plan.flash {
+            match BoardFlash::new(self.nor.clone(), flash) {
+                Ok(flash) => outbox = Durable::Flash(Box::new(RefCell::new(flash))),
+                Err(error) => self.violate(Invariant::Storage, format!("flash can't be used: {error}")),
+            }
+        }
         let (clock, shared) = (Rc::clone(&self.clock), Rc::clone(&self.shared));
-        self.process = Some(Rc::new(Process::new(collector, clock, shared, keeper)));
+        let process = Rc::new(Process::new(collector, clock, shared, outbox));
+        if self.plan.flash.is_some() {
+            process.keep(true);
+        }
+        let ledger = process.lend(|c| *c.ledger());
+        self.process = Some(process);
         self.note(2, self.stats.lives);
+        trace!(self, "found: {ledger}");
+        self.begun = !self.nor.with(|nor| nor.is_off());
+        if self.begun {
+            self.stats.recovered += ledger.recovered;
+            self.shared.values.borrow_mut().life_begins(&ledger);
+        }
+        self.check_flash();
+    }
+
+    /// What the flash of a board told of. Whether the board still runs.
+    fn check_flash(&mut self) -> bool {
+        let told = self.process.as_ref().and_then(|p| p.flash(|flash| (flash.was_full(), flash.failed())));
+        let Some((was_full, failed)) = told else { return true };
+        if self.nor.with(|nor| nor.is_off()) {
+            trace!(self, "the power is cut in the middle of a writing");
+            self.die(End::PowerCut);
+            self.after(self.dies_for, Happening::Start);
+            return false;
+        }
+        if let (Some(error), true) = (failed, self.plan.healthy_disk()) {
+            self.violate(Invariant::Storage, format!("a healthy flash fails: {error}"));
+        }
+        if was_full {
+            self.shared.values.borrow_mut().gave_way = true;
+            // Two pages are for states, one is being filled, one is free; records do not cross pages.
+            let pages = u64::from(self.plan.flash.map_or(0, |flash| flash.pages));
+            let (written, room) = (self.nor.with(|nor| nor.steps()) * 4, pages.saturating_sub(4) * 700);
+            if written < room {
+                self.violate(Invariant::Storage, format!("flash is full after {written} bytes of {room}"));
+            }
+        }
+        true
     }
 
     /// The process ends, whatever it has in memory.
-    fn die(&mut self, end: End) {
-        self.check_values();
+    fn die(&mut self, mut end: End) {
+        if self.begun {
+            self.check_values();
+        }
         let ledger = self.lend(|c| *c.ledger()).unwrap_or_default();
         trace!(self, "the process ends, {end:?}: {ledger}");
         if end == End::Stopped && self.process.as_ref().is_some_and(|process| !process.close()) {
             self.violate(Invariant::Ledger, "the counts of all lives do not balance");
+        }
+        if self.nor.with(|nor| nor.is_off()) {
+            end = End::PowerCut;
         }
         // What the store gave up at the end is counted.
         let ledger = self.lend(|c| *c.ledger()).unwrap_or(ledger);
@@ -723,8 +807,15 @@ impl<S: Room> World<S> {
         self.flights.clear();
         match end {
             End::Killed | End::Stopped => self.disk.restart(),
-            End::PowerCut => self.disk.power_cut(),
+            End::PowerCut => {
+                self.disk.power_cut();
+                self.nor.with(|nor| nor.power_on());
+            }
         }
+        let of_flash = self.plan.flash.map(|flash| match end {
+            End::Stopped => 0,
+            _ => u64::from(flash.settings.store_after_ms) + 300 + 2 * self.plan.busy_ms,
+        });
         let unsafe_ms = self.plan.store.and_then(|store| {
             let written_ms = if store.write == WritePolicy::First { 0 } else { 1_000 };
             let busy_ms = self.plan.busy_ms;
@@ -737,21 +828,23 @@ impl<S: Room> World<S> {
             }
         });
         // A suspended machine writes nothing.
-        let unsafe_ms = unsafe_ms.map(|ms| ms + self.clock.now_ms().saturating_sub(self.settled_at_ms));
+        let unsafe_ms =
+            unsafe_ms.or(of_flash).map(|ms| ms + self.clock.now_ms().saturating_sub(self.settled_at_ms));
         self.jobs = Jobs::default();
         self.configured.clear();
         self.stopping = false;
         self.keep_at = None;
         let mut states = core::mem::take(&mut *self.shared.states.borrow_mut());
         let mut kept = self.shared.kept_states.borrow_mut();
-        if end == End::PowerCut || !self.plan.healthy_disk() {
+        let written = end == End::Stopped || self.plan.flash.is_none() && end != End::PowerCut;
+        if !written || !self.plan.healthy_disk() {
             states.clear();
             kept.clear();
         }
         // Those that did not run in this life are as they were.
         kept.append(&mut states);
         drop(kept);
-        self.shared.values.borrow_mut().life_ended(&ledger, unsafe_ms);
+        self.shared.values.borrow_mut().life_ended(&ledger, unsafe_ms, self.begun);
         self.note(3, 0);
     }
 
@@ -794,6 +887,9 @@ impl<S: Room> World<S> {
                 trace!(self, "killed in the middle of a writing");
                 self.die(End::Killed);
                 self.after(self.dies_for, Happening::Start);
+                return;
+            }
+            if !self.check_flash() {
                 return;
             }
             // Values that were given back may be sent.

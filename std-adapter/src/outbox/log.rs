@@ -818,11 +818,24 @@ impl Log {
     /// After a failed sync: what was written since the last good one is written into other files. The system counts it as
     /// written although it is lost, so that a further sync of the same file would say that all is well.
     fn write_again(&mut self, disk: &mut impl Disk) -> io::Result<()> {
+        if self.segments.iter().any(|s| s.again && !s.kept_whole) {
+            // What can't be read back may have been marks, and these are not missed as values are.
+            self.mark_all_done();
+        }
         while let Some(at) = self.segments.iter().position(|s| s.again) {
             self.write_one_again(disk, at)?;
         }
         self.again = false;
         Ok(())
+    }
+
+    /// Everything that does not wait is to be written down as done with, also what was before.
+    fn mark_all_done(&mut self) {
+        let end = self.pending.iter().find(|p| !p.left).map_or(self.next, |p| p.sequence);
+        self.done.insert_range(1, end.saturating_sub(1));
+        for (a, b) in self.parked.iter().chain(self.held.iter()) {
+            self.done.remove_range(a, b);
+        }
     }
 
     fn write_one_again(&mut self, disk: &mut impl Disk, at: usize) -> io::Result<()> {

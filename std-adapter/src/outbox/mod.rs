@@ -70,7 +70,8 @@
 //!   when that begins and once when it ends. After a failed sync the system counts what it did not write as
 //!   written: a second sync would succeed, and a power cut lose it. What was written since the last good sync is therefore
 //!   written again, into another file: from memory (up to 1 MiB of all accounts together), or as read back if it is
-//!   whole; what is not is told ([`StoreEvent::Damaged`]) and counted as corrupt. For a directory the sync is repeated
+//!   whole; what is not is told ([`StoreEvent::Damaged`]) and counted as corrupt. If the process ends in between, the next
+//!   one can't know, and a power cut may still lose it, or what it says is done with (which is then sent again). For a directory the sync is repeated
 //!   only: file systems that keep a journal allow no more changes when that fails.
 //!
 //! # Waiting for the disk

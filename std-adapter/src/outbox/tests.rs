@@ -732,6 +732,10 @@ struct Fate {
     survives: bool,
     /// Likewise: it must not.
     stays_done: bool,
+    /// A life ended between a failed sync and the writing again: the next one can't know, and until a power cut shows
+    /// what is there, none of this is certain to survive it.
+    shaky: bool,
+    done_shaky: bool,
     /// Damage or a bound may have taken it.
     doubtful: bool,
 }
@@ -863,10 +867,16 @@ impl World {
             // Faults are over, and the second time nothing is left to do.
             self.note_written(&mut store, true);
         }
+        if self.faults && (self.synced.is_some() || store.logs.iter().any(|l| l.again)) {
+            self.values.values_mut().for_each(|f| (f.shaky, f.done_shaky) = (true, f.done));
+        }
         drop(store);
         self.disk.set_faults(Faults::default());
         if self.rng.below(2) == 0 {
-            self.values.values_mut().for_each(|f| (f.survives, f.stays_done) = (f.durable, f.done_durable));
+            self.values.values_mut().for_each(|f| {
+                (f.survives, f.stays_done) = (f.durable && !f.shaky, f.done_durable && !f.done_shaky);
+                (f.shaky, f.done_shaky) = (false, false);
+            });
             self.disk.power_cut();
         } else {
             self.values.values_mut().for_each(|f| (f.survives, f.stays_done) = (f.safe, f.done_safe));
@@ -937,6 +947,8 @@ impl World {
                         done_durable: false,
                         survives: false,
                         stays_done: false,
+                        shaky: false,
+                        done_shaky: false,
                         doubtful: false,
                     };
                     if !self.disk.is_dead() {

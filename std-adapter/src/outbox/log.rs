@@ -5,6 +5,7 @@ use std::io;
 
 use grafolean_core::time::Millis;
 
+use super::Gone;
 use super::codec::{self, Frames, Header, Record, ValuesWriter};
 use super::disk::{Disk, Syncing};
 use super::ranges::Ranges;
@@ -194,6 +195,8 @@ pub(super) struct Log {
     pub(super) parked: Ranges,
     /// In the collector's memory too.
     held: Ranges,
+    /// In the collector's memory only: what was written of them was lost in a failed sync.
+    pub(super) missing: Ranges,
     /// Done with, to be written down.
     done: Ranges,
     /// A segment (by its first number) that a failed write may have left longer than this: it is cut before the next one,
@@ -290,6 +293,7 @@ impl Log {
             text: String::new(),
             parked: Ranges::new(),
             held: Ranges::new(),
+            missing: Ranges::new(),
             done: Ranges::new(),
             cut: None,
             again: false,
@@ -487,14 +491,15 @@ impl Log {
         Some(sequence)
     }
 
-    /// `false` if this value is no longer kept.
-    pub(super) fn left(&mut self, sequence: u64, parked: bool) -> bool {
+    /// The error says why this value is no longer kept, which is a loss if it was parked.
+    pub(super) fn left(&mut self, sequence: u64, parked: bool) -> Result<(), Gone> {
         if !self.held.remove(sequence) {
-            return false;
+            // Its file gave way to the bound while it was in memory, or its bytes were lost.
+            return Err(if self.missing.remove(sequence) { Gone::Corrupt } else { Gone::Full });
         }
         if parked {
             self.parked.insert(sequence);
-            return true;
+            return Ok(());
         }
         match self.pending.binary_search_by_key(&sequence, |p| p.sequence) {
             Ok(at) => {
@@ -509,7 +514,7 @@ impl Log {
                 self.done.insert(sequence);
             }
         }
-        true
+        Ok(())
     }
 
     pub(super) fn has_pending(&self) -> bool {
@@ -922,6 +927,15 @@ impl Log {
             for sequence in a..=b.min(last) {
                 if !found.contains(sequence) {
                     self.lost += give_up(&mut self.parked, &mut self.done, sequence, sequence);
+                }
+            }
+        }
+        for (a, b) in self.held.within(lo, last.max(lo)).collect::<Vec<_>>() {
+            for sequence in a..=b.min(last) {
+                if !found.contains(sequence) {
+                    self.held.remove(sequence);
+                    self.missing.insert(sequence);
+                    self.done.insert(sequence);
                 }
             }
         }

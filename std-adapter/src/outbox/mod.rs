@@ -70,9 +70,11 @@
 //!   when that begins and once when it ends. After a failed sync the system counts what it did not write as
 //!   written: a second sync would succeed, and a power cut lose it. What was written since the last good sync is therefore
 //!   written again, into another file: from memory (up to 1 MiB of all accounts together), or as read back if it is
-//!   whole; what is not is told ([`StoreEvent::Damaged`]) and counted as corrupt. If the process ends in between, the next
-//!   one can't know, and a power cut may still lose it, or what it says is done with (which is then sent again). For a directory the sync is repeated
-//!   only: file systems that keep a journal allow no more changes when that fails.
+//!   whole; what is not is told ([`StoreEvent::Damaged`]) and counted as corrupt. Of that, values that are also in the
+//!   collector's memory are delivered from there, but have no record any more: a kill before costs them. If the process
+//!   ends in between, the next one can't know, and a power cut or a further failed sync may still lose it, or what it says
+//!   is done with (which is then sent again). For a directory the sync is repeated only: file systems that keep a journal
+//!   allow no more changes when that fails.
 //!
 //! # Waiting for the disk
 //! Writing goes to the system's cache. A sync, which may take seconds, is an object of its own: [`Store::poll_sync`] gives
@@ -654,14 +656,14 @@ impl<D: Disk> Store<D> {
     /// only copy from now on. If its value was given up meanwhile, [`poll_gone`](Self::poll_gone) tells.
     pub fn left(&mut self, now: Millis, record: u64, parked: bool) {
         let (place, sequence) = ((record >> SEQUENCE_BITS) as usize, record & (SEQUENCE_END - 1));
-        let kept = self.logs.get_mut(place).is_some_and(|l| l.left(sequence, parked));
-        if kept && !parked {
-            self.busy.insert(place);
-            self.write_by(Millis(now.0 + DONE_MS));
-        }
-        if !kept && parked {
-            // Its file gave way to the bound while it was in memory.
-            self.give_up(Gone::Full, 1);
+        let Some(log) = self.logs.get_mut(place) else { return };
+        match log.left(sequence, parked) {
+            Ok(()) if !parked => {
+                self.busy.insert(place);
+                self.write_by(Millis(now.0 + DONE_MS));
+            }
+            Err(gone) if parked => self.give_up(gone, 1),
+            _ => {}
         }
     }
 

@@ -923,21 +923,17 @@ impl Log {
                 self.segments.insert(at + 1, new);
             }
         }
-        for (a, b) in self.parked.within(lo, last.max(lo)).collect::<Vec<_>>() {
-            for sequence in a..=b.min(last) {
-                if !found.contains(sequence) {
-                    self.lost += give_up(&mut self.parked, &mut self.done, sequence, sequence);
-                }
-            }
+        let not_found = |kept: &Ranges| -> Vec<u64> {
+            let sequences = kept.within(lo, last).flat_map(|(a, b)| a..=b);
+            sequences.filter(|&sequence| !found.contains(sequence)).collect()
+        };
+        for sequence in not_found(&self.parked) {
+            self.lost += self.give_up(sequence, sequence);
         }
-        for (a, b) in self.held.within(lo, last.max(lo)).collect::<Vec<_>>() {
-            for sequence in a..=b.min(last) {
-                if !found.contains(sequence) {
-                    self.held.remove(sequence);
-                    self.missing.insert(sequence);
-                    self.done.insert(sequence);
-                }
-            }
+        for sequence in not_found(&self.held) {
+            self.held.remove(sequence);
+            self.missing.insert(sequence);
+            self.done.insert(sequence);
         }
         Ok(())
     }

@@ -1,0 +1,230 @@
+//! Writing messages into a caller's buffer: variables are appended, then everything before them is written once.
+
+use core::fmt;
+
+use crate::ber::{Back, Full, MAX_LEN, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, element_len, header_len};
+use crate::{OidRef, PduHeader, Value, Version};
+
+/// Why a message was not written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum EncodeError {
+    /// Something is too long for the buffer, or for the 65,535 bytes that are used of a longer one.
+    DoesNotFit {
+        /// What: "variable", or "header" with the community string or the security parameters.
+        part: &'static str,
+        /// The bytes it takes.
+        needed_bytes: usize,
+        /// The bytes that are left.
+        available_bytes: usize,
+    },
+    /// Something that SNMPv1 does not have.
+    NotInV1 {
+        /// What: "kind of PDU" or "type of value".
+        what: &'static str,
+    },
+}
+
+impl fmt::Display for EncodeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::DoesNotFit { part, needed_bytes, available_bytes } => {
+                write!(
+                    f,
+                    "the {part} takes {needed_bytes} bytes of the message where {available_bytes} are left"
+                )
+            }
+            Self::NotInV1 { what } => write!(f, "SNMPv1 has no such {what}"),
+        }
+    }
+}
+
+impl core::error::Error for EncodeError {}
+
+/// What surrounds a PDU.
+pub(crate) enum Envelope<'e> {
+    Community { version: Version, community: &'e [u8] },
+}
+
+/// Writes a message into a buffer.
+///
+/// The message ends up somewhere within the buffer: up to 9 bytes may be left at its beginning, because lengths are
+/// not known before. Nothing is copied or written twice.
+///
+/// ```
+/// use grafolean_snmp_codec::{MessageWriter, Oid, PduHeader, Version};
+///
+/// let oids: [Oid; 2] = ["1.3.6.1.2.1.1.3.0".parse()?, "1.3.6.1.2.1.1.5.0".parse()?];
+/// let mut buffer = [0; 484];
+/// let mut writer = MessageWriter::new(&mut buffer, Version::V2c, b"public", PduHeader::get(1))?;
+/// assert_eq!(writer.how_many_fit(&oids), 2);
+/// for oid in &oids {
+///     writer.push_oid(oid)?;
+/// }
+/// let datagram: &[u8] = writer.finish()?;
+/// assert_eq!(datagram.len(), 54);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+pub struct MessageWriter<'b, 'e> {
+    buffer: &'b mut [u8],
+    header: PduHeader,
+    envelope: Envelope<'e>,
+    /// Where the first variable begins.
+    start: usize,
+    /// Where the last one ends.
+    end: usize,
+    /// Where the last one must end.
+    limit: usize,
+}
+
+impl<'b, 'e> MessageWriter<'b, 'e> {
+    /// Begins a message of SNMPv1 or SNMPv2c. `buffer` is also the limit of its length: 484 bytes are what every
+    /// agent takes, 1,472 what an Ethernet frame holds over IPv4.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError::DoesNotFit`] without room for a message without variables, [`EncodeError::NotInV1`].
+    pub fn new(
+        buffer: &'b mut [u8],
+        version: Version,
+        community: &'e [u8],
+        header: PduHeader,
+    ) -> Result<Self, EncodeError> {
+        if version == Version::V1 && !header.kind().is_in_v1() {
+            return Err(EncodeError::NotInV1 { what: "kind of PDU" });
+        }
+        Self::begin(buffer, header, Envelope::Community { version, community })
+    }
+
+    pub(crate) fn begin(
+        buffer: &'b mut [u8],
+        header: PduHeader,
+        envelope: Envelope<'e>,
+    ) -> Result<Self, EncodeError> {
+        let len = buffer.len().min(MAX_LEN);
+        let buffer = buffer.get_mut(..len).unwrap_or_default();
+        // Tag and length of whatever fits.
+        let frame = header_len(len);
+        let (front, tail) = match &envelope {
+            // Version; community; frames of the message, the PDU and the list.
+            Envelope::Community { community, .. } => (3 + element_len(community.len()) + 3 * frame, 0),
+        };
+        let start = front.saturating_add(header.encoded_len());
+        let needed_bytes = start.saturating_add(tail);
+        match len.checked_sub(tail) {
+            Some(limit) if start <= limit => Ok(Self { buffer, header, envelope, start, end: start, limit }),
+            _ => Err(EncodeError::DoesNotFit { part: "header", needed_bytes, available_bytes: len }),
+        }
+    }
+
+    /// Appends a variable without a value, as requests have them.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError::DoesNotFit`]; nothing is appended then, and the message can be finished with what it has.
+    pub fn push_oid<'a>(&mut self, oid: impl Into<OidRef<'a>>) -> Result<(), EncodeError> {
+        self.push(oid, Value::Null)
+    }
+
+    /// Appends a variable.
+    ///
+    /// # Errors
+    ///
+    /// [`EncodeError`]; nothing is appended then, and the message can be finished with what it has.
+    pub fn push<'a>(&mut self, oid: impl Into<OidRef<'a>>, value: Value<'_>) -> Result<(), EncodeError> {
+        let oid = oid.into();
+        if matches!(self.envelope, Envelope::Community { version: Version::V1, .. }) && !value.is_in_v1() {
+            return Err(EncodeError::NotInV1 { what: "type of value" });
+        }
+        let needed_bytes = var_bind_len(oid, &value);
+        let does_not_fit = EncodeError::DoesNotFit {
+            part: "variable",
+            needed_bytes,
+            available_bytes: self.available_bytes(),
+        };
+        if needed_bytes > self.available_bytes() {
+            return Err(does_not_fit);
+        }
+        let end = self.end + needed_bytes;
+        let window = self.buffer.get_mut(self.end..end).ok_or(does_not_fit)?;
+        write_var_bind(&mut Back::new(window), oid, &value).map_err(|Full| does_not_fit)?;
+        self.end = end;
+        Ok(())
+    }
+
+    /// The bytes that are left for variables.
+    pub const fn available_bytes(&self) -> usize {
+        self.limit - self.end
+    }
+
+    /// Whether it has no variables yet.
+    pub const fn is_empty(&self) -> bool {
+        self.start == self.end
+    }
+
+    /// How many of `oids`, from the first on, can still be appended without values.
+    pub fn how_many_fit<'a, O: Into<OidRef<'a>>>(&self, oids: impl IntoIterator<Item = O>) -> usize {
+        let mut left = self.available_bytes();
+        oids.into_iter()
+            .map_while(|oid| {
+                left = left.checked_sub(var_bind_len(oid.into(), &Value::Null))?;
+                Some(())
+            })
+            .count()
+    }
+
+    /// Completes the message, and gives its bytes.
+    ///
+    /// # Errors
+    ///
+    /// None with a community string: there is room for everything by then.
+    pub fn finish(self) -> Result<&'b [u8], EncodeError> {
+        let Self { buffer, header, envelope, end, .. } = self;
+        let available_bytes = buffer.len();
+        let mut back = Back::new(buffer.get_mut(..end).unwrap_or_default());
+        back.skip_to(self.start);
+        let begin = match envelope {
+            Envelope::Community { version, community } => (|| {
+                write_pdu_front(&mut back, &header, end)?;
+                back.element(OCTET_STRING, community)?;
+                back.integer(version.number())?;
+                back.header(SEQUENCE, end)?;
+                Ok(back.at())
+            })(),
+        };
+        let begin = begin.map_err(|Full| EncodeError::DoesNotFit {
+            part: "header",
+            needed_bytes: self.start,
+            available_bytes,
+        })?;
+        Ok(buffer.get(begin..end).unwrap_or_default())
+    }
+}
+
+/// What stands before the variables, which end at `end`, in their PDU.
+fn write_pdu_front(back: &mut Back<'_>, header: &PduHeader, end: usize) -> Result<(), Full> {
+    back.header(SEQUENCE, end)?;
+    header.write(back)?;
+    back.header(header.kind().tag(), end)
+}
+
+fn var_bind_len(oid: OidRef<'_>, value: &Value<'_>) -> usize {
+    element_len(element_len(oid.as_ber().len()).saturating_add(value.encoded_len()))
+}
+
+fn write_var_bind(back: &mut Back<'_>, oid: OidRef<'_>, value: &Value<'_>) -> Result<(), Full> {
+    let end = back.at();
+    value.write(back)?;
+    back.element(OBJECT_IDENTIFIER, oid.as_ber())?;
+    back.header(SEQUENCE, end)
+}
+
+impl fmt::Debug for MessageWriter<'_, '_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Without the buffer, which holds secrets.
+        f.debug_struct("MessageWriter")
+            .field("header", &self.header)
+            .field("available_bytes", &self.available_bytes())
+            .finish_non_exhaustive()
+    }
+}

@@ -220,6 +220,7 @@ pub struct OwnId(u32);
 struct LaneState {
     seq: u32,
     busy: bool,
+    sent: Millis,
     status: u16,
     retry_after_ms: Option<u32>,
     /// Bytes of [`VALIDATION`] that the body began with.
@@ -480,7 +481,12 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
                 own.stage = OwnStage::Open;
             }
             let state = &mut self.lanes[lane as usize];
-            *state = LaneState { seq: state.seq.wrapping_add(1), busy: true, ..LaneState::default() };
+            *state = LaneState {
+                seq: state.seq.wrapping_add(1),
+                busy: true,
+                sent: self.now,
+                ..LaneState::default()
+            };
             self.next_lane = (turn + 1) % 3;
             return Some(RequestId { lane, seq: state.seq });
         }
@@ -561,19 +567,19 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
 
     /// The head of a request's answer has arrived.
     pub fn handle_response_head(&mut self, id: RequestId, head: ResponseHead) {
-        if let Some(unix_s) = head.date_unix_s {
-            self.handle_date(unix_s);
-        }
         if !self.is_open(id) {
             return;
+        }
+        if let Some(unix_s) = head.date_unix_s {
+            self.handle_date(self.lane(id.lane).sent, unix_s);
         }
         let lane = &mut self.lanes[id.lane as usize];
         lane.status = head.status;
         lane.retry_after_ms = head.retry_after_ms;
     }
 
-    fn handle_date(&mut self, unix_s: u64) {
-        let notice = self.wall.handle_date(self.now, unix_s);
+    fn handle_date(&mut self, sent: Millis, unix_s: u64) {
+        let notice = self.wall.handle_answer(sent, self.now, unix_s);
         if notice == DateNotice::Fine {
             return;
         }
@@ -1008,6 +1014,24 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
         let unstored = self.outbox.oldest_unstored(&mut mem, before)?;
         self.outbox.unstored_text(&mut mem, text);
         Some(unstored)
+    }
+
+    /// The next value without a record, and its text in `text` (path, then number): see [`Outbox::next_unstored`].
+    pub fn next_unstored(&mut self, text: &mut [u8]) -> Option<Unstored> {
+        let mut mem = self.storage.parts().outbox;
+        let unstored = self.outbox.next_unstored(&mut mem)?;
+        self.outbox.unstored_text(&mut mem, text);
+        Some(unstored)
+    }
+
+    /// No value of that account can be stored now: see [`Outbox::pass_account`].
+    pub fn pass_account(&mut self) {
+        self.outbox.pass_account();
+    }
+
+    /// The store has lost records: see [`Outbox::forget_records`].
+    pub fn forget_records(&mut self, lost: impl FnMut(u64) -> bool) -> u32 {
+        self.outbox.forget_records(&mut self.storage.parts().outbox, lost)
     }
 
     /// That value is stored now: see [`Outbox::set_record`].

@@ -64,8 +64,10 @@ impl fmt::Display for UnixMillis {
 }
 
 /// A correction larger than this (milliseconds) moves a wall clock learned from `Date` headers; smaller ones
-/// are within what the header's whole seconds and the network's delay explain.
+/// are within what the header's whole seconds and the delay of a prompt answer explain.
 pub const DATE_TOLERANCE_MS: u64 = 2_000;
+/// A request that took no longer than this (milliseconds) tells the time to within a second, as a `Date` should.
+pub const PROMPT_MS: u64 = 500;
 /// A wall clock goes back over a time already used only if it is off by more than this (milliseconds).
 pub const BACKWARD_LIMIT_MS: u64 = 3_600_000;
 /// Answers that confirm such a step back are at least this far apart (milliseconds).
@@ -79,7 +81,7 @@ pub const SKEW_LIMIT_MS: u64 = 5_000;
 pub enum WallSource {
     /// The driver gives the system's clock with [`WallClock::handle_system`]; `Date` headers are only compared.
     System,
-    /// Learned from the `Date` header of any answer with [`WallClock::handle_date`] (±1 s).
+    /// Learned from the `Date` header of any answer with [`WallClock::handle_answer`]: ±1 s, if the answer was prompt.
     DateHeader,
 }
 
@@ -99,12 +101,28 @@ pub enum DateNotice {
 
 /// The wall clock: an offset to monotonic time that is learned from outside.
 ///
-/// Costs 64 bytes and no allocation; every method is O(1).
+/// # What a `Date` tells
+/// It was written at some time between the request and its answer, in whole seconds: when the answer arrives, the time is
+/// at least that of the header, and at most that, a second, and the time that the request took. (So it is with NTP, which
+/// halves the doubt by taking the middle. Here the header's own time is taken, as if it was written last: mostly it
+/// is, by a server that computed long; and a clock that may only be late can be set right by going forward, while one that
+/// is early can't be moved back over times that values have got.)
+/// - The first answer sets the clock, however slow it was: a late clock is better than none. How much later than this the
+///   time may be is remembered.
+/// - An answer contradicts the clock if that is off by more than [`DATE_TOLERANCE_MS`] from all times that the answer allows:
+///   one that was under way for a minute says nothing against a clock that is ahead of it by a minute.
+/// - A clock that may be late by more than [`PROMPT_MS`], as the answers so far were slow, moves forward as soon as one
+///   shows that it is late: a prompt one by whatever it is, which makes the clock good to a second, a slow one if it is
+///   late by more than a second.
+///
+/// Costs 72 bytes and no allocation; every method is O(1).
 #[derive(Clone, Debug)]
 pub struct WallClock {
     source: WallSource,
     /// Unix ms at monotonic 0, once known.
     offset_ms: Option<i64>,
+    /// How much later than this (and the header's resolution) the time may be, as the answers were slow.
+    late_ms: u64,
     /// The latest time given to a value: the clock does not go back over it lightly.
     used: Option<UnixMillis>,
     backward: Option<Backward>,
@@ -116,6 +134,8 @@ pub struct WallClock {
 struct Backward {
     /// Where it would go.
     offset_ms: Option<i64>,
+    /// How long the request took that said so.
+    took_ms: u64,
     confirmations: u8,
     last_seen: Millis,
 }
@@ -124,7 +144,7 @@ impl WallClock {
     /// A clock that knows nothing yet.
     #[must_use]
     pub const fn new(source: WallSource) -> Self {
-        WallClock { source, offset_ms: None, used: None, backward: None, skewed: false }
+        WallClock { source, offset_ms: None, late_ms: 0, used: None, backward: None, skewed: false }
     }
 
     /// Where this clock comes from.
@@ -159,57 +179,82 @@ impl WallClock {
         }
     }
 
-    /// An answer that arrived at `now` had the header `Date: unix_s`.
+    /// An answer that arrived at `now`, and was written then, had the header `Date: unix_s`.
     pub fn handle_date(&mut self, now: Millis, unix_s: u64) -> DateNotice {
+        self.handle_answer(now, now, unix_s)
+    }
+
+    /// The answer to a request sent at `sent` arrived at `now` (its head, which has the `Date`, not its body) with the
+    /// header `Date: unix_s`.
+    pub fn handle_answer(&mut self, sent: Millis, now: Millis, unix_s: u64) -> DateNotice {
+        let took_ms = now.since(sent);
         // The header has whole seconds, cut off: half a second more is the best guess.
         let seen = UnixMillis(unix_s.saturating_mul(1000).saturating_add(500));
         let Some(have) = self.at(now) else {
             if self.source == WallSource::System {
                 return DateNotice::Fine;
             }
-            self.offset_ms = offset(now, seen);
+            (self.offset_ms, self.late_ms) = (offset(now, seen), took_ms);
             return if self.offset_ms.is_some() { DateNotice::Learned } else { DateNotice::Fine };
         };
         let ahead_ms = diff(have, seen);
+        // By how much it is off whenever the header was written.
+        let ahead_at_least_ms =
+            if ahead_ms > 0 { ahead_ms.unsigned_abs().saturating_sub(took_ms) } else { 0 };
+        let behind_ms = if ahead_ms < 0 { ahead_ms.unsigned_abs() } else { 0 };
         if self.source == WallSource::System {
             let was = self.skewed;
-            self.skewed = ahead_ms.unsigned_abs() > SKEW_LIMIT_MS;
+            self.skewed = ahead_at_least_ms.max(behind_ms) > SKEW_LIMIT_MS
+                // It may be well again, or not.
+                || (was && ahead_ms.unsigned_abs() > SKEW_LIMIT_MS);
             return if self.skewed && !was { DateNotice::Skewed(ahead_ms) } else { DateNotice::Fine };
         }
-        if ahead_ms.unsigned_abs() <= DATE_TOLERANCE_MS {
+        // What is known of how late it is, if it has not been moved itself.
+        let still_late_ms = took_ms.min(self.late_ms.saturating_sub(behind_ms));
+        if ahead_at_least_ms.max(behind_ms) <= DATE_TOLERANCE_MS {
             self.backward = None;
+            // A slow one may be later by little each time: that is not worth a move.
+            let worth_ms = if took_ms <= PROMPT_MS { 0 } else { 2 * PROMPT_MS };
+            if self.late_ms > PROMPT_MS && behind_ms > worth_ms {
+                return self.move_to(now, seen, ahead_ms, still_late_ms);
+            }
+            self.late_ms = self.late_ms.min(took_ms.saturating_add_signed(ahead_ms.saturating_neg()));
             return DateNotice::Fine;
         }
         let backward = ahead_ms > 0 && self.used.is_some_and(|used| seen < used);
         if !backward {
-            return self.move_to(now, seen, ahead_ms);
+            let expected = behind_ms > 0 && behind_ms <= self.late_ms.saturating_add(DATE_TOLERANCE_MS);
+            let late_ms = if expected { still_late_ms } else { took_ms };
+            return self.move_to(now, seen, ahead_ms, late_ms);
         }
-        if ahead_ms.unsigned_abs() <= BACKWARD_LIMIT_MS {
+        if ahead_at_least_ms <= BACKWARD_LIMIT_MS {
             // The values' times stay monotonic: the clock is left alone until it is off by more.
             self.backward = None;
             return DateNotice::Fine;
         }
         let to = offset(now, seen);
         match self.backward {
-            Some(b) if agree(b.offset_ms, to) => {
+            Some(b) if agree(b.offset_ms, to, b.took_ms.max(took_ms)) => {
                 if now.since(b.last_seen) >= BACKWARD_SPACING_MS {
                     if b.confirmations + 1 >= 2 {
                         self.used = None;
-                        return self.move_to(now, seen, ahead_ms);
+                        return self.move_to(now, seen, ahead_ms, took_ms);
                     }
                     self.backward =
                         Some(Backward { confirmations: b.confirmations + 1, last_seen: now, ..b });
                 }
             }
             // The first to say so, or another than the one before: it is to be confirmed itself.
-            _ => self.backward = Some(Backward { offset_ms: to, confirmations: 0, last_seen: now }),
+            _ => {
+                self.backward = Some(Backward { offset_ms: to, took_ms, confirmations: 0, last_seen: now });
+            }
         }
         DateNotice::Fine
     }
 
-    fn move_to(&mut self, now: Millis, seen: UnixMillis, ahead_ms: i64) -> DateNotice {
+    fn move_to(&mut self, now: Millis, seen: UnixMillis, ahead_ms: i64, late_ms: u64) -> DateNotice {
         self.backward = None;
-        self.offset_ms = offset(now, seen);
+        (self.offset_ms, self.late_ms) = (offset(now, seen), late_ms);
         DateNotice::Moved(ahead_ms.saturating_neg())
     }
 }
@@ -218,9 +263,9 @@ fn offset(now: Millis, unix: UnixMillis) -> Option<i64> {
     i64::try_from(unix.0).ok()?.checked_sub(i64::try_from(now.0).ok()?)
 }
 
-/// Whether two offsets differ by no more than a `Date` header explains.
-fn agree(a: Option<i64>, b: Option<i64>) -> bool {
-    matches!((a, b), (Some(a), Some(b)) if a.abs_diff(b) <= DATE_TOLERANCE_MS)
+/// Whether two offsets differ by no more than `Date` headers of answers that took so long explain.
+fn agree(a: Option<i64>, b: Option<i64>, took_ms: u64) -> bool {
+    matches!((a, b), (Some(a), Some(b)) if a.abs_diff(b) <= DATE_TOLERANCE_MS.saturating_add(took_ms))
 }
 
 fn diff(a: UnixMillis, b: UnixMillis) -> i64 {
@@ -342,6 +387,85 @@ mod tests {
         assert_eq!(clock.handle_date(Millis(62_000), seen(62_000)), DateNotice::Fine);
         assert_eq!(clock.handle_date(Millis(100_000), seen(100_000)), DateNotice::Fine);
         assert_eq!(clock.handle_date(Millis(122_000), seen(122_000)), DateNotice::Moved(-7_200_000));
+    }
+
+    #[test]
+    fn a_slow_first_answer_sets_the_clock_and_the_first_prompt_one_makes_it_good_to_a_second() {
+        let mut clock = WallClock::new(WallSource::DateHeader);
+        // Written when it was asked for, and 9.4 s under way: it is 1,000,009.9 now.
+        assert_eq!(clock.handle_answer(Millis(600), Millis(10_000), 1_000_000), DateNotice::Learned);
+        assert_eq!(clock.use_at(Millis(10_000)), Some(UnixMillis(1_000_000_500)));
+        // Another slow one that says no more than that.
+        assert_eq!(clock.handle_answer(Millis(10_000), Millis(19_000), 1_000_010), DateNotice::Fine);
+        assert_eq!(clock.at(Millis(19_000)), Some(UnixMillis(1_000_009_500)));
+        assert_eq!(clock.handle_answer(Millis(20_000), Millis(20_500), 1_000_020), DateNotice::Moved(9_500));
+        assert_eq!(clock.at(Millis(20_500)), Some(UnixMillis(1_000_020_500)));
+        // From now on it is left alone within the tolerance.
+        assert_eq!(clock.handle_answer(Millis(30_000), Millis(30_000), 1_000_031), DateNotice::Fine);
+        assert_eq!(clock.handle_answer(Millis(30_000), Millis(30_000), 1_000_032), DateNotice::Moved(2_500));
+    }
+
+    #[test]
+    fn a_clock_that_only_knows_slow_answers_moves_forward_by_what_they_show_but_not_by_trifles() {
+        let mut clock = WallClock::new(WallSource::DateHeader);
+        clock.handle_answer(Millis(0), Millis(8_000), 1_000_000);
+        assert_eq!(clock.handle_answer(Millis(8_000), Millis(16_000), 1_000_009), DateNotice::Fine);
+        assert_eq!(clock.handle_answer(Millis(16_000), Millis(24_001), 1_000_018), DateNotice::Moved(1_999));
+        // One that took just too long to be prompt, and one that is.
+        assert_eq!(clock.handle_answer(Millis(24_501), Millis(25_002), 1_000_020), DateNotice::Fine);
+        assert_eq!(clock.handle_answer(Millis(24_502), Millis(25_002), 1_000_020), DateNotice::Moved(999));
+    }
+
+    #[test]
+    fn an_answer_that_was_long_under_way_does_not_move_the_clock_back() {
+        let mut clock = WallClock::new(WallSource::DateHeader);
+        clock.handle_answer(Millis(0), Millis(0), 1_000_000);
+        // No value has a time yet: it could go back. Written when it was asked for, a minute ago.
+        assert_eq!(clock.handle_answer(Millis(1_000), Millis(61_000), 1_000_001), DateNotice::Fine);
+        assert_eq!(clock.at(Millis(61_000)), Some(UnixMillis(1_000_061_500)));
+        // Ahead of whatever this one allows: 2 s are within the tolerance, a millisecond more is not.
+        assert_eq!(clock.handle_answer(Millis(3_000), Millis(62_000), 1_000_001), DateNotice::Fine);
+        assert_eq!(clock.handle_answer(Millis(3_001), Millis(62_000), 1_000_001), DateNotice::Moved(-61_000));
+    }
+
+    #[test]
+    fn whatever_answers_come_a_prompt_one_is_enough_for_a_second_and_no_clock_is_ahead_by_more_than_half_of_one()
+     {
+        for seed in 0..500 {
+            std::println!("seed {seed}");
+            let mut rng = crate::random::SplitMix64::new(seed);
+            let mut clock = WallClock::new(WallSource::DateHeader);
+            let boot_unix_ms = 1_700_000_000_000 + u64::from(rng.below(1_000_000));
+            let (mut now, mut prompt) = (u64::from(rng.below(5_000)), false);
+            for _ in 0..30 {
+                now += u64::from(rng.below(60_000));
+                let sent = now;
+                let took_ms = u64::from(if rng.below(8) == 0 { rng.below(501) } else { rng.below(30_000) });
+                prompt |= took_ms <= PROMPT_MS;
+                now += took_ms;
+                let written = sent + u64::from(rng.below(took_ms as u32 + 1));
+                let notice = clock.handle_answer(Millis(sent), Millis(now), (boot_unix_ms + written) / 1000);
+                assert!(
+                    !matches!(notice, DateNotice::Moved(ms) if ms <= 0),
+                    "{notice:?}: a time already used"
+                );
+                let UnixMillis(have) = clock.use_at(Millis(now)).unwrap();
+                let late_ms = (boot_unix_ms + now) as i64 - have as i64;
+                let most = if prompt { 1_000 } else { 500 + clock.late_ms as i64 };
+                assert!((-500..=most).contains(&late_ms), "late by {late_ms} ms");
+            }
+            assert!(clock.late_ms <= if prompt { PROMPT_MS } else { 30_000 });
+        }
+    }
+
+    #[test]
+    fn a_host_is_not_told_that_its_clock_is_off_by_what_a_slow_answer_explains() {
+        let mut clock = WallClock::new(WallSource::System);
+        clock.handle_system(Millis(70_000), UnixMillis(1_000_060_000));
+        assert_eq!(clock.handle_answer(Millis(10_000), Millis(70_000), 1_000_000), DateNotice::Fine);
+        assert_eq!(clock.handle_answer(Millis(70_000), Millis(70_000), 1_000_054), DateNotice::Skewed(5_500));
+        assert_eq!(clock.handle_answer(Millis(10_000), Millis(70_000), 1_000_000), DateNotice::Fine);
+        assert_eq!(clock.handle_answer(Millis(70_000), Millis(70_000), 1_000_054), DateNotice::Fine, "told");
     }
 
     #[test]

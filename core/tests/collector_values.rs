@@ -287,6 +287,52 @@ fn a_board_learns_the_time_from_an_answer_and_values_wait_for_it_and_get_the_tim
 }
 
 #[test]
+fn a_clock_that_a_slow_answer_set_late_is_put_right_by_the_first_prompt_one() {
+    let mut sim = board();
+    sim.world.rule = Some(Box::new(|n, _| (n == 0).then_some(Reply::Open)));
+    sim.settle();
+    sim.until(Millis(1_900));
+    // Its head was written at once, and arrives now; the header is cut off to whole seconds of `now`.
+    sim.world.date_unix_s = Some(1_700_000_000 - 1);
+    let id = sim.open.remove(0);
+    sim.head(id, 500, None);
+    sim.collector.handle_response_end(&sim.bot, id);
+    sim.settle();
+    assert!(sim.events.contains(&Event::Clock(DateNotice::Learned)));
+    assert_eq!(sim.collector.wall(), Some(UnixMillis(1_700_000_000_500)));
+    // Not off by more than the 2 s that a clock is left alone with otherwise.
+    sim.world.date_unix_s = Some(1_700_000_000);
+    sim.until(Millis(400_000));
+    assert!(
+        sim.events.iter().any(|e| matches!(e, Event::Clock(DateNotice::Moved(1..2_000)))),
+        "{:?}",
+        sim.events
+    );
+    let late_ms = 1_700_000_400_000 - sim.collector.wall().unwrap().0 as i64;
+    assert!(late_ms.abs() <= 1_000, "late by {late_ms} ms");
+}
+
+#[test]
+fn an_answer_that_was_long_under_way_does_not_move_a_boards_clock() {
+    let mut sim = board();
+    sim.world.date_unix_s = Some(1_700_000_000);
+    sim.settle();
+    sim.world.rule = Some(Box::new(|_, _| Some(Reply::Open)));
+    while sim.open.is_empty() {
+        sim.until(sim.now.saturating_add(1_000));
+    }
+    let sent = sim.now;
+    sim.until(sent.saturating_add(40_000));
+    // Written when it was asked for.
+    sim.world.date_unix_s = Some(1_700_000_000 - 40);
+    let id = sim.open.remove(0);
+    sim.head(id, 200, None);
+    sim.settle();
+    assert_eq!(sim.events.iter().filter(|e| matches!(e, Event::Clock(DateNotice::Moved(_)))).count(), 0);
+    assert_eq!(sim.collector.wall(), Some(UnixMillis(1_700_000_000_500 + sim.now.0)));
+}
+
+#[test]
 fn a_correction_of_a_boards_clock_changes_no_time_already_given() {
     let mut sim = board();
     sim.world.date_unix_s = Some(1_700_000_000);

@@ -777,6 +777,7 @@ impl Outbox {
     /// Takes a waiting value out of its list and the index.
     fn unwait(&mut self, mem: &mut OutboxMem<'_>, link: Link) {
         let mut cells = Cells(mem.cells);
+        self.stored.walk_past(&cells, link);
         self.index(mem.index).remove(&mut cells, link);
         let place = cells.place(link);
         if let Some(q) = mem.accounts.get_mut(usize::from(cells.account(link))) {

@@ -10,7 +10,7 @@
 //! back in the order of their numbers, and numbers them in the order of hand-over. Live values, being measured now, are
 //! not held up by this. Few cases remain in which the earlier value may be written last, all only for a path handed over
 //! twice with the same millisecond: the later value has no record (a store that gives records late, or the wall clock
-//! was not known when it came), or a value was parked with a time in the future and its successor comes when that time is
+//! was not known when it came), the earlier one lost its record ([`Outbox::forget_records`]) while the later one was parked, or a value was parked with a time in the future and its successor comes when that time is
 //! present.
 
 use super::account::Table;
@@ -56,7 +56,26 @@ pub struct Unstored {
     pub number_len: u8,
 }
 
-/// What the outbox knows about a store. 40 bytes.
+/// How far [`Outbox::next_unstored`] has come: all accounts, of each all lists, of each list all values.
+#[derive(Clone, Copy, Debug)]
+struct Walk {
+    /// The value to look at next; none: that list is at its end, or the first one is yet to begin.
+    at: Link,
+    /// The account's slot.
+    slot: u16,
+    /// The list that comes after this one, in [`Walk::LISTS`].
+    next_list: u8,
+    /// A value without a record was met since the first account.
+    met: bool,
+}
+
+impl Walk {
+    const START: Walk = Walk { at: NONE, slot: 0, next_list: 0, met: false };
+    /// Roughly in the order of hand-over.
+    const LISTS: [Place; 4] = [Place::Backlog, Place::Suspect, Place::Flight, Place::Live];
+}
+
+/// What the outbox knows about a store. 56 bytes.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Stored {
     pub(super) parked: u64,
@@ -67,13 +86,40 @@ pub(super) struct Stored {
     /// What waits in `left` is at these places.
     left_from: u32,
     left_to: u32,
-    /// The value that `oldest_unstored` gave last, if it is still there and as it was.
+    /// The value that `oldest_unstored` or `next_unstored` gave last, if it is still there and as it was.
     storing: Link,
+    walk: Walk,
+    /// Values that were looked at for one without a record.
+    #[cfg(test)]
+    looks: u64,
 }
 
 impl Stored {
-    pub(super) const NONE: Stored =
-        Stored { parked: 0, parked_until: 0, in_memory: 0, left_from: 0, left_to: 0, storing: NONE };
+    pub(super) const NONE: Stored = Stored {
+        parked: 0,
+        parked_until: 0,
+        in_memory: 0,
+        left_from: 0,
+        left_to: 0,
+        storing: NONE,
+        walk: Walk::START,
+        #[cfg(test)]
+        looks: 0,
+    };
+
+    /// Before a waiting value is taken out of its list.
+    pub(super) fn walk_past(&mut self, cells: &Cells<'_>, link: Link) {
+        if self.walk.at == link {
+            self.walk.at = cells.next(link);
+        }
+    }
+
+    fn look(&mut self) {
+        #[cfg(test)]
+        {
+            self.looks += 1;
+        }
+    }
 
     pub(super) const fn forget_storing(&mut self, link: Link) {
         if self.storing == link {
@@ -227,38 +273,88 @@ impl Outbox {
     /// gives up the one before. O(values).
     pub fn oldest_unstored(&mut self, mem: &mut OutboxMem<'_>, before: Millis) -> Option<Unstored> {
         let cells = Cells(&mut *mem.cells);
-        let (mut oldest, mut since_ms, mut account) = (NONE, before.0, 0);
+        let (mut oldest, mut since_ms) = (NONE, before.0);
         for (slot, q) in mem.accounts.iter().take(usize::from(self.accounts)).enumerate() {
             for place in [Place::Backlog, Place::Suspect, Place::Live, Place::Flight] {
                 let mut at = self.head(slot, q, place);
                 while at != NONE {
                     if record_of(mem.records, at) == 0 && cells.since_ms(at) < since_ms {
-                        (oldest, since_ms, account) = (at, cells.since_ms(at), q.id);
+                        (oldest, since_ms) = (at, cells.since_ms(at));
                     }
                     at = cells.next(at);
                 }
             }
         }
         self.stored.storing = oldest;
-        if oldest == NONE {
-            return None;
+        (oldest != NONE).then(|| self.unstored(mem, oldest))
+    }
+
+    /// For stores that catch up after a failure: the next value without a record, account by account, and of each about
+    /// in the order of hand-over; in flight or not. When it is stored, [`set_record`](Outbox::set_record). One at a time:
+    /// asking again gives up the one before, which comes again when all others have been looked at. `None`: all have a
+    /// record.
+    ///
+    /// Going through n values takes O(n) for all calls together, however many there are and whatever leaves or comes
+    /// between them; a single call O(values), a last one that gives none always.
+    pub fn next_unstored(&mut self, mem: &mut OutboxMem<'_>) -> Option<Unstored> {
+        self.stored.storing = NONE;
+        loop {
+            let at = self.stored.walk.at;
+            if at != NONE {
+                self.stored.look();
+                self.stored.walk.at = Cells(&mut *mem.cells).next(at);
+                if record_of(mem.records, at) == 0 {
+                    self.stored.walk.met = true;
+                    self.stored.storing = at;
+                    return Some(self.unstored(mem, at));
+                }
+                continue;
+            }
+            let walk = &mut self.stored.walk;
+            let Some(place) = Walk::LISTS.get(usize::from(walk.next_list)) else {
+                (walk.slot, walk.next_list) = (walk.slot.saturating_add(1), 0);
+                continue;
+            };
+            walk.next_list += 1;
+            let slot = usize::from(walk.slot);
+            if walk.slot >= self.accounts {
+                let all_stored = !walk.met;
+                *walk = Walk::START;
+                if all_stored {
+                    return None;
+                }
+            } else if let Some(q) = mem.accounts.get(slot) {
+                self.stored.walk.at = self.head(slot, q, *place);
+            }
         }
-        let ms = cells.time_ms(oldest);
-        Some(Unstored {
-            account,
-            time: if cells.timed(oldest) {
+    }
+
+    /// The store can't take the value that [`next_unstored`](Outbox::next_unstored) gave, nor others of its account: the
+    /// next one will be of another account, if there is one.
+    pub fn pass_account(&mut self) {
+        let walk = &mut self.stored.walk;
+        self.stored.storing = NONE;
+        (walk.at, walk.next_list) = (NONE, Walk::LISTS.len() as u8);
+    }
+
+    fn unstored(&self, mem: &mut OutboxMem<'_>, link: Link) -> Unstored {
+        let cells = Cells(&mut *mem.cells);
+        let ms = cells.time_ms(link);
+        Unstored {
+            account: mem.accounts.get(usize::from(cells.account(link))).map_or(0, |q| q.id),
+            time: if cells.timed(link) {
                 ValueTime::Unix(UnixMillis(ms))
             } else {
                 ValueTime::Monotonic(Millis(ms))
             },
-            handed_over: Millis(since_ms),
-            path_len: cells.path_len(oldest) as u16,
-            number_len: cells.number_len(oldest) as u8,
-        })
+            handed_over: Millis(cells.since_ms(link)),
+            path_len: cells.path_len(link) as u16,
+            number_len: cells.number_len(link) as u8,
+        }
     }
 
-    /// Copies path and number (one after the other) of the value that [`oldest_unstored`](Outbox::oldest_unstored) gave:
-    /// how many bytes; 0 if it has left meanwhile.
+    /// Copies path and number (one after the other) of the value that [`oldest_unstored`](Outbox::oldest_unstored) or
+    /// [`next_unstored`](Outbox::next_unstored) gave: how many bytes; 0 if it has left meanwhile.
     pub fn unstored_text(&self, mem: &mut OutboxMem<'_>, buf: &mut [u8]) -> usize {
         let cells = Cells(&mut *mem.cells);
         let link = self.stored.storing;
@@ -269,7 +365,8 @@ impl Outbox {
         buf.iter_mut().zip(text).map(|(to, byte)| *to = *byte).count()
     }
 
-    /// The value that [`oldest_unstored`](Outbox::oldest_unstored) gave is stored under `record`. `false` if it has left
+    /// The value that [`oldest_unstored`](Outbox::oldest_unstored) or [`next_unstored`](Outbox::next_unstored) gave is
+    /// stored under `record`. `false` if it has left
     /// or got its time meanwhile, or no record can come in: the record is of no use, the store may forget it.
     pub fn set_record(&mut self, mem: &mut OutboxMem<'_>, record: u64) -> bool {
         let link = core::mem::replace(&mut self.stored.storing, NONE);
@@ -278,6 +375,25 @@ impl Outbox {
             self.note_record(mem, link, record);
         }
         fits
+    }
+
+    /// The store has lost records of values in memory: those of which `lost` says so have none any more, as if they had
+    /// never been stored, and can be stored again. How many. Poll what has left before. O(cells).
+    pub fn forget_records(&mut self, mem: &mut OutboxMem<'_>, mut lost: impl FnMut(u64) -> bool) -> u32 {
+        let mut forgotten = 0;
+        for record in mem.records.iter_mut().filter(|r| **r != 0) {
+            if lost(*record) {
+                *record = 0;
+                forgotten += 1;
+            }
+        }
+        self.stored.in_memory -= forgotten;
+        forgotten
+    }
+
+    /// The same for one record: whether a value in memory had it.
+    pub fn forget_record(&mut self, mem: &mut OutboxMem<'_>, record: u64) -> bool {
+        self.forget_records(mem, |r| r == record) > 0
     }
 
     /// The records of the request under way, for a store that marks those which a POST may have carried.
@@ -324,6 +440,10 @@ impl Outbox {
     /// A value is leaving memory: so does its record.
     pub(super) fn record_leaves(&mut self, mem: &mut OutboxMem<'_>, link: Link, parked: bool) {
         self.stored.forget_storing(link);
+        if self.stored.walk.at == link {
+            // In flight until now, and those after it may have left too: the rest is looked at the next time.
+            (self.stored.walk.at, self.stored.walk.met) = (NONE, true);
+        }
         if let Some(place) = mem.records.get_mut((link as usize).wrapping_sub(1))
             && *place != 0
         {
@@ -456,6 +576,18 @@ impl Outbox {
         {
             return Err("records have no room to leave");
         }
+        let walk = self.stored.walk.at;
+        if walk != NONE {
+            let place = cells.place(walk);
+            let slot = usize::from(cells.account(walk));
+            let mut at = mem.accounts.get(slot).map_or(NONE, |q| self.head(slot, q, place));
+            while at != NONE && at != walk {
+                at = cells.next(at);
+            }
+            if at == NONE {
+                return Err("the walk over values without a record has come to a value that has left");
+            }
+        }
         if self.stored.parked > self.ledger.queued {
             return Err("more values are parked than queued");
         }
@@ -463,5 +595,109 @@ impl Outbox {
             return Err("nothing is parked, but values are held up");
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::super::{AccountQueue, Cell, Settings};
+    use super::*;
+    use crate::values::Number;
+
+    struct Memory {
+        cells: Vec<Cell>,
+        index: Vec<u32>,
+        accounts: Vec<AccountQueue>,
+        records: Vec<u64>,
+        left: Vec<u64>,
+    }
+
+    impl Memory {
+        fn new(values: usize) -> Self {
+            Memory {
+                cells: vec![Cell::EMPTY; 2 * values],
+                index: vec![0; values],
+                accounts: vec![AccountQueue::EMPTY; 8],
+                records: vec![0; 2 * values],
+                left: vec![0; 2 * values + 1],
+            }
+        }
+
+        fn lent(&mut self) -> OutboxMem<'_> {
+            OutboxMem {
+                cells: &mut self.cells,
+                index: &mut self.index,
+                accounts: &mut self.accounts,
+                records: &mut self.records,
+                left: &mut self.left,
+            }
+        }
+    }
+
+    /// An outbox of so many values without records, of four accounts.
+    fn filled(values: usize) -> (Outbox, Memory) {
+        let (mut outbox, mut memory) = (Outbox::new(Settings::DEFAULT), Memory::new(values));
+        for n in 0..values {
+            let number = (n as u64).number_text().unwrap();
+            let path = std::format!("p{n}");
+            let (path, time) = (ValuePath::new(&path, 50).unwrap(), ValueTime::Monotonic(Millis(n as u64)));
+            outbox.push(&mut memory.lent(), Millis(n as u64), (n % 4) as u64, time, path, &number).unwrap();
+        }
+        (outbox, memory)
+    }
+
+    #[test]
+    fn storing_all_values_late_looks_at_each_of_them_twice_however_many_there_are() {
+        for values in [100, 1_000, 10_000] {
+            let (mut outbox, mut memory) = filled(values);
+            let mut stored = 0;
+            while outbox.next_unstored(&mut memory.lent()).is_some() {
+                stored += 1;
+                assert!(outbox.set_record(&mut memory.lent(), stored));
+            }
+            assert_eq!((stored, outbox.stored.looks), (values as u64, 2 * values as u64));
+            outbox.audit(&mut memory.lent()).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_disk_that_fails_again_and_again_is_asked_for_each_value_anew_without_going_through_those_before() {
+        let (mut outbox, mut memory) = filled(1_000);
+        let mut stored = 0;
+        while let Some(unstored) = outbox.next_unstored(&mut memory.lent()) {
+            // Each other time it takes none of this account.
+            if stored % 2 == 0 && outbox.stored.looks % 2 == 0 && unstored.account != 3 {
+                outbox.pass_account();
+                continue;
+            }
+            stored += 1;
+            assert!(outbox.set_record(&mut memory.lent(), stored));
+            assert!(outbox.stored.looks < 20_000, "it gets on");
+        }
+        assert_eq!(stored, 1_000);
+    }
+
+    #[test]
+    fn records_that_were_lost_are_forgotten_in_one_go_and_their_values_are_stored_again() {
+        let (mut outbox, mut memory) = filled(100);
+        for record in 1..=100 {
+            outbox.next_unstored(&mut memory.lent()).unwrap();
+            assert!(outbox.set_record(&mut memory.lent(), record));
+        }
+        assert_eq!(outbox.next_unstored(&mut memory.lent()), None);
+        assert_eq!(outbox.forget_records(&mut memory.lent(), |r| r % 10 == 0 || r > 500), 10);
+        assert!(!outbox.forget_record(&mut memory.lent(), 10), "it is forgotten already");
+        assert!(outbox.forget_record(&mut memory.lent(), 11));
+        outbox.audit(&mut memory.lent()).unwrap();
+        let mut again = 0;
+        while outbox.next_unstored(&mut memory.lent()).is_some() {
+            again += 1;
+            assert!(outbox.set_record(&mut memory.lent(), 1_000 + again));
+        }
+        assert_eq!(again, 11);
+        assert!(outbox.poll_left(&mut memory.lent()).is_none(), "a record that was lost does not leave");
     }
 }

@@ -152,6 +152,7 @@ struct Store {
     returns: u32,
     refusals: u32,
     late: u32,
+    lost: u32,
 }
 
 impl Store {
@@ -328,8 +329,18 @@ impl Run {
     /// Stores what has waited; some of it leaves while it is being written.
     fn store_late(&mut self) {
         let before = Millis(self.rig.now.saturating_sub(2_000));
-        let Some(unstored) = self.rig.with(|o, m, _| o.oldest_unstored(m, before)) else { return };
-        assert!(unstored.handed_over < before);
+        let next = self.rng.one_in(2);
+        let unstored = if next {
+            self.rig.with(|o, m, _| o.next_unstored(m))
+        } else {
+            self.rig.with(|o, m, _| o.oldest_unstored(m, before))
+        };
+        let Some(unstored) = unstored else { return };
+        assert!(next || unstored.handed_over < before);
+        if next && self.rng.one_in(20) {
+            self.rig.with(|o, _, _| o.pass_account());
+            return;
+        }
         let mut text = [0; 300];
         let n = self.rig.with(|o, m, _| o.unstored_text(m, &mut text));
         assert_eq!(n, usize::from(unstored.path_len) + usize::from(unstored.number_len));
@@ -351,6 +362,18 @@ impl Run {
         } else {
             self.store.records.remove(&record);
         }
+    }
+
+    /// Some records of values in memory are lost: these have none any more.
+    fn lose_records(&mut self) {
+        let lost: Vec<u64> = self.store.inside.iter().copied().filter(|r| r % 3 == 0).collect();
+        let forgotten = self.rig.with(|o, m, _| o.forget_records(m, |r| lost.contains(&r)));
+        assert_eq!(forgotten as usize, lost.len(), "each of them was in memory");
+        for record in lost {
+            self.store.inside.remove(&record);
+            self.store.records.remove(&record);
+        }
+        self.store.lost += forgotten;
     }
 
     fn poll(&mut self) -> bool {
@@ -436,6 +459,10 @@ impl Run {
         }
         if self.scene.storing == Storing::Mixed && self.rng.one_in(3) {
             self.store_late();
+        }
+        if self.scene.storing == Storing::Mixed && self.rng.one_in(100) {
+            self.take_left();
+            self.lose_records();
         }
         match self.rng.below(24) {
             0..=5 => {
@@ -628,24 +655,23 @@ fn with_short_memory_denied_methods_and_old_values_the_books_balance_and_all_dra
 
 #[test]
 fn with_records_for_some_values_the_books_balance_all_drains_and_each_record_leaves_once() {
-    let (parkings, returns, refusals, late) = balances_and_drains(MIXED);
+    let all = balances_and_drains(MIXED);
     if std::env::var("OUTBOX_SEED").is_err() {
-        let all = [parkings, returns, refusals, late];
         assert!(all.iter().all(|n| *n > 0), "everything happens: {all:?}");
     }
 }
 
-/// How often values were parked, came back, found no room, and were stored late.
-fn balances_and_drains(scene: Scene) -> (u32, u32, u32, u32) {
+/// How often values were parked, came back, found no room, were stored late, and lost their record.
+fn balances_and_drains(scene: Scene) -> [u32; 5] {
     let mut total = [0; 8];
-    let mut counts = (0, 0, 0, 0);
+    let mut counts = [0; 5];
     for seed in seeds(10) {
         let run = Run::go(seed, scene);
         let store = &run.store;
-        counts.0 += store.parkings;
-        counts.1 += store.returns;
-        counts.2 += store.refusals;
-        counts.3 += store.late;
+        let of_run = [store.parkings, store.returns, store.refusals, store.late, store.lost];
+        for (sum, n) in counts.iter_mut().zip(of_run) {
+            *sum += n;
+        }
         for (number, times) in &run.backend.posted {
             assert_eq!(*times, 1, "value {number} was stored twice by POST");
         }

@@ -231,7 +231,69 @@ pub trait JobSink<J> {
     fn refuse(&mut self, why: &'static str);
     /// This sensor is left out of a job.
     fn leave_out(&mut self, sensor: u64, why: TooManyIntervals);
+    /// This sensor is left out because its details can't be used. Others, and jobs added, stay.
+    fn refuse_sensor(&mut self, sensor: u64, why: SensorRefusal);
 }
+
+/// Why a bot can't use a sensor's details: which field, where in it, and what is wrong. It reaches the log, the dry run
+/// and the count of faults as all that a refresh skips does, so its texts must not show secrets.
+///
+/// ```
+/// use grafolean_core::bot::SensorRefusal;
+///
+/// let refusal = SensorRefusal::new(&"expression", "unknown name").at_column(6);
+/// assert_eq!(refusal.to_string(), "`expression`, column 6: unknown name");
+/// let refusal = SensorRefusal::new(&"oids", "more than there is room for").with_limit(4);
+/// assert_eq!(refusal.to_string(), "`oids`: more than there is room for (limit 4)");
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[cfg_attr(feature = "defmt", derive(defmt::Format))]
+pub struct SensorRefusal {
+    /// The field of the details; a reference to its name, which keeps remembered faults short.
+    pub field: &'static &'static str,
+    /// What is wrong.
+    pub why: &'static str,
+    /// Where in the field's text: the character, counted from 1; in a list: the item; 0 if it is about all of it.
+    pub column: u16,
+    /// The limit that it is beyond, 0 if it is about none.
+    pub limit: u16,
+}
+
+impl SensorRefusal {
+    /// This is wrong with that field, as a whole.
+    #[must_use]
+    pub const fn new(field: &'static &'static str, why: &'static str) -> Self {
+        SensorRefusal { field, why, column: 0, limit: 0 }
+    }
+
+    /// It is wrong at this character of the field's text (or at this item of a list), counted from 1.
+    #[must_use]
+    pub const fn at_column(self, column: u16) -> Self {
+        SensorRefusal { column, ..self }
+    }
+
+    /// This is the limit that it is beyond.
+    #[must_use]
+    pub const fn with_limit(self, limit: u16) -> Self {
+        SensorRefusal { limit, ..self }
+    }
+}
+
+impl fmt::Display for SensorRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "`{}`", self.field)?;
+        if self.column != 0 {
+            write!(f, ", column {}", self.column)?;
+        }
+        write!(f, ": {}", self.why)?;
+        if self.limit != 0 {
+            write!(f, " (limit {})", self.limit)?;
+        }
+        Ok(())
+    }
+}
+
+impl core::error::Error for SensorRefusal {}
 
 /// An entity that concerns a bot, with its credential and sensors.
 pub struct EntityView<'a, B: Bot + ?Sized> {
@@ -306,8 +368,22 @@ impl<'a, B: Bot + ?Sized> EntityView<'a, B> {
     /// The distinct intervals of its sensors; those of sensors that would add a ninth (by ascending id) are left
     /// out and told to `jobs`.
     pub fn intervals<J>(&self, jobs: &mut dyn JobSink<J>) -> Intervals {
+        self.usable_intervals(jobs, |_| Ok(()))
+    }
+
+    /// The distinct intervals of those of its sensors whose details `check` takes: those that it refuses are left out and
+    /// told to `jobs`, so that a sensor that can't be used makes no run due.
+    pub fn usable_intervals<J>(
+        &self,
+        jobs: &mut dyn JobSink<J>,
+        mut check: impl FnMut(&B::Sensor) -> Result<(), SensorRefusal>,
+    ) -> Intervals {
         let mut set = Intervals::EMPTY;
         for sensor in self.sensors() {
+            if let Err(why) = check(sensor.details) {
+                jobs.refuse_sensor(sensor.id, why);
+                continue;
+            }
             if let Some(interval) = sensor.interval
                 && let Err(why) = set.insert(interval)
             {

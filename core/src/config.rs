@@ -12,7 +12,9 @@
 use core::fmt;
 
 use crate::api::Resource;
-use crate::bot::{AccountView, Bot, EntityList, EntityName, EntityView, JobSink, NewJob, view};
+use crate::bot::{
+    AccountView, Bot, EntityList, EntityName, EntityView, JobSink, NewJob, SensorRefusal, view,
+};
 use crate::hash::Fnv1a64;
 use crate::interval::{Interval, TooManyIntervals};
 use crate::jobs::{InsertError, JobEvent, JobKey, JobSpec, JobTable, JobsMem, JobsState};
@@ -1567,6 +1569,11 @@ impl<J: PartialEq> JobSink<J> for Sink<'_, J> {
 
     fn leave_out(&mut self, sensor: u64, why: TooManyIntervals) {
         let (account, entity, kind) = (self.account, self.entity, FaultKind::NinthInterval(why.0));
+        self.say(Fault::new(account, entity, (Kind::Sensor, sensor), kind));
+    }
+
+    fn refuse_sensor(&mut self, sensor: u64, why: SensorRefusal) {
+        let (account, entity, kind) = (self.account, self.entity, FaultKind::SensorRefused(why));
         self.say(Fault::new(account, entity, (Kind::Sensor, sensor), kind));
     }
 }

@@ -5,6 +5,7 @@ use core::fmt;
 
 use serde::de::{Expected, Unexpected};
 
+use crate::bot::SensorRefusal;
 use crate::hash::Fnv1a64;
 use crate::interval::{Interval, IntervalError};
 use crate::json::{DecodeError, DecodeErrorKind, Failure, FrameError, ReadError, ReadErrorKind};
@@ -70,6 +71,8 @@ pub enum FaultKind {
     Details(DetailsError),
     /// The bot refuses the entity's settings.
     Refused(&'static str),
+    /// The bot can't use a sensor's details; the sensor is left out.
+    SensorRefused(SensorRefusal),
     /// A sensor's interval is none; the sensor is left out.
     Interval(IntervalError),
     /// A sensor's interval would be the ninth distinct one of its entity; the sensor is left out.
@@ -337,6 +340,14 @@ impl Fault {
                 hash.bytes(why.as_bytes());
                 5
             }
+            FaultKind::SensorRefused(e) => {
+                hash.bytes(e.field.as_bytes());
+                hash.bytes(&[0xff]);
+                hash.bytes(e.why.as_bytes());
+                // It moves only when somebody edits the field, who then wants to be told.
+                hash.bytes(&e.column.to_le_bytes());
+                15
+            }
             FaultKind::Interval(e) => {
                 hash.text(format_args!("{e}"));
                 6
@@ -411,6 +422,7 @@ impl fmt::Display for Fault {
             FaultKind::Malformed(e) => write!(f, "{of} is not what the backend gives: {e}"),
             FaultKind::Details(e) => write!(f, "details of the {of} refused: {e}"),
             FaultKind::Refused(why) => f.write_str(why),
+            FaultKind::SensorRefused(e) => write!(f, "{e}; the sensor is left out"),
             FaultKind::Interval(e) => write!(f, "{e}; the sensor is left out"),
             FaultKind::NinthInterval(i) => {
                 write!(f, "interval {i} would be the ninth distinct one of this job; the sensor is left out")

@@ -5,7 +5,7 @@ mod support;
 
 use grafolean_core::collector::Collector;
 use grafolean_core::interval::{Interval, IntervalError};
-use grafolean_core::journal::{DetailsError, FaultKind, FaultSlot, Kind};
+use grafolean_core::journal::{DetailsError, Fault, FaultKind, FaultSlot, Kind};
 use grafolean_core::random::SplitMix64;
 use grafolean_core::storage::{Parts, Storage};
 use grafolean_core::table::NONE;
@@ -535,6 +535,41 @@ fn a_bot_that_refuses_an_entity_says_why() {
     let summary = sim.refresh().unwrap();
     assert_eq!((summary.jobs, summary.faults), (0, 3));
     assert_eq!(sim.faults().0[0].to_string(), "account 7, entity 1: this bot wants no entity");
+}
+
+#[test]
+fn a_sensor_that_a_bot_refuses_is_named_with_field_and_column_and_makes_no_run_due_until_it_is_mended() {
+    let sensors = vec![sensor(1, "60"), sensor(2, "10"), sensor(32, "20")];
+    let entities = vec![device(5, 1, &[(1, "null"), (2, "null"), (32, "null")])];
+    let mut sim = Sim::new(
+        TestBot { makes: Makes::Checked, ..TestBot::CONTROLLED },
+        world(entities, vec![credential(1)], sensors),
+        VecStorage::new(),
+        settings(),
+    );
+    let at = |sensor: u64, column: u32| {
+        format!("account 7, entity 5, sensor {sensor}: `metric`, column {column}: a 2; the sensor is left out")
+    };
+    let told = |sim: &mut Sim<VecStorage>| -> (Vec<String>, Vec<String>) {
+        let (came, gone) = sim.faults();
+        let texts = |faults: Vec<Fault>| faults.iter().map(ToString::to_string).collect();
+        (texts(came), texts(gone))
+    };
+    let summary = sim.refresh().unwrap();
+    assert_eq!((intervals(&mut sim, 5), summary.faults), (vec![60], 2));
+    assert_eq!(told(&mut sim), (vec![at(2, 2), at(32, 3)], vec![]));
+    // Told once.
+    assert_eq!(sim.refresh().unwrap().faults, 2);
+    assert_eq!(told(&mut sim), (vec![], vec![]));
+    // One is mended, the fault of the other moves.
+    let lists = sim.world.lists(ACCOUNT);
+    lists.sensors[1] = lists.sensors[1].replace("\"m2\"", "\"m\"");
+    lists.sensors[2] = lists.sensors[2].replace("\"m32\"", "\"m332\"");
+    sim.refresh().unwrap();
+    assert_eq!(intervals(&mut sim, 5), [10, 60]);
+    let (came, mut gone) = told(&mut sim);
+    gone.sort_unstable();
+    assert_eq!((came, gone), (vec![at(32, 4)], vec![at(2, 2), at(32, 3)]));
 }
 
 #[test]

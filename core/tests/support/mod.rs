@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 
 use grafolean_core::api::{Method, Resource, Token};
-use grafolean_core::bot::{AccountView, Bot, Context, EntityView, JobSink, NewJob};
+use grafolean_core::bot::{AccountView, Bot, Context, EntityView, JobSink, NewJob, SensorRefusal};
 use grafolean_core::collector::{
     Action, BodyStatus, Collector, RequestError, RequestId, ResponseHead, Settings,
 };
@@ -60,6 +60,8 @@ pub enum Makes {
     Own(u64),
     /// None; an entity is refused.
     Refuses,
+    /// One for each entity, of those of its sensors whose metric holds no 2.
+    Checked,
     /// Two named ones for each account, that have no interval.
     Never,
 }
@@ -117,6 +119,14 @@ impl Bot for TestBot {
                 }
             }
             Makes::Refuses => jobs.refuse("this bot wants no entity"),
+            Makes::Checked => {
+                let intervals =
+                    entity.usable_intervals(jobs, |sensor: &Metric| match sensor.metric.find('2') {
+                        Some(at) => Err(SensorRefusal::new(&"metric", "a 2").at_column(at as u16 + 1)),
+                        None => Ok(()),
+                    });
+                jobs.add(NewJob::new(intervals, params));
+            }
             Makes::PerAccount | Makes::Own(_) | Makes::Never => {}
         }
     }

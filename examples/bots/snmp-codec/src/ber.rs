@@ -296,11 +296,6 @@ impl<'b> Back<'b> {
         Self { buffer, at }
     }
 
-    /// Goes on before `at`, where something has been written already.
-    pub(crate) fn skip_to(&mut self, at: usize) {
-        self.at = at.min(self.at);
-    }
-
     /// Where the last thing written begins.
     pub(crate) const fn at(&self) -> usize {
         self.at

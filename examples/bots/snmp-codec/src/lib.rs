@@ -34,9 +34,13 @@
 #![forbid(unsafe_code)]
 
 mod ber;
+#[cfg(feature = "v3")]
+mod keys;
 mod message;
 mod oid;
 mod pdu;
+#[cfg(feature = "v3")]
+mod usm;
 mod value;
 mod writer;
 
@@ -46,3 +50,18 @@ pub use oid::{Arcs, MAX_ARCS, Oid, OidError, OidRef};
 pub use pdu::{ErrorStatus, Pdu, PduHeader, PduKind, VarBind, VarBinds};
 pub use value::{OpaqueNumber, Value};
 pub use writer::{EncodeError, MessageWriter};
+
+/// SNMPv3 with the user-based security model, of the feature `v3`.
+///
+/// [`v3::MasterKeys`] are made of passwords once, [`v3::LocalizedKeys`] of those for each device, whose
+/// [`v3::Engine`] is discovered. [`v3::Security`] then writes requests and reads answers; an example is there.
+#[cfg(feature = "v3")]
+pub mod v3 {
+    pub use crate::keys::{
+        AuthProtocol, KeyError, LocalizedKeys, MasterKeys, PrivProtocol, SecurityLevel, UnknownProtocol,
+    };
+    pub use crate::usm::{
+        Answer, AnswerError, Engine, EngineId, MIN_MESSAGE_BYTES, Report, ReportReason, RequestParams,
+        ScopedPdu, Security, TIME_WINDOW_S, UserNameTooLong, discovery_request,
+    };
+}

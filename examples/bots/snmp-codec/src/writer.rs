@@ -1,9 +1,21 @@
 //! Writing messages into a caller's buffer: variables are appended, then everything before them is written once.
 
 use core::fmt;
+use core::ops::Range;
 
 use crate::ber::{Back, Full, MAX_LEN, OBJECT_IDENTIFIER, OCTET_STRING, SEQUENCE, element_len, header_len};
 use crate::{OidRef, PduHeader, Value, Version};
+#[cfg(feature = "v3")]
+use crate::{
+    PduKind,
+    ber::{INTEGER, signed_bytes, unsigned_bytes},
+    keys::{AuthProtocol, MAX_MAC, PrivProtocol, SecurityLevel},
+    message::VERSION_3,
+    usm::{
+        Engine, FLAG_AUTH, FLAG_PRIV, FLAG_REPORTABLE, MIN_MESSAGE_BYTES, RequestParams, SALT_BYTES,
+        Security, USM, max_padding,
+    },
+};
 
 /// Why a message was not written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,6 +35,12 @@ pub enum EncodeError {
         /// What: "kind of PDU" or "type of value".
         what: &'static str,
     },
+    /// The keys are for another engine.
+    #[cfg(feature = "v3")]
+    OtherEngine,
+    /// A negative msgID.
+    #[cfg(feature = "v3")]
+    MessageId,
 }
 
 impl fmt::Display for EncodeError {
@@ -35,6 +53,10 @@ impl fmt::Display for EncodeError {
                 )
             }
             Self::NotInV1 { what } => write!(f, "SNMPv1 has no such {what}"),
+            #[cfg(feature = "v3")]
+            Self::OtherEngine => write!(f, "the keys are for another engine than the message"),
+            #[cfg(feature = "v3")]
+            Self::MessageId => write!(f, "a msgID is not negative"),
         }
     }
 }
@@ -43,7 +65,156 @@ impl core::error::Error for EncodeError {}
 
 /// What surrounds a PDU.
 pub(crate) enum Envelope<'e> {
-    Community { version: Version, community: &'e [u8] },
+    Community {
+        version: Version,
+        community: &'e [u8],
+    },
+    #[cfg(feature = "v3")]
+    Usm(UsmEnvelope<'e>),
+}
+
+#[cfg(feature = "v3")]
+pub(crate) struct UsmEnvelope<'e> {
+    /// None in a discovery.
+    peer: Option<(Security<'e>, Engine)>,
+    params: RequestParams<'e>,
+    time_s: u32,
+}
+
+#[cfg(feature = "v3")]
+impl<'e> Envelope<'e> {
+    pub(crate) fn usm(
+        peer: Option<(Security<'e>, Engine)>,
+        params: RequestParams<'e>,
+    ) -> Result<Self, EncodeError> {
+        if params.message_id < 0 {
+            return Err(EncodeError::MessageId);
+        }
+        let time_s = peer.as_ref().map_or(0, |(_, engine)| engine.time_at(params.now_ms));
+        Ok(Self::Usm(UsmEnvelope { peer, params, time_s }))
+    }
+}
+
+#[cfg(feature = "v3")]
+impl UsmEnvelope<'_> {
+    fn boots(&self) -> u32 {
+        self.peer.as_ref().map_or(0, |(_, engine)| engine.boots)
+    }
+
+    fn engine_id(&self) -> &[u8] {
+        self.peer.as_ref().map_or(&[], |(_, engine)| engine.id.as_bytes())
+    }
+
+    fn user_name(&self) -> &[u8] {
+        self.peer.as_ref().map_or(&[], |(security, _)| security.user_name())
+    }
+
+    fn level(&self) -> SecurityLevel {
+        self.peer.as_ref().map_or(SecurityLevel::NoAuthNoPriv, |(security, _)| security.keys().level())
+    }
+
+    fn auth_protocol(&self) -> Option<AuthProtocol> {
+        self.peer.as_ref().and_then(|(security, _)| security.keys().auth_protocol())
+    }
+
+    fn priv_protocol(&self) -> Option<PrivProtocol> {
+        self.peer.as_ref().and_then(|(security, _)| security.keys().priv_protocol())
+    }
+
+    fn max_answer_bytes(&self) -> i32 {
+        i32::try_from(self.params.max_answer_bytes.max(MIN_MESSAGE_BYTES)).unwrap_or(i32::MAX)
+    }
+
+    /// The bytes before the variables but those of the PDU, where frames of unknown length take `frame`; and behind.
+    fn room(&self, frame: usize) -> (usize, usize) {
+        let integer = |value: i32| element_len(signed_bytes(value).1);
+        let natural = |value: u32| element_len(unsigned_bytes(value.into()).1);
+        let global = integer(self.params.message_id) + integer(self.max_answer_bytes()) + 3 + 3;
+        let mac = self.auth_protocol().map_or(0, AuthProtocol::mac_bytes);
+        let salt = if self.priv_protocol().is_some() { SALT_BYTES } else { 0 };
+        let security = element_len(self.engine_id().len())
+            + natural(self.boots())
+            + natural(self.time_s)
+            + element_len(self.user_name().len())
+            + element_len(mac)
+            + element_len(salt);
+        // Version; frames of the message, the encrypted and the plain scoped PDU, the PDU and its list.
+        let context = element_len(self.engine_id().len()) + element_len(self.params.context_name.len());
+        let front = 3 + element_len(global) + element_len(element_len(security)) + context + 5 * frame;
+        (front, max_padding(self.priv_protocol()))
+    }
+
+    /// Writes everything before the variables, which lie from `start` to `end`; gives where the message lies then.
+    fn finish(
+        &self,
+        buffer: &mut [u8],
+        header: &PduHeader,
+        start: usize,
+        end: usize,
+    ) -> Result<Range<usize>, Full> {
+        let mut back = Back::new(buffer.get_mut(..start).ok_or(Full)?);
+        write_pdu_front(&mut back, header, end)?;
+        back.element(OCTET_STRING, self.params.context_name)?;
+        back.element(OCTET_STRING, self.engine_id())?;
+        back.header(SEQUENCE, end)?;
+        let scoped = back.at();
+        let salt = self.params.salt.to_be_bytes();
+        let end = match (self.priv_protocol(), &self.peer) {
+            (Some(protocol), Some((security, _))) => {
+                let padding = match protocol {
+                    PrivProtocol::Des => (end - scoped).wrapping_neg() % 8,
+                    _ => 0,
+                };
+                buffer.get_mut(end..end + padding).ok_or(Full)?.fill(0);
+                let text = buffer.get_mut(scoped..end + padding).ok_or(Full)?;
+                security.keys().encrypt(text, self.boots(), self.time_s, salt).ok_or(Full)?;
+                end + padding
+            }
+            _ => end,
+        };
+
+        let mut back = Back::new(buffer.get_mut(..scoped).ok_or(Full)?);
+        let level = self.level();
+        if level == SecurityLevel::AuthPriv {
+            back.header(OCTET_STRING, end)?;
+        }
+        let parameters_end = back.at();
+        back.element(OCTET_STRING, if level == SecurityLevel::AuthPriv { &salt } else { &[] })?;
+        let mac_end = back.at();
+        let zeros = [0; MAX_MAC];
+        let mac = self.auth_protocol().map_or(0, AuthProtocol::mac_bytes);
+        back.element(OCTET_STRING, zeros.get(..mac).unwrap_or_default())?;
+        back.element(OCTET_STRING, self.user_name())?;
+        back.unsigned(INTEGER, self.time_s.into())?;
+        back.unsigned(INTEGER, self.boots().into())?;
+        back.element(OCTET_STRING, self.engine_id())?;
+        back.header(SEQUENCE, parameters_end)?;
+        back.header(OCTET_STRING, parameters_end)?;
+
+        let global_end = back.at();
+        let asks = matches!(
+            header.kind(),
+            PduKind::Get | PduKind::GetNext | PduKind::GetBulk | PduKind::Set | PduKind::Inform
+        );
+        let flags = match level {
+            SecurityLevel::NoAuthNoPriv => 0,
+            SecurityLevel::AuthNoPriv => FLAG_AUTH,
+            SecurityLevel::AuthPriv => FLAG_AUTH | FLAG_PRIV,
+        };
+        back.integer(USM)?;
+        back.element(OCTET_STRING, &[flags | if asks { FLAG_REPORTABLE } else { 0 }])?;
+        back.integer(self.max_answer_bytes())?;
+        back.integer(self.params.message_id)?;
+        back.header(SEQUENCE, global_end)?;
+        back.integer(VERSION_3)?;
+        back.header(SEQUENCE, end)?;
+        let begin = back.at();
+        if let (Some((security, _)), true) = (&self.peer, mac > 0) {
+            let message = buffer.get_mut(begin..end).ok_or(Full)?;
+            security.keys().sign(message, mac_end - mac - begin).ok_or(Full)?;
+        }
+        Ok(begin..end)
+    }
 }
 
 /// Writes a message into a buffer.
@@ -108,6 +279,8 @@ impl<'b, 'e> MessageWriter<'b, 'e> {
         let (front, tail) = match &envelope {
             // Version; community; frames of the message, the PDU and the list.
             Envelope::Community { community, .. } => (3 + element_len(community.len()) + 3 * frame, 0),
+            #[cfg(feature = "v3")]
+            Envelope::Usm(usm) => usm.room(frame),
         };
         let start = front.saturating_add(header.encoded_len());
         let needed_bytes = start.saturating_add(tail);
@@ -177,28 +350,41 @@ impl<'b, 'e> MessageWriter<'b, 'e> {
     ///
     /// # Errors
     ///
-    /// None with a community string: there is room for everything by then.
+    /// None that a caller can cause: there is room for everything by then.
     pub fn finish(self) -> Result<&'b [u8], EncodeError> {
-        let Self { buffer, header, envelope, end, .. } = self;
+        let Self { buffer, header, envelope, start, end, .. } = self;
         let available_bytes = buffer.len();
-        let mut back = Back::new(buffer.get_mut(..end).unwrap_or_default());
-        back.skip_to(self.start);
-        let begin = match envelope {
-            Envelope::Community { version, community } => (|| {
-                write_pdu_front(&mut back, &header, end)?;
-                back.element(OCTET_STRING, community)?;
-                back.integer(version.number())?;
-                back.header(SEQUENCE, end)?;
-                Ok(back.at())
-            })(),
+        let range = match envelope {
+            Envelope::Community { version, community } => {
+                finish_community(buffer, version, community, &header, start, end)
+            }
+            #[cfg(feature = "v3")]
+            Envelope::Usm(usm) => usm.finish(buffer, &header, start, end),
         };
-        let begin = begin.map_err(|Full| EncodeError::DoesNotFit {
+        let range = range.map_err(|Full| EncodeError::DoesNotFit {
             part: "header",
-            needed_bytes: self.start,
+            needed_bytes: start,
             available_bytes,
         })?;
-        Ok(buffer.get(begin..end).unwrap_or_default())
+        Ok(buffer.get(range).unwrap_or_default())
     }
+}
+
+/// Writes everything before the variables, which lie from `start` to `end`; gives where the message lies then.
+fn finish_community(
+    buffer: &mut [u8],
+    version: Version,
+    community: &[u8],
+    header: &PduHeader,
+    start: usize,
+    end: usize,
+) -> Result<Range<usize>, Full> {
+    let mut back = Back::new(buffer.get_mut(..start).ok_or(Full)?);
+    write_pdu_front(&mut back, header, end)?;
+    back.element(OCTET_STRING, community)?;
+    back.integer(version.number())?;
+    back.header(SEQUENCE, end)?;
+    Ok(back.at()..end)
 }
 
 /// What stands before the variables, which end at `end`, in their PDU.

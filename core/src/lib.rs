@@ -20,6 +20,7 @@
 //! | [`table`] | a keyed table of fixed capacity with a refresh transaction |
 //! | [`jobs`] | keyed jobs on a schedule: refresh, what is pending, ready and running |
 //! | [`json`] | framing of chunked bodies into bounded elements, decoding of one, a bounded writer |
+//! | [`device`] | where an entity is, for bots of several protocols |
 //! | [`api`] | the backend's URLs, the token, methods |
 //! | [`values`] | checked paths, numbers formatted once |
 //! | [`outbox`] | what waits to be delivered, and the ledger of every value |
@@ -46,6 +47,7 @@ pub mod bot;
 pub mod collector;
 pub mod config;
 pub mod context;
+pub mod device;
 pub mod hash;
 pub mod interval;
 pub mod jobs;

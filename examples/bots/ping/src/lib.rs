@@ -51,27 +51,16 @@
 #![forbid(unsafe_code)]
 
 mod credential;
-mod entity;
 
 use core::fmt;
 use core::future::Future;
-use core::net::IpAddr;
 
 use grafolean_core::bot::{Anything, Bot, Context, EntityView, HandOverError, JobSink, NewJob};
 use grafolean_core::jobs::Due;
 use grafolean_core::values::Decimal;
 
 pub use credential::{MAX_PACKETS, MAX_RETRY, MAX_SLEEP_MS, MAX_TIMEOUT_MS, PingCredential, PingSettings};
-pub use entity::PingEntity;
-
-/// What is to be pinged, as the entity's settings say it.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Host<'a> {
-    /// An address. IPv4-mapped ones are IPv4.
-    Ip(IpAddr),
-    /// A host name, or a link-local address with its zone (`fe80::1%eth0`).
-    Name(&'a str),
-}
+pub use grafolean_core::device::{DeviceAddress as PingEntity, Host};
 
 /// Sends echo requests. Many runs share one.
 pub trait Pinger {

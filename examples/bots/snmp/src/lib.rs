@@ -9,5 +9,7 @@
 #![no_std]
 #![forbid(unsafe_code)]
 
+pub mod details;
 pub mod expression;
+pub mod rates;
 pub mod template;

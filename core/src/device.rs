@@ -1,12 +1,29 @@
-//! What is pinged: an entity's details.
+//! Where a device is: the part of an entity's `details` that bots of several protocols read.
+//!
+//! ```
+//! use grafolean_core::device::{DeviceAddress, Host};
+//! use grafolean_core::json::from_slice;
+//!
+//! let entity: DeviceAddress<64> = from_slice(br#"{"ipv4":"192.0.2.1"}"#, &mut [])?;
+//! assert_eq!(entity.host(), Ok(Host::Ip([192, 0, 2, 1].into())));
+//! # Ok::<(), grafolean_core::json::DecodeError>(())
+//! ```
+//!
+//! A bot whose entities have further fields reads them in one pass by way of [`AddressFields`].
 
 use core::fmt;
 use core::net::{IpAddr, Ipv4Addr};
 
-use serde::Deserialize;
-use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, Visitor};
+use serde::de::{Deserialize, Deserializer, Error, IgnoredAny, MapAccess, Visitor};
 
-use crate::Host;
+/// Where to reach something, as an entity's settings say it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Host<'a> {
+    /// An address. IPv4-mapped ones are IPv4.
+    Ip(IpAddr),
+    /// A host name, or a link-local address with its zone (`fe80::1%eth0`).
+    Name(&'a str),
+}
 
 /// The longest host name without a final dot, in bytes (RFC 1035, section 2.3.4).
 const MAX_NAME: usize = 253;
@@ -25,7 +42,7 @@ const MAX_LABEL: usize = 63;
 ///
 /// It keeps that one text or address only.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct PingEntity<const NAME: usize>(Place<NAME>);
+pub struct DeviceAddress<const NAME: usize>(Place<NAME>);
 
 #[derive(Clone, PartialEq, Eq, Debug)]
 enum Place<const NAME: usize> {
@@ -36,8 +53,8 @@ enum Place<const NAME: usize> {
 
 const NOT_SET: &str = "details: none of `ipv4`, `ipv6`, `hostname` and `host` is set";
 
-impl<const NAME: usize> PingEntity<NAME> {
-    /// What is to be pinged.
+impl<const NAME: usize> DeviceAddress<NAME> {
+    /// Where it is.
     ///
     /// # Errors
     /// The message for the log that says what is wrong.
@@ -74,7 +91,7 @@ impl<const NAME: usize> Place<NAME> {
     }
 
     fn zoned(text: &str) -> Self {
-        let bad = Place::Bad("details: not an IPv6 address (and a port can't be pinged)");
+        let bad = Place::Bad("details: not an IPv6 address (and no port belongs here)");
         let Some((ip, zone)) = text.split_once('%') else { return bad };
         let Ok(IpAddr::V6(ip)) = ip.parse::<IpAddr>() else { return bad };
         let ok = |c: u8| c.is_ascii_alphanumeric() || matches!(c, b'-' | b'_' | b'.');
@@ -131,41 +148,109 @@ impl<'de, const NAME: usize> Deserialize<'de> for Spot<NAME> {
     }
 }
 
-/// In the order in which they count.
-#[derive(Deserialize, Clone, Copy)]
-#[serde(field_identifier, rename_all = "lowercase")]
-enum Key {
+/// A field that says where, in the order in which they count.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum AddressField {
+    /// `ipv4`.
     Ipv4,
+    /// `ipv6`.
     Ipv6,
+    /// `hostname`.
     Hostname,
+    /// `host`.
     Host,
-    #[serde(other)]
-    Other,
 }
 
-impl<'de, const NAME: usize> Deserialize<'de> for PingEntity<NAME> {
+impl AddressField {
+    /// The names of all.
+    pub const NAMES: &'static [&'static str] = &["ipv4", "ipv6", "hostname", "host"];
+
+    /// The field of this name.
+    #[must_use]
+    pub fn named(name: &str) -> Option<Self> {
+        Some(match name {
+            "ipv4" => AddressField::Ipv4,
+            "ipv6" => AddressField::Ipv6,
+            "hostname" => AddressField::Hostname,
+            "host" => AddressField::Host,
+            _ => return None,
+        })
+    }
+}
+
+/// Reads where a device is, field by field, for bots whose entities have further fields.
+pub struct AddressFields<const NAME: usize> {
+    found: Option<AddressField>,
+    place: Place<NAME>,
+}
+
+impl<const NAME: usize> Default for AddressFields<NAME> {
+    fn default() -> Self {
+        AddressFields { found: None, place: Place::Bad(NOT_SET) }
+    }
+}
+
+impl<const NAME: usize> AddressFields<NAME> {
+    /// Reads the value of a field, whose key was read just now.
+    ///
+    /// # Errors
+    /// Those of `map`: it is no text.
+    pub fn read<'de, A: MapAccess<'de>>(&mut self, field: AddressField, map: &mut A) -> Result<(), A::Error> {
+        if let Some(Spot(Some(place))) = map.next_value::<Option<Spot<NAME>>>()?
+            && self.found.is_none_or(|found| field < found)
+        {
+            (self.found, self.place) = (Some(field), place);
+        }
+        Ok(())
+    }
+
+    /// Where the device is, as far as fields were read.
+    #[must_use]
+    pub fn end(self) -> DeviceAddress<NAME> {
+        DeviceAddress(self.place)
+    }
+}
+
+impl<'de, const NAME: usize> Deserialize<'de> for DeviceAddress<NAME> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct EntityVisitor<const NAME: usize>;
         impl<'de, const NAME: usize> Visitor<'de> for EntityVisitor<NAME> {
-            type Value = PingEntity<NAME>;
+            type Value = DeviceAddress<NAME>;
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an entity's details")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<PingEntity<NAME>, A::Error> {
-                let mut found = (Key::Other, Place::Bad(NOT_SET));
-                while let Some(key) = map.next_key::<Key>()? {
-                    if matches!(key, Key::Other) {
-                        map.next_value::<IgnoredAny>()?;
-                    } else if let Some(Spot(Some(place))) = map.next_value::<Option<Spot<NAME>>>()?
-                        && (key as u8) < found.0 as u8
-                    {
-                        found = (key, place);
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<DeviceAddress<NAME>, A::Error> {
+                let mut fields = AddressFields::default();
+                while let Some(Key(field)) = map.next_key()? {
+                    match field {
+                        Some(field) => fields.read(field, &mut map)?,
+                        None => {
+                            map.next_value::<IgnoredAny>()?;
+                        }
                     }
                 }
-                Ok(PingEntity(found.1))
+                Ok(fields.end())
             }
         }
-        let keys = &["ipv4", "ipv6", "hostname", "host"];
-        deserializer.deserialize_struct("PingEntity", keys, EntityVisitor)
+        deserializer.deserialize_struct("DeviceAddress", AddressField::NAMES, EntityVisitor)
+    }
+}
+
+/// The key of any field.
+struct Key(Option<AddressField>);
+
+impl<'de> Deserialize<'de> for Key {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct KeyVisitor;
+        impl Visitor<'_> for KeyVisitor {
+            type Value = Key;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a field's name")
+            }
+            fn visit_str<E: Error>(self, name: &str) -> Result<Key, E> {
+                Ok(Key(AddressField::named(name)))
+            }
+        }
+        deserializer.deserialize_identifier(KeyVisitor)
     }
 }

@@ -6,13 +6,17 @@ use std::io;
 use grafolean_core::outbox::{DropReason, Ledger};
 
 use super::codec::{self, Frames, Reader, put_varint};
-use super::disk::{Disk, Syncing};
+use super::disk::{Disk, Entry, Syncing};
+use super::log::{is_read_error, read_pieces};
+use super::{OpenError, StoreEvent};
 
-const STATES: &str = "state";
+pub(super) const STATES: &str = "state";
 const STATES_NEW: &str = "state.tmp";
-const LEDGER: &str = "ledger";
+pub(super) const LEDGER: &str = "ledger";
 /// The ledger is written in two places in turn, so that one of them is always whole.
-const LEDGER_PLACES: [u64; 2] = [0, 512];
+const LEDGER_PLACES: [u64; 2] = [0, LEDGER_ROOM as u64];
+/// Room for the ledger in each place, bytes.
+const LEDGER_ROOM: usize = 512;
 /// The log of states is rewritten when it is longer than this and twice what it says, bytes.
 const STATES_SLACK: u64 = 64 * 1024;
 /// No more is read, bytes.
@@ -92,6 +96,8 @@ pub(super) struct Book {
     rewritten: Option<u64>,
     states_pace: Pace,
     names_pace: Pace,
+    /// Files that somebody else has removed, to be told.
+    gone: Vec<&'static str>,
 }
 
 /// How often something was changed, and up to which change it survives a power cut.
@@ -160,46 +166,133 @@ fn read_totals(payload: &[u8]) -> Option<(u64, Totals)> {
     Some((writes, t))
 }
 
-impl Book {
-    /// Reads what is there; what can't be read is as if it was not.
-    pub(super) fn open(disk: &mut impl Disk, found: u64) -> Self {
-        let mut book = Book::default();
-        let mut places = [0; 1024];
-        let n = disk.read(LEDGER, 0, &mut places).unwrap_or(0);
-        let read = places.get(..n).unwrap_or(&[]);
-        let latest = Frames::new(0, read, true)
-            .filter(|(_, f)| f.kind == codec::TOTALS)
-            .filter_map(|(at, f)| Some((at, read_totals(f.payload)?)))
-            .max_by_key(|&(_, (writes, _))| writes);
-        if let Some((at, (writes, totals))) = latest {
-            (book.writes, book.base) = (writes, totals);
-            book.ledger_place = usize::from(at as u64 >= LEDGER_PLACES[1]);
+/// What a file holds: zeros where the disk can't read, and then what it says.
+fn read(
+    disk: &mut impl Disk,
+    file: &'static str,
+    at: u64,
+    len: usize,
+) -> Result<(Vec<u8>, Option<io::Error>), OpenError> {
+    let mut bytes = vec![0; len];
+    match disk.read(file, at, &mut bytes) {
+        Ok(n) => {
+            bytes.truncate(n);
+            Ok((bytes, None))
         }
+        Err(error) if is_read_error(&error) => {
+            let n = read_pieces(disk, file, at, &mut bytes);
+            Ok((bytes, Some(error).filter(|_| n < len)))
+        }
+        Err(error) => Err(OpenError::File { file, error }),
+    }
+}
+
+/// The frame of totals that a place of the ledger holds.
+fn read_place(bytes: &[u8]) -> Option<(u64, Totals)> {
+    codec::frame(0, bytes).filter(|f| f.kind == codec::TOTALS).and_then(|f| read_totals(f.payload))
+}
+
+/// Whether a file has at least so many bytes.
+fn is_there(disk: &mut impl Disk, file: &str, len: u64) -> io::Result<bool> {
+    match disk.len(file) {
+        Ok(now) => Ok(now >= len),
+        Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(e) => Err(e),
+    }
+}
+
+impl Book {
+    /// Reads what is there (`entries` of the directory), which may be damaged: what is then to be told. `found`: values
+    /// that were found in segments, or are known to have been there.
+    ///
+    /// # Errors
+    /// [`OpenError::File`]: nothing in there was touched.
+    pub(super) fn open(
+        disk: &mut impl Disk,
+        entries: &[Entry],
+        found: u64,
+    ) -> Result<(Self, Vec<StoreEvent>), OpenError> {
+        let (mut book, mut events) = (Book::default(), Vec::new());
+        let entry = |name| entries.iter().find(|e| e.name == name);
+        if entry(LEDGER).is_some() {
+            events.extend(book.read_ledger(disk)?);
+        } else if found > 0 {
+            events.push(StoreEvent::DamagedFile { file: LEDGER, why: "it is missing".to_owned(), left: 0 });
+        }
+        if let Some(entry) = entry(STATES) {
+            events.extend(book.read_states(disk, entry.len)?);
+        }
+        book.begin(found);
+        Ok((book, events))
+    }
+
+    fn read_ledger(&mut self, disk: &mut impl Disk) -> Result<Option<StoreEvent>, OpenError> {
+        let (mut wrong, mut whole, mut bytes_read) = (Vec::new(), 0, 0);
+        for (i, &at) in LEDGER_PLACES.iter().enumerate() {
+            let (bytes, error) = read(disk, LEDGER, at, LEDGER_ROOM)?;
+            bytes_read += bytes.len();
+            match (read_place(&bytes), error) {
+                (Some((writes, totals)), _) => {
+                    whole += 1;
+                    if whole == 1 || writes > self.writes {
+                        (self.writes, self.base, self.ledger_place) = (writes, totals, i);
+                    }
+                }
+                (None, Some(error)) => {
+                    wrong.push(format!("bytes {at} to {} can't be read: {error}", at + 511))
+                }
+                // Not written yet.
+                (None, None) if bytes.iter().all(|b| *b == 0) => {}
+                (None, None) => wrong.push(format!("bytes {at} to {} are damaged", at + 511)),
+            }
+        }
+        if whole == 0 && wrong.is_empty() {
+            wrong.push(if bytes_read == 0 { "it is empty" } else { "it holds zeros only" }.to_owned());
+        }
+        let why = wrong.join(", ");
+        Ok((!why.is_empty()).then_some(StoreEvent::DamagedFile { file: LEDGER, why, left: whole }))
+    }
+
+    fn read_states(&mut self, disk: &mut impl Disk, len: u64) -> Result<Option<StoreEvent>, OpenError> {
+        let (bytes, error) = read(disk, STATES, 0, len.min(STATES_MAX) as usize)?;
+        let mut frames = Frames::new(0, &bytes, true);
+        let mut first_bad = None;
+        let mut end = 0;
+        for (at, frame) in &mut frames {
+            if at > end {
+                first_bad.get_or_insert(end);
+            }
+            end = at + codec::FRAME_HEAD + frame.payload.len();
+            match read_state(frame.payload).filter(|_| frame.kind == codec::STATE) {
+                Some((job, name, state)) => {
+                    self.states.insert((job, name), state.to_vec());
+                }
+                None => {
+                    first_bad.get_or_insert(at);
+                }
+            }
+        }
+        self.states_len = end as u64;
+        if (end as u64) < len {
+            first_bad.get_or_insert(end);
+        }
+        let bad_bytes = frames.bad_bytes + (len - bytes.len() as u64);
+        self.rewrite = first_bad.is_some();
+        let Some(at) = first_bad else { return Ok(None) };
+        let cause = error.map_or_else(String::new, |e| format!(" ({e})"));
+        let why = format!("{bad_bytes} of {len} bytes are damaged, the first of them at {at}{cause}");
+        Ok(Some(StoreEvent::DamagedFile { file: STATES, why, left: self.states.len() }))
+    }
+
+    /// A further life.
+    fn begin(&mut self, found: u64) {
         // The process may have ended between the last writing of the ledger and that of values.
-        let base = &mut book.base;
+        let base = &mut self.base;
         let placed = base.delivered + base.dropped.iter().sum::<u64>() + base.lost;
         let waited = base.collected.saturating_sub(placed);
         base.lost += waited.saturating_sub(found);
         base.collected = placed.max(base.collected) + found.saturating_sub(waited);
         base.lives += 1;
-
-        let len = disk
-            .list("")
-            .ok()
-            .and_then(|all| all.into_iter().find(|e| e.name == STATES))
-            .map_or(0, |e| e.len);
-        let mut bytes = vec![0; len.min(STATES_MAX) as usize];
-        let n = disk.read(STATES, 0, &mut bytes).unwrap_or(0);
-        bytes.truncate(n);
-        let mut frames = Frames::new(0, &bytes, true);
-        for (_, frame) in (&mut frames).filter(|(_, f)| f.kind == codec::STATE) {
-            if let Some((job, name, state)) = read_state(frame.payload) {
-                book.states.insert((job, name), state.to_vec());
-            }
-        }
-        book.states_len = frames.end as u64;
-        book.rewrite = frames.bad_bytes > 0 || n as u64 != len;
-        book
     }
 
     pub(super) fn totals(&self) -> Totals {
@@ -247,11 +340,17 @@ impl Book {
     }
 
     /// Writes states that changed. `durable`: where all are written anew, the new file takes the old one's place when it
-    /// is synced.
+    /// is synced. `due`: it is time to look whether the file is still there.
     ///
     /// # Errors
     /// As the disk; they wait on.
-    pub(super) fn write_states(&mut self, disk: &mut impl Disk, durable: bool) -> io::Result<()> {
+    pub(super) fn write_states(&mut self, disk: &mut impl Disk, durable: bool, due: bool) -> io::Result<()> {
+        // One that is gone can't be appended to.
+        let has_file = self.states_len > 0 && !self.rewrite && self.rewritten.is_none();
+        if has_file && (due || !self.states_new.is_empty()) && !is_there(disk, STATES, self.states_len)? {
+            (self.rewrite, self.states_len) = (true, 0);
+            self.gone.push(STATES);
+        }
         if !self.has_states_to_write() {
             return Ok(());
         }
@@ -304,6 +403,10 @@ impl Book {
     /// As the disk.
     pub(super) fn write_ledger(&mut self, disk: &mut impl Disk, durable: bool, due: bool) -> io::Result<()> {
         self.ledger_due |= durable && due;
+        if self.ledger_saved.is_some() && !is_there(disk, LEDGER, 1)? {
+            self.ledger_saved = None;
+            self.gone.push(LEDGER);
+        }
         if self.ledger_saved == Some(self.ledger) {
             return Ok(());
         }
@@ -325,6 +428,11 @@ impl Book {
         self.writes = writes;
         self.ledger_saved = Some(self.ledger);
         Ok(())
+    }
+
+    /// A file that somebody else has removed or cut; it is written again.
+    pub(super) fn poll_gone(&mut self) -> Option<&'static str> {
+        self.gone.pop()
     }
 
     /// What has to be done so that all that was written survives a power cut.

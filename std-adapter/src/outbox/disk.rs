@@ -12,7 +12,7 @@
 //! [`sync`](Disk::sync) nobody knows which bytes will be there after a power cut.
 
 use std::collections::VecDeque;
-use std::fs::{self, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, Metadata, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
@@ -53,6 +53,13 @@ pub trait Disk {
     /// # Errors
     /// As the file system; [`io::ErrorKind::NotFound`] if there is no such file.
     fn read(&mut self, file: &str, offset: u64, buf: &mut [u8]) -> io::Result<usize>;
+
+    /// How many bytes the file of this name has now, whoever changed it: one that was removed or replaced by others is
+    /// not gone on with.
+    ///
+    /// # Errors
+    /// As the file system; [`io::ErrorKind::NotFound`] if there is no such file.
+    fn len(&mut self, file: &str) -> io::Result<u64>;
 
     /// Writes all of `bytes` at `offset`; a file that isn't there is made.
     ///
@@ -129,13 +136,31 @@ impl RealDisk {
     /// Files that are kept open at most, besides the lock.
     pub const OPEN_FILES: usize = 32;
 
-    /// The directory `root`, which is made if it is not there.
+    /// The directory `root`, which is made if it is not there. On Unix what is made in it, and itself, is for this
+    /// user alone (0700, files 0600); directories above it are made as the umask says.
     ///
     /// # Errors
     /// As the file system.
     pub fn new(root: &Path) -> io::Result<Self> {
-        fs::create_dir_all(root)?;
+        if let Some(above) = root.parent() {
+            fs::create_dir_all(above)?;
+        }
+        make_dir(root)?;
         Ok(RealDisk { root: root.to_owned(), lock: None, open: VecDeque::new() })
+    }
+
+    /// Whether users beside the owner and the group may list or enter a directory: values and paths in it are theirs,
+    /// too. `false` where that can't be told (not on Unix).
+    ///
+    /// # Errors
+    /// As the file system.
+    pub fn is_open_to_others(root: &Path) -> io::Result<bool> {
+        let meta = fs::metadata(root)?;
+        #[cfg(unix)]
+        let open = std::os::unix::fs::PermissionsExt::mode(&meta.permissions()) & 0o007 != 0;
+        #[cfg(not(unix))]
+        let open = meta.is_file();
+        Ok(open)
     }
 
     /// The directory.
@@ -155,12 +180,7 @@ impl RealDisk {
     fn file(&mut self, name: &str, create: bool) -> io::Result<&mut File> {
         let file = match self.open.iter().position(|(n, _)| n == name).and_then(|at| self.open.remove(at)) {
             Some((_, file)) => file,
-            None => OpenOptions::new()
-                .read(true)
-                .write(true)
-                .create(create)
-                .truncate(false)
-                .open(self.path(name))?,
+            None => options().create(create).open(self.path(name))?,
         };
         if self.open.len() >= Self::OPEN_FILES {
             self.open.pop_front();
@@ -170,10 +190,39 @@ impl RealDisk {
     }
 }
 
+fn options() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    options.read(true).write(true).truncate(false);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options
+}
+
+fn make_dir(path: &Path) -> io::Result<()> {
+    let mut builder = DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(path)
+}
+
+/// Whether an open file is the one that has the name.
+#[cfg(unix)]
+fn is_same(file: &File, named: &Metadata) -> io::Result<bool> {
+    use std::os::unix::fs::MetadataExt;
+    let meta = file.metadata()?;
+    Ok((meta.dev(), meta.ino()) == (named.dev(), named.ino()))
+}
+
+/// Files that are open can't be removed there.
+#[cfg(not(unix))]
+fn is_same(_: &File, _: &Metadata) -> io::Result<bool> {
+    Ok(true)
+}
+
 impl Disk for RealDisk {
     fn lock(&mut self, file: &str) -> io::Result<()> {
-        let lock =
-            OpenOptions::new().read(true).write(true).create(true).truncate(false).open(self.path(file))?;
+        let lock = options().create(true).open(self.path(file))?;
         lock.try_lock().map_err(|e| match e {
             fs::TryLockError::WouldBlock => io::Error::from(io::ErrorKind::WouldBlock),
             fs::TryLockError::Error(e) => e,
@@ -208,6 +257,23 @@ impl Disk for RealDisk {
         Ok(n)
     }
 
+    fn len(&mut self, file: &str) -> io::Result<u64> {
+        let meta = match fs::metadata(self.path(file)) {
+            Ok(meta) if meta.is_dir() => Err(io::Error::from(io::ErrorKind::IsADirectory)),
+            other => other,
+        };
+        let open = self.open.iter().find(|(name, _)| name == file);
+        let same = match (&meta, open) {
+            (Ok(named), Some((_, open))) => is_same(open, named)?,
+            (Ok(_), None) => true,
+            (Err(_), _) => false,
+        };
+        if !same {
+            self.forget(file);
+        }
+        Ok(meta?.len())
+    }
+
     fn write(&mut self, file: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
         let file = self.file(file, true)?;
         file.seek(SeekFrom::Start(offset))?;
@@ -225,7 +291,7 @@ impl Disk for RealDisk {
     }
 
     fn create_dir(&mut self, dir: &str) -> io::Result<()> {
-        fs::create_dir_all(self.path(dir))
+        make_dir(&self.path(dir))
     }
 
     /// On Windows, where a directory can't be synced, nothing.

@@ -110,8 +110,12 @@ struct State {
     /// The process dies in this one.
     die_at: Option<u64>,
     dead: bool,
-    /// No file may be read.
-    denied: bool,
+    /// Files whose names begin so may not be read.
+    denied: Option<String>,
+    /// Bad spots: inode, first byte, first byte behind.
+    bad_spots: Vec<(usize, u64, u64)>,
+    /// Renaming to this name fails.
+    refused_name: Option<String>,
 }
 
 impl State {
@@ -255,7 +259,9 @@ impl FaultyDisk {
             changes: 0,
             die_at: None,
             dead: false,
-            denied: false,
+            denied: None,
+            bad_spots: Vec::new(),
+            refused_name: None,
         };
         FaultyDisk { state: Arc::new(Mutex::new(state)), gate: Arc::default(), holds_lock: false }
     }
@@ -285,7 +291,42 @@ impl FaultyDisk {
 
     /// From now on no file may be read, for want of rights, until this is called with `false`.
     pub fn deny_reading(&self, deny: bool) {
-        self.state().denied = deny;
+        self.deny_reading_of(deny.then_some(""));
+    }
+
+    /// From now on files whose names begin so may not be read, for want of rights; `None`: all may.
+    pub fn deny_reading_of(&self, begin: Option<&str>) {
+        self.state().denied = begin.map(str::to_owned);
+    }
+
+    /// From now on reading any of these bytes of a file fails with an I/O error, whatever the file is named later.
+    pub fn spoil(&self, file: &str, bytes: std::ops::Range<u64>) {
+        let mut s = self.state();
+        if let Ok(inode) = s.inode(file) {
+            s.bad_spots.push((inode, bytes.start, bytes.end));
+        }
+    }
+
+    /// All spots are good again.
+    pub fn heal(&self) {
+        self.state().bad_spots.clear();
+    }
+
+    /// From now on renaming a file to this name fails with an I/O error; `None`: to none.
+    pub fn refuse_name(&self, name: Option<&str>) {
+        self.state().refused_name = name.map(str::to_owned);
+    }
+
+    /// Somebody else removes a file, durably, whatever the faults.
+    pub fn take_away(&self, file: &str) {
+        let mut s = self.state();
+        s.names.remove(file);
+        s.durable_names.remove(file);
+    }
+
+    /// Makes a directory, whatever the faults.
+    pub fn put_dir(&self, dir: &str) {
+        self.state().dirs.insert(dir.to_owned());
     }
 
     /// From now on this may fail.
@@ -415,11 +456,18 @@ impl Disk for FaultyDisk {
     fn read(&mut self, file: &str, offset: u64, buf: &mut [u8]) -> io::Result<usize> {
         let mut s = self.state();
         s.alive()?;
+        if s.dirs.contains(file) {
+            return Err(io::Error::from(io::ErrorKind::IsADirectory));
+        }
         let inode = s.inode(file)?;
-        if s.denied {
+        if s.denied.as_ref().is_some_and(|begin| file.starts_with(begin.as_str())) {
             return Err(io::Error::from(io::ErrorKind::PermissionDenied));
         }
         if s.fails(|f| f.read_error) {
+            return Err(io_error());
+        }
+        let end = offset + buf.len() as u64;
+        if s.bad_spots.iter().any(|&(bad, from, to)| bad == inode && offset < to && from < end) {
             return Err(io_error());
         }
         let data = s.inodes.get(inode).map_or(&[][..], |i| &i.data);
@@ -429,6 +477,13 @@ impl Disk for FaultyDisk {
             to.copy_from_slice(from);
         }
         Ok(n)
+    }
+
+    fn len(&mut self, file: &str) -> io::Result<u64> {
+        let s = self.state();
+        s.alive()?;
+        let inode = s.inode(file)?;
+        Ok(s.inodes.get(inode).map_or(0, |i| i.data.len() as u64))
     }
 
     fn write(&mut self, file: &str, offset: u64, bytes: &[u8]) -> io::Result<()> {
@@ -506,6 +561,9 @@ impl Disk for FaultyDisk {
         let mut s = self.state();
         s.name_change()?;
         s.inode(from)?;
+        if s.refused_name.as_deref() == Some(to) {
+            return Err(io_error());
+        }
         s.name_op(NameOp::Rename(from.to_owned(), to.to_owned()));
         Ok(())
     }

@@ -22,8 +22,21 @@ const PIECE_BYTES: usize = 4096;
 const FILE_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// A file is thinned so often at most.
 const LEVELS: u8 = 8;
-/// Reads that fail before the unreadable pieces are given up.
-const READ_TRIES: u8 = 4;
+/// A bad spot is given up after so long, if the disk reads others: it may only be slow, or have lost its connection, ms.
+const READ_PATIENCE_MS: u64 = 600_000;
+/// Other files of an account in which it is tried whether the disk reads at all.
+const PROBES: usize = 16;
+
+/// What a segment's second file, `.seg.old`, is: the segment as it was before it was thinned.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Old {
+    /// Not there.
+    None,
+    /// There until the thinned one survives a power cut.
+    Spare,
+    /// The segment itself: the thinned one could not take its place, and its name could not be given back.
+    Only,
+}
 
 /// One file.
 #[derive(Debug)]
@@ -49,8 +62,7 @@ pub(super) struct Segment {
     again: bool,
     /// Its name survives a power cut when so many changes of the directory do. Another one after a rewriting.
     born: u64,
-    /// It was thinned; the file as it was before is removed when this one survives a power cut.
-    old: bool,
+    old: Old,
     /// (first sequence number of a frame, its place), one for some frames.
     index: Vec<(u64, u64)>,
 }
@@ -70,9 +82,14 @@ impl Segment {
             kept_whole: false,
             again: false,
             born: 0,
-            old: false,
+            old: Old::None,
             index: Vec::new(),
         }
+    }
+
+    /// Its file at present.
+    fn file(&self, dir: &str) -> String {
+        if self.old == Old::Only { old_name(dir, self.first) } else { name(dir, self.first) }
     }
 
     const fn has_values(&self) -> bool {
@@ -213,7 +230,8 @@ pub(super) struct Log {
     pub(super) wait: Option<Wait>,
     /// The same for reading.
     pub(super) read_wait: Option<Wait>,
-    read_failures: u8,
+    /// Since when reading has failed without a success between.
+    unread_since: Option<Millis>,
 }
 
 fn name(dir: &str, first: u64) -> String {
@@ -245,16 +263,18 @@ fn first_of(name: &str) -> Option<u64> {
     u64::from_str_radix(digits, 16).ok().filter(|&n| (1..SEQUENCE_END).contains(&n))
 }
 
+/// Whether the disk could not read: its bytes are damaged, or it fails as a whole.
+pub(super) fn is_read_error(error: &io::Error) -> bool {
+    // Linux: EIO, EBADMSG, EUCLEAN. Windows: ERROR_CRC, ERROR_IO_DEVICE, ERROR_FILE_CORRUPT.
+    let codes: &[i32] = if cfg!(windows) { &[23, 1117, 1392] } else { &[5, 74, 117] };
+    error.raw_os_error().is_some_and(|code| codes.contains(&code))
+}
+
 /// Whether bytes are damaged or gone. Other errors say that they can't be reached now: rights that an operator will set
 /// right, too many open files, a file system that is not mounted. Nothing is given up for these.
 fn is_damage(disk: &mut impl Disk, dir: &str, error: &io::Error) -> bool {
-    // Linux: EIO, EBADMSG, EUCLEAN. Windows: ERROR_CRC, ERROR_IO_DEVICE, ERROR_FILE_CORRUPT.
-    let codes: &[i32] = if cfg!(windows) { &[23, 1117, 1392] } else { &[5, 74, 117] };
-    match error.raw_os_error() {
-        Some(code) if codes.contains(&code) => true,
-        // Only the file, or all?
-        _ => error.kind() == io::ErrorKind::NotFound && disk.list(dir).is_ok(),
-    }
+    // Only the file, or all?
+    is_read_error(error) || (error.kind() == io::ErrorKind::NotFound && disk.list(dir).is_ok())
 }
 
 fn removed(result: io::Result<()>) -> io::Result<()> {
@@ -264,16 +284,21 @@ fn removed(result: io::Result<()>) -> io::Result<()> {
     }
 }
 
-/// Reads a part of a file; where the disk can't, zeros, which are no frame. The second is whether all was read.
-fn read_pieces(disk: &mut impl Disk, file: &str, at: u64, buf: &mut [u8]) -> bool {
-    let mut whole = true;
+/// Reads a part of a file; where the disk can't, zeros, which are no frame: how many bytes were read.
+pub(super) fn read_pieces(disk: &mut impl Disk, file: &str, at: u64, buf: &mut [u8]) -> usize {
+    let mut bytes = 0;
     for (i, piece) in buf.chunks_mut(PIECE_BYTES).enumerate() {
         let from = at + (i * PIECE_BYTES) as u64;
-        let read = (0..2).find_map(|_| disk.read(file, from, piece).ok());
-        piece.iter_mut().skip(read.unwrap_or(0)).for_each(|b| *b = 0);
-        whole &= read == Some(piece.len());
+        let read = (0..2).find_map(|_| disk.read(file, from, piece).ok()).unwrap_or(0);
+        piece.iter_mut().skip(read).for_each(|b| *b = 0);
+        bytes += read;
     }
-    whole
+    bytes
+}
+
+/// Whether something of a file can be read.
+pub(super) fn can_read(disk: &mut impl Disk, file: &str) -> bool {
+    matches!(disk.read(file, 0, &mut [0; 1]), Ok(1..))
 }
 
 impl Log {
@@ -302,7 +327,7 @@ impl Log {
             bytes_noted: 0,
             wait: None,
             read_wait: None,
-            read_failures: 0,
+            unread_since: None,
         }
     }
 
@@ -317,12 +342,14 @@ impl Log {
     /// Reads what an earlier life left. All that can be read is parked.
     ///
     /// # Errors
-    /// The directory can't be listed, or a file can't be reached. Where the disk has lost bytes, they count as damaged.
-    pub(super) fn open(disk: &mut impl Disk, id: u64) -> io::Result<(Self, Found)> {
+    /// The directory can't be listed, or a file can't be reached. Where the disk has lost bytes, they count as damaged;
+    /// if it can't read a single one, that is an error, too ([`is_read_error`]), unless `others_read`: then it is no
+    /// failure of the disk as a whole.
+    pub(super) fn open(disk: &mut impl Disk, id: u64, others_read: bool) -> io::Result<(Self, Found)> {
         let mut log = Log::new(id);
         log.dir_made = true;
         (log.dir_new, log.dir_changes) = (true, 1);
-        let (mut files, mut olds) = (Vec::new(), Vec::new());
+        let (mut files, mut olds, mut kinds) = (Vec::new(), Vec::new(), BTreeMap::new());
         for entry in disk.list(&log.dir)? {
             if let Some(first) = first_of(&entry.name).filter(|_| !entry.dir) {
                 files.push((first, entry.len));
@@ -336,26 +363,37 @@ impl Log {
         for (first, len) in olds {
             let (file, old) = (name(&log.dir, first), old_name(&log.dir, first));
             let thinned = files.iter().find(|(f, _)| *f == first).map(|&(_, len)| len);
-            if thinned.is_some_and(|len| is_whole(disk, id, &file, len)) {
-                let _ = disk.remove(&old);
-            } else if disk.rename(&old, &file).is_ok() {
+            let left = if thinned.is_some_and(|len| is_whole(disk, id, &file, len)) {
+                if disk.remove(&old).is_ok() { Old::None } else { Old::Spare }
+            } else {
                 files.retain(|(f, _)| *f != first);
                 files.push((first, len));
-            }
+                // If it can't get its name back, it is read as it is named.
+                if disk.rename(&old, &file).is_ok() { Old::None } else { Old::Only }
+            };
+            kinds.insert(first, left);
         }
         files.sort_unstable();
+        let (mut bytes_read, mut unreadable) = (0, None);
 
         let (mut found, mut lost) = (Found::default(), Ranges::new());
         let (mut front, mut high, mut next, mut taken) = (0u64, None::<u64>, 1u64, 0);
         for (first, file_len) in files {
-            let file = name(&log.dir, first);
-            let mut bytes = vec![0; file_len.min(FILE_BYTES_MAX) as usize];
-            let readable = match disk.read(&file, 0, &mut bytes) {
-                Ok(n) if n == bytes.len() => true,
-                Err(e) if !is_damage(disk, &log.dir, &e) => return Err(e),
-                _ => read_pieces(disk, &file, 0, &mut bytes),
-            };
             let mut segment = Segment::new(first);
+            segment.old = kinds.remove(&first).unwrap_or(Old::None);
+            let file = segment.file(&log.dir);
+            let mut bytes = vec![0; file_len.min(FILE_BYTES_MAX) as usize];
+            let n = match disk.read(&file, 0, &mut bytes) {
+                Ok(n) if n == bytes.len() => n,
+                Err(e) if !is_damage(disk, &log.dir, &e) => return Err(e),
+                other => {
+                    let n = read_pieces(disk, &file, 0, &mut bytes);
+                    unreadable = other.err().filter(is_read_error).or(unreadable);
+                    n
+                }
+            };
+            bytes_read += n;
+            let readable = n == bytes.len();
             // Also where damage begins at the oldest file's begin, it is known how much is missing.
             high.get_or_insert(first - 1);
             let mut frames = Frames::new(id, &bytes, true);
@@ -426,6 +464,9 @@ impl Log {
             log.segments.push_back(segment);
         }
 
+        if let Some(error) = unreadable.filter(|_| bytes_read == 0 && !others_read) {
+            return Err(error);
+        }
         front = front.max(1);
         for (a, b) in log.done.iter() {
             log.parked.remove_range(a, b);
@@ -463,7 +504,7 @@ impl Log {
     pub(super) fn can_remove(&self, durable: bool) -> bool {
         (self.front_is_done() && (!durable || self.survives(1)))
             || (0..self.segments.len())
-                .any(|at| self.segments.get(at).is_some_and(|s| s.old) && self.survives(at))
+                .any(|at| self.segments.get(at).is_some_and(|s| s.old == Old::Spare) && self.survives(at))
     }
 
     /// Takes a value: its sequence number; `None` if it can't be written in this format, or numbers have run out.
@@ -582,11 +623,20 @@ impl Log {
 
     fn remove_front(&mut self, disk: &mut impl Disk) -> io::Result<()> {
         let Some(front) = self.segments.front_mut() else { return Ok(()) };
-        if front.old {
-            removed(disk.remove(&old_name(&self.dir, front.first)))?;
-            front.old = false;
+        let (file, old) = (name(&self.dir, front.first), old_name(&self.dir, front.first));
+        match front.old {
+            Old::None => removed(disk.remove(&file))?,
+            Old::Spare => {
+                removed(disk.remove(&old))?;
+                front.old = Old::None;
+                removed(disk.remove(&file))?;
+            }
+            Old::Only => {
+                // A rewriting that was cut short may have the name.
+                removed(disk.remove(&file))?;
+                removed(disk.remove(&old))?;
+            }
         }
-        removed(disk.remove(&name(&self.dir, front.first)))?;
         self.cut = self.cut.filter(|&(first, _)| first != front.first);
         // A power cut would bring it back.
         self.dir_changes += 1;
@@ -606,9 +656,12 @@ impl Log {
         segment_bytes: u64,
         durable: bool,
         marks: bool,
+        now: Millis,
     ) -> io::Result<()> {
+        let back = self.put_back(disk);
         if self.again {
-            self.write_again(disk)?;
+            back?;
+            self.write_again(disk, now)?;
         }
         if self.pending.iter().all(|p| p.left) {
             self.pending.clear();
@@ -623,10 +676,10 @@ impl Log {
         }
         for at in 0..self.segments.len() {
             if self.survives(at)
-                && let Some(segment) = self.segments.get_mut(at).filter(|s| s.old)
+                && let Some(segment) = self.segments.get_mut(at).filter(|s| s.old == Old::Spare)
             {
                 removed(disk.remove(&old_name(&self.dir, segment.first)))?;
-                segment.old = false;
+                segment.old = Old::None;
                 self.dir_changes += 1;
             }
         }
@@ -636,6 +689,21 @@ impl Log {
         Ok(())
     }
 
+    /// Files that are only there as they were before they were thinned get their names back. They can be used without.
+    fn put_back(&mut self, disk: &mut impl Disk) -> io::Result<()> {
+        for segment in self.segments.iter_mut().filter(|s| s.old == Old::Only) {
+            disk.rename(&old_name(&self.dir, segment.first), &name(&self.dir, segment.first))?;
+            segment.old = Old::None;
+            self.dir_changes += 1;
+        }
+        Ok(())
+    }
+
+    /// Whether a file could not get its name back yet.
+    pub(super) fn wants_name(&self) -> bool {
+        self.segments.iter().any(|s| s.old == Old::Only)
+    }
+
     /// Whether it is to be written that something is done with.
     pub(super) fn has_marks(&self) -> bool {
         !self.done.is_empty()
@@ -643,12 +711,15 @@ impl Log {
 
     fn write_some(&mut self, disk: &mut impl Disk, segment_bytes: u64, marks: bool) -> io::Result<()> {
         if let Some((first, len)) = self.cut {
-            removed(disk.truncate(&name(&self.dir, first), len))?;
+            let segment = self.segments.iter().find(|s| s.first == first);
+            removed(
+                disk.truncate(&segment.map_or_else(|| name(&self.dir, first), |s| s.file(&self.dir)), len),
+            )?;
             self.cut = None;
         }
-        // A segment without values is never followed by another: they would have the same name.
-        let goes_on =
-            self.segments.back().filter(|s| !s.has_values() || (!s.sealed && s.len < segment_bytes));
+        // A segment without values is never followed by another of the same name.
+        let same_name = |s: &Segment| !s.has_values() && s.first > self.covered;
+        let goes_on = self.segments.back().filter(|s| same_name(s) || (!s.sealed && s.len < segment_bytes));
         let at = goes_on.map(|s| s.len);
         let mut bytes = Vec::new();
         if at.is_none() {
@@ -687,7 +758,7 @@ impl Log {
             }
             Some(at) => {
                 let Some(tail) = self.segments.back_mut() else { return Ok(()) };
-                let file = name(&self.dir, tail.first);
+                let file = tail.file(&self.dir);
                 if let Err(e) = disk.write(&file, at, &bytes) {
                     self.cut = Some((tail.first, at));
                     tail.sealed = e.kind() != io::ErrorKind::StorageFull;
@@ -747,7 +818,7 @@ impl Log {
         for segment in waiting.by_ref().take(max_files.max(1)) {
             let part =
                 Part { first: segment.first, born: segment.born, len: segment.len, last: segment.last };
-            match disk.syncing(&name(&self.dir, segment.first)) {
+            match disk.syncing(&segment.file(&self.dir)) {
                 Ok(sync) => files.push((part, sync)),
                 Err(e) => {
                     if e.kind() == io::ErrorKind::NotFound {
@@ -822,13 +893,13 @@ impl Log {
 
     /// After a failed sync: what was written since the last good one is written into other files. The system counts it as
     /// written although it is lost, so that a further sync of the same file would say that all is well.
-    fn write_again(&mut self, disk: &mut impl Disk) -> io::Result<()> {
+    fn write_again(&mut self, disk: &mut impl Disk, now: Millis) -> io::Result<()> {
         if self.segments.iter().any(|s| s.again && !s.kept_whole) {
             // What can't be read back may have been marks, and these are not missed as values are.
             self.mark_all_done();
         }
         while let Some(at) = self.segments.iter().position(|s| s.again) {
-            self.write_one_again(disk, at)?;
+            self.write_one_again(disk, at, now)?;
         }
         self.again = false;
         Ok(())
@@ -843,7 +914,7 @@ impl Log {
         }
     }
 
-    fn write_one_again(&mut self, disk: &mut impl Disk, at: usize) -> io::Result<()> {
+    fn write_one_again(&mut self, disk: &mut impl Disk, at: usize, now: Millis) -> io::Result<()> {
         let front = self.oldest_live();
         let Some(segment) = self.segments.get_mut(at) else { return Ok(()) };
         let file = name(&self.dir, segment.first);
@@ -852,7 +923,14 @@ impl Log {
             &segment.kept
         } else {
             read.resize((segment.len - segment.synced) as usize, 0);
-            read_pieces(disk, &file, segment.synced, &mut read);
+            match disk.read(&file, segment.synced, &mut read) {
+                Ok(_) => self.unread_since = None,
+                Err(e) if is_read_error(&e) && is_patient(&mut self.unread_since, now) => return Err(e),
+                Err(_) => {
+                    self.unread_since = None;
+                    read_pieces(disk, &file, segment.synced, &mut read);
+                }
+            }
             &read
         };
         let (mut values, mut found, mut marks) = (Vec::new(), Ranges::new(), Ranges::new());
@@ -919,7 +997,7 @@ impl Log {
             (segment.kept, segment.kept_whole) = (Vec::new(), true);
             segment.index.retain(|&(_, place)| place < segment.synced);
             if instead.is_some() {
-                new.old = false;
+                new.old = Old::None;
                 self.segments.insert(at + 1, new);
             }
         }
@@ -960,15 +1038,19 @@ impl Log {
     /// As the disk; nothing has changed then.
     pub(super) fn thin(&mut self, disk: &mut impl Disk, durable: bool) -> io::Result<Option<u64>> {
         let tail = self.segments.len().saturating_sub(1);
-        let candidates =
-            self.segments.iter().enumerate().take(tail).filter(|(_, s)| s.level < LEVELS && !s.again);
+        let fit = |s: &Segment| s.level < LEVELS && !s.again && s.old != Old::Only;
+        let candidates = self.segments.iter().enumerate().take(tail).filter(|(_, s)| fit(s));
         let Some((at, _)) = candidates.min_by_key(|(_, s)| s.level) else { return Ok(None) };
         let front = self.oldest_live();
         let Some(segment) = self.segments.get_mut(at) else { return Ok(None) };
         let window_ms = 60_000u64 << (2 * u32::from(segment.level));
         let file = name(&self.dir, segment.first);
         let mut bytes = vec![0; segment.len as usize];
-        let n = disk.read(&file, 0, &mut bytes)?;
+        let Ok(n) = disk.read(&file, 0, &mut bytes) else {
+            // Others are thinned, and then the oldest given up: the bound is kept.
+            segment.level = LEVELS;
+            return Ok(Some(0));
+        };
         bytes.truncate(n);
 
         // Of each path and window the sequence numbers of the lowest, highest and last value.
@@ -1036,19 +1118,28 @@ impl Log {
 
         let (new, old) = (format!("{}/thin.tmp", self.dir), old_name(&self.dir, segment.first));
         let mut written = disk.write(&new, 0, &out).and_then(|()| disk.truncate(&new, out.len() as u64));
-        let keep = durable && !segment.old && written.is_ok();
+        let keep = durable && segment.old == Old::None && written.is_ok();
+        let mut aside = false;
         if keep {
             // As long as the new one may not survive a power cut.
             written = disk.rename(&file, &old);
-            segment.old = written.is_ok();
+            aside = written.is_ok();
         }
         if let Err(e) = written.and_then(|()| disk.rename(&new, &file)) {
-            if keep && segment.old {
-                segment.old = disk.rename(&old, &file).is_err();
+            if aside {
                 self.dir_changes += 1;
+                segment.old = if disk.rename(&old, &file).is_ok() { Old::None } else { Old::Only };
             }
+            let _ = disk.remove(&new);
             segment.level -= 1;
-            return Err(e);
+            return match e.kind() {
+                // It takes room to make room: the oldest is given up instead.
+                io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Ok(None),
+                _ => Err(e),
+            };
+        }
+        if aside {
+            segment.old = Old::Spare;
         }
         self.dir_changes += 1;
         (segment.born, segment.synced) = (self.dir_changes, 0);
@@ -1078,10 +1169,11 @@ impl Log {
     /// Gives up to `max` parked values to `accept`, in their order, until it says no.
     ///
     /// # Errors
-    /// As the disk; after some tries what can't be read is given up instead.
+    /// As the disk. If it reads others, what can't be read is given up after 10 min.
     pub(super) fn feed(
         &mut self,
         disk: &mut impl Disk,
+        now: Millis,
         oldest_ms: u64,
         max: u64,
         mut accept: impl FnMut(&Record<'_>) -> bool,
@@ -1099,21 +1191,28 @@ impl Log {
                 fed.corrupt += self.give_up(wanted, wanted);
                 continue;
             };
-            let (file, last, len) = (name(&self.dir, segment.first), segment.last, segment.len);
+            let (file, last, len) = (segment.file(&self.dir), segment.last, segment.len);
             let mut at = segment.place_of(wanted);
+            let mut gives_up = false;
             while more && at < len {
                 let part = buf.get_mut(..READ_BYTES.min((len - at) as usize)).unwrap_or_default();
                 match disk.read(&file, at, part) {
                     Ok(n) => {
-                        self.read_failures = 0;
+                        self.unread_since = None;
                         // A file that became shorter: the rest is gone.
                         part.iter_mut().skip(n).for_each(|b| *b = 0);
                     }
                     Err(e) => {
-                        let gone = e.kind() == io::ErrorKind::NotFound;
-                        if !is_damage(disk, &self.dir, &e) || (!gone && self.read_failures < READ_TRIES) {
-                            self.read_failures = self.read_failures.saturating_add(1);
+                        if !is_damage(disk, &self.dir, &e) {
                             return (fed, Err(e));
+                        }
+                        if is_read_error(&e) && !gives_up {
+                            if is_patient(&mut self.unread_since, now) || !self.reads_others(disk, &file, at)
+                            {
+                                return (fed, Err(e));
+                            }
+                            // All bad spots of this file; the next file gets its time.
+                            (gives_up, self.unread_since) = (true, None);
                         }
                         read_pieces(disk, &file, at, part);
                     }
@@ -1156,6 +1255,17 @@ impl Log {
         (fed, Ok(()))
     }
 
+    /// Whether the disk reads something of this account's files beside the piece of `file` at `at`.
+    fn reads_others(&self, disk: &mut impl Disk, file: &str, at: u64) -> bool {
+        let others = self.segments.iter().rev().take(PROBES).map(|s| s.file(&self.dir)).filter(|f| f != file);
+        let pieces = (0..READ_BYTES / PIECE_BYTES).map(|i| at + (i * PIECE_BYTES) as u64);
+        others
+            .map(|f| (f, 0))
+            .chain([(file.to_owned(), 0)])
+            .chain(pieces.map(|at| (file.to_owned(), at)))
+            .any(|(file, at)| matches!(disk.read(&file, at, &mut [0; PIECE_BYTES]), Ok(1..)))
+    }
+
     fn give_up(&mut self, first: u64, last: u64) -> u64 {
         give_up(&mut self.parked, &mut self.done, first, last)
     }
@@ -1169,6 +1279,11 @@ impl Log {
     pub(super) fn back_off_reading(&mut self, now: Millis, min_ms: u64, max_ms: u64) {
         self.read_wait = Some(longer(self.read_wait, now, min_ms, max_ms));
     }
+}
+
+/// After a read that failed: whether it is to be tried again before anything is given up.
+fn is_patient(since: &mut Option<Millis>, now: Millis) -> bool {
+    now.0 < since.get_or_insert(now).0 + READ_PATIENCE_MS
 }
 
 fn longer(before: Option<Wait>, now: Millis, min_ms: u64, max_ms: u64) -> Wait {

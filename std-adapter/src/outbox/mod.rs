@@ -117,7 +117,7 @@ use std::{fmt, io};
 use grafolean_core::outbox::Ledger;
 use grafolean_core::time::{Millis, UnixMillis};
 
-use book::Book;
+use book::{Book, LEDGER, STATES};
 use log::{Log, SEQUENCE_END};
 
 pub use book::{StoredState, Totals};
@@ -261,6 +261,13 @@ pub struct Found {
 pub enum OpenError {
     /// Another process uses the directory.
     InUse,
+    /// `state` or `ledger` can't be used: no right to read and write it, a directory. What it holds is not touched.
+    File {
+        /// Its name in the directory.
+        file: &'static str,
+        /// What the system says.
+        error: io::Error,
+    },
     /// The directory can't be used.
     Disk {
         /// What was tried.
@@ -276,6 +283,7 @@ impl fmt::Display for OpenError {
             OpenError::InUse => {
                 f.write_str("another process uses it; give each collector a directory of its own")
             }
+            OpenError::File { file, error } => write!(f, "can't use its file {file}: {error}"),
             OpenError::Disk { doing, error } => write!(f, "can't {doing}: {error}"),
         }
     }
@@ -284,7 +292,7 @@ impl fmt::Display for OpenError {
 impl std::error::Error for OpenError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            OpenError::Disk { error, .. } => Some(error),
+            OpenError::Disk { error, .. } | OpenError::File { error, .. } => Some(error),
             OpenError::InUse => None,
         }
     }
@@ -316,6 +324,20 @@ pub enum StoreEvent {
         values: u64,
         /// Bytes that could not be read as values.
         bytes: u64,
+    },
+    /// `state` or `ledger` was damaged when the store was opened; what can be read counts.
+    DamagedFile {
+        /// Its name.
+        file: &'static str,
+        /// What is wrong, and where.
+        why: String,
+        /// What is left: states of jobs, or copies of the ledger.
+        left: usize,
+    },
+    /// `state` or `ledger` was removed, cut or replaced by somebody else while the store uses it. It is written again.
+    FileGone {
+        /// Its name.
+        file: &'static str,
     },
     /// An account's values can't be stored during this life of the process: its directory or a file in it can't be
     /// reached (rights, for example). What is in there stays.
@@ -370,6 +392,18 @@ impl fmt::Display for StoreEvent {
                 f,
                 "outbox of account {account} is damaged: {values} values are lost ({bytes} bytes were skipped)"
             ),
+            StoreEvent::DamagedFile { file: LEDGER, why, left: 0 } => {
+                write!(f, "outbox's file {LEDGER}: {why}; totals of all starts begin anew")
+            }
+            StoreEvent::DamagedFile { file: LEDGER, why, .. } => {
+                write!(f, "outbox's file {LEDGER}: {why}; totals of all starts are those of its other copy")
+            }
+            StoreEvent::DamagedFile { file, why, left } => {
+                write!(f, "outbox's file {file}: {why}; {left} states of jobs are left")
+            }
+            StoreEvent::FileGone { file } => {
+                write!(f, "outbox's file {file} was removed or cut by somebody else, and is written again")
+            }
             StoreEvent::Unusable { account, error } => {
                 write!(f, "outbox of account {account} can't be read, its values stay in memory: {error}")
             }
@@ -439,6 +473,8 @@ pub struct Store<D> {
     /// The job that is under way, and its places.
     flight: Option<(u64, BTreeSet<usize>)>,
     jobs: u64,
+    /// Places of logs with values in the collector's memory whose records are lost.
+    lost: BTreeSet<usize>,
     /// Bytes that all logs keep to be written again.
     kept: usize,
     /// Bytes in all segments, and of each log (with its place).
@@ -484,6 +520,7 @@ impl<D: Disk> Store<D> {
             book_due: false,
             flight: None,
             jobs: 0,
+            lost: BTreeSet::new(),
             kept: 0,
             bytes: 0,
             by_bytes: BTreeSet::new(),
@@ -504,38 +541,60 @@ impl<D: Disk> Store<D> {
         let mut entries = store.disk.list("").map_err(failed("list the directory"))?;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
         let mut found = Found::default();
+        let mut unread = Vec::new();
         for entry in entries.iter().filter(|e| e.dir) {
             let Ok(id) = entry.name.parse::<u64>() else { continue };
-            if id.to_string() != entry.name || store.logs.len() >= ACCOUNTS_MAX {
+            if id.to_string() != entry.name {
                 continue;
             }
-            match Log::open(&mut store.disk, id) {
-                Ok((log, in_log)) => {
-                    found.values += in_log.values;
-                    found.corrupt += in_log.corrupt;
-                    if in_log.bad_bytes > 0 || in_log.corrupt > 0 {
-                        let (values, bytes) = (in_log.corrupt, in_log.bad_bytes);
-                        store.tell(StoreEvent::Damaged { account: id, values, bytes });
-                    }
-                    let unsynced = log.unsynced() && settings.durable();
-                    let place = store.add(log);
-                    store.busy.insert(place);
-                    if unsynced {
-                        store.unsynced.insert(place);
-                        store.sync_at = Some(Millis(0));
-                    }
-                }
-                Err(error) => {
-                    store.unusable.insert(id);
-                    store.tell(StoreEvent::Unusable { account: id, error: error.to_string() });
-                }
+            match store.open_log(id, false, &mut found) {
+                Err(error) if log::is_read_error(&error) => unread.push(id),
+                Err(error) => store.leave_alone(id, &error),
+                Ok(()) => {}
+            }
+        }
+        // If the disk reads others, what it can't is damage. Otherwise it may read all of it later.
+        let others_read =
+            store.bytes > 0 || [LEDGER, STATES].iter().any(|file| log::can_read(&mut store.disk, file));
+        for id in unread {
+            if let Err(error) = store.open_log(id, others_read, &mut found) {
+                store.leave_alone(id, &error);
             }
         }
         if !store.busy.is_empty() {
             store.write_at = Some(Millis(0));
         }
-        store.book = Book::open(&mut store.disk, found.values + found.corrupt);
+        let (book, damaged) = Book::open(&mut store.disk, &entries, found.values + found.corrupt)?;
+        store.book = book;
+        damaged.into_iter().for_each(|event| store.tell(event));
         Ok((store, found))
+    }
+
+    /// What an account's files hold.
+    fn open_log(&mut self, id: u64, others_read: bool, found: &mut Found) -> io::Result<()> {
+        if self.logs.len() >= ACCOUNTS_MAX {
+            return Ok(());
+        }
+        let (log, in_log) = Log::open(&mut self.disk, id, others_read)?;
+        found.values += in_log.values;
+        found.corrupt += in_log.corrupt;
+        if in_log.bad_bytes > 0 || in_log.corrupt > 0 {
+            let (values, bytes) = (in_log.corrupt, in_log.bad_bytes);
+            self.tell(StoreEvent::Damaged { account: id, values, bytes });
+        }
+        let unsynced = log.unsynced() && self.settings.durable();
+        let place = self.add(log);
+        self.busy.insert(place);
+        if unsynced {
+            self.unsynced.insert(place);
+            self.sync_at = Some(Millis(0));
+        }
+        Ok(())
+    }
+
+    fn leave_alone(&mut self, account: u64, error: &io::Error) {
+        self.unusable.insert(account);
+        self.tell(StoreEvent::Unusable { account, error: error.to_string() });
     }
 
     fn add(&mut self, log: Log) -> usize {
@@ -683,7 +742,7 @@ impl<D: Disk> Store<D> {
             return;
         }
         let oldest_ms = unix.0.saturating_sub(self.settings.max_age_ms);
-        let fed = log.feed(&mut self.disk, oldest_ms, max, |r| {
+        let fed = log.feed(&mut self.disk, now, oldest_ms, max, |r| {
             let value = Value {
                 time: UnixMillis(r.time_ms),
                 handed_over: UnixMillis(r.handed_over_ms),
@@ -768,13 +827,13 @@ impl<D: Disk> Store<D> {
         if log.wait.is_some_and(|w| now < w.until) {
             return;
         }
-        let result = log.write(&mut self.disk, segment_bytes, durable, marks);
+        let result = log.write(&mut self.disk, segment_bytes, durable, marks, now);
         self.weigh(place);
         if let Err(e) = result {
             return self.fails(now, place, "write", &e);
         }
         let Some(log) = self.logs.get(place) else { return };
-        if marks || !log.has_marks() {
+        if (marks || !log.has_marks()) && !log.wants_name() {
             self.busy.remove(&place);
         }
         self.note(now, place);
@@ -792,6 +851,9 @@ impl<D: Disk> Store<D> {
         log.kept_noted = log.kept();
         self.kept += log.kept_noted;
         let (account, lost) = (log.id, core::mem::take(&mut log.lost));
+        if !log.missing.is_empty() {
+            self.lost.insert(place);
+        }
         if lost > 0 {
             self.give_up(Gone::Corrupt, lost);
             self.tell(StoreEvent::Damaged { account, values: lost, bytes: 0 });
@@ -926,6 +988,30 @@ impl<D: Disk> Store<D> {
         self.failing.contains(&place) || self.logs.get(place).is_none_or(|l| l.is_durable(sequence))
     }
 
+    /// Whether values in the collector's memory may have records that a failed sync lost: each of which
+    /// [`is_lost`](Self::is_lost), for [`forget_records`](grafolean_core::outbox::Outbox::forget_records); then
+    /// [`forget_lost`](Self::forget_lost).
+    #[must_use]
+    pub fn has_lost(&self) -> bool {
+        !self.lost.is_empty()
+    }
+
+    /// Whether a record is lost, and its value was in the collector's memory.
+    #[must_use]
+    pub fn is_lost(&self, record: u64) -> bool {
+        let (place, sequence) = ((record >> SEQUENCE_BITS) as usize, record & (SEQUENCE_END - 1));
+        self.logs.get(place).is_some_and(|l| l.missing.contains(sequence))
+    }
+
+    /// The collector has forgotten the lost records: they will not leave it.
+    pub fn forget_lost(&mut self) {
+        for place in core::mem::take(&mut self.lost) {
+            if let Some(log) = self.logs.get_mut(place) {
+                log.missing.clear();
+            }
+        }
+    }
+
     fn sync_all_soon(&mut self, now: Millis) {
         self.sync_at = None;
         let ready = |p: &&usize| self.logs.get(**p).is_some_and(|l| l.wait.is_none_or(|w| w.until <= now));
@@ -952,6 +1038,23 @@ impl<D: Disk> Store<D> {
     /// before one that may be. Waits for the disk. A job that is under way has to end before
     /// ([`handle_synced`](Self::handle_synced)): what comes of it later is ignored, and if it fails, so is what it lost.
     pub fn flush(&mut self, now: Millis, unix: UnixMillis) {
+        self.begin_flush(now);
+        self.flight = None;
+        // Files that are done with go when others were synced, and that is synced again.
+        for _ in 0..3 {
+            self.flush_step(now, unix);
+            while let Some(job) = self.poll_sync(now) {
+                self.handle_synced(now, job.run());
+            }
+            if self.is_flushed() {
+                break;
+            }
+        }
+    }
+
+    /// A flush whose syncs the caller does: first this; then [`flush_step`](Self::flush_step), and all jobs that
+    /// [`poll_sync`](Self::poll_sync) gives, three times or until it [is flushed](Self::is_flushed).
+    pub fn begin_flush(&mut self, now: Millis) {
         self.failing.iter().for_each(|&p| {
             if let Some(l) = self.logs.get_mut(p)
                 && let Some(w) = &mut l.wait
@@ -961,20 +1064,20 @@ impl<D: Disk> Store<D> {
         });
         self.book_retry_at = self.book_retry_at.map(|_| now);
         self.ledger_at = now;
-        self.flight = None;
-        // Files that are done with go when others were synced, and that is synced again.
-        for _ in 0..3 {
-            self.work(now, unix, true);
-            if self.settings.durable() {
-                self.sync_all_soon(now);
-            }
-            while let Some(job) = self.poll_sync(now) {
-                self.handle_synced(now, job.run());
-            }
-            if self.busy.is_empty() && self.unsynced.is_empty() {
-                break;
-            }
+    }
+
+    /// Writes all that waits, and makes all syncs due.
+    pub fn flush_step(&mut self, now: Millis, unix: UnixMillis) {
+        self.work(now, unix, true);
+        if self.settings.durable() {
+            self.sync_all_soon(now);
         }
+    }
+
+    /// Whether all is written, and synced unless that is off.
+    #[must_use]
+    pub fn is_flushed(&self) -> bool {
+        self.busy.is_empty() && self.unsynced.is_empty()
     }
 
     /// Flushes, and gives the directory free.
@@ -1024,13 +1127,16 @@ impl<D: Disk> Store<D> {
     /// counted as lost.
     fn write_book(&mut self, now: Millis, news: bool) {
         let durable = self.settings.durable();
-        let mut result = self.book.write_states(&mut self.disk, durable);
         let due = self.ledger_at <= now;
+        let mut result = self.book.write_states(&mut self.disk, durable, due);
         if result.is_ok() && (due || news) {
             result = self.book.write_ledger(&mut self.disk, durable, due);
             if due {
                 self.ledger_at = Millis(now.0 + LEDGER_MS);
             }
+        }
+        while let Some(file) = self.book.poll_gone() {
+            self.tell(StoreEvent::FileGone { file });
         }
         match result {
             Ok(()) => {
@@ -1108,6 +1214,8 @@ impl<D: Disk> Store<D> {
                     // No more to be gained by that.
                     Ok(None) => {}
                     Err(e) => {
+                        // The file may have to get its name back.
+                        self.busy.insert(place);
                         self.fails(now, place, "thin", &e);
                         break;
                     }

@@ -531,21 +531,259 @@ fn damage_while_running_is_found_when_values_come_back() {
     assert!(matches!(store.poll_event(), Some(StoreEvent::Damaged { account: 7, .. })));
 }
 
+/// Calls the store each minute, feeding, up to a time: what came back.
+fn feed_until(store: &mut Store<FaultyDisk>, now: &mut u64, end: u64) -> Vec<u64> {
+    let mut back = Vec::new();
+    while *now < end {
+        back.extend(feed_all(store, *now, 7));
+        *now += 60_000;
+        store.handle_time(Millis(*now), unix(*now));
+    }
+    back
+}
+
+fn events(store: &mut Store<FaultyDisk>) -> Vec<StoreEvent> {
+    std::iter::from_fn(|| store.poll_event()).collect()
+}
+
 #[test]
-fn unreadable_files_are_given_up_after_some_tries() {
+fn a_disk_whose_reads_fail_for_hours_costs_nothing_and_it_is_told_once_each_time() {
     let disk = FaultyDisk::new(1);
     let (mut store, _) = open(&disk, small());
-    let records = take_many(&mut store, 0, 7, 0..100);
+    let records = take_many(&mut store, 0, 7, 0..20_000);
     store.flush(Millis(0), unix(0));
     records.iter().for_each(|&r| store.left(Millis(0), r, true));
-    disk.set_faults(Faults { read_error: 10_000, ..Faults::default() });
     let mut now = 0;
-    for _ in 0..10 {
-        assert_eq!(feed_all(&mut store, now, 7), Vec::<u64>::new());
-        now += 60_000;
-        store.handle_time(Millis(now), unix(now));
+    for episode in 0..2 {
+        disk.set_faults(Faults { read_error: 10_000, ..Faults::default() });
+        let end = now + 3 * 3_600_000;
+        assert_eq!(feed_until(&mut store, &mut now, end), Vec::<u64>::new());
+        let told = events(&mut store);
+        assert!(
+            matches!(told[..], [StoreEvent::Failing { doing: "read", account: Some(7), .. }]),
+            "{told:?}"
+        );
+        assert_eq!(store.poll_gone(), None);
+        assert_eq!((store.parked_total(), store.written()), (20_000 - episode * 100, 20_000));
+        disk.set_faults(Faults::default());
+        let mut back = Vec::new();
+        store.feed(Millis(now), unix(now), 7, 100, |_, v| {
+            back.push(v.number.parse::<u64>().unwrap());
+            true
+        });
+        assert_eq!(back, (episode * 100..(episode + 1) * 100).collect::<Vec<_>>());
+        assert!(matches!(events(&mut store)[..], [StoreEvent::Working { .. }]));
     }
-    assert_eq!(store.poll_gone(), Some((Gone::Corrupt, 100)));
+    assert_eq!(feed_all(&mut store, now, 7), (200..20_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_bad_spot_on_a_disk_that_reads_otherwise_costs_its_values_after_a_while_and_holds_nothing_up_for_good() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    let records = take_many(&mut store, 0, 7, 0..20_000);
+    store.flush(Millis(0), unix(0));
+    records.iter().for_each(|&r| store.left(Millis(0), r, true));
+    let files = segments(&disk);
+    disk.spoil(&files[0], 8192..12_288);
+    disk.spoil(&files[2], 0..1);
+    // For minutes nothing is given up: the spot might be read again.
+    let mut now = 0;
+    let mut back = feed_until(&mut store, &mut now, 5 * 60_000);
+    assert_eq!(gone(&mut store), 0);
+    back.extend(feed_until(&mut store, &mut now, 2 * 3_600_000));
+    let lost = gone(&mut store);
+    assert!((500..2_000).contains(&lost), "{lost}");
+    assert_eq!(back.len() as u64 + lost, 20_000);
+    assert!(back.windows(2).all(|w| w[0] < w[1]));
+    let told = events(&mut store)
+        .iter()
+        .filter_map(|e| match e {
+            StoreEvent::Damaged { values, .. } => Some(*values),
+            _ => None,
+        })
+        .sum::<u64>();
+    assert_eq!(told, lost);
+}
+
+#[test]
+fn a_disk_that_reads_nothing_while_the_process_starts_costs_nothing() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    take_many(&mut store, 0, 7, 0..20_000);
+    take_many(&mut store, 0, 8, 0..10);
+    store.flush(Millis(0), unix(0));
+    drop(store);
+    for file in disk.files() {
+        disk.spoil(&file, 0..u64::MAX);
+    }
+    let (mut store, found) = open(&disk, small());
+    assert_eq!(found, Found::default());
+    assert!(events(&mut store).iter().any(|e| matches!(e, StoreEvent::Unusable { account: 7, .. })));
+    store.flush(Millis(0), unix(0));
+    drop(store);
+    disk.heal();
+    let (mut store, found) = open(&disk, small());
+    assert_eq!(found, Found { values: 20_010, corrupt: 0 });
+    assert_eq!(feed_all(&mut store, 0, 7), (0..20_000).collect::<Vec<_>>());
+}
+
+#[test]
+fn an_account_none_of_whose_bytes_can_be_read_goes_on_where_the_disk_reads_others() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    take_many(&mut store, 0, 7, 0..10);
+    take_many(&mut store, 0, 8, 0..10);
+    store.flush(Millis(0), unix(0));
+    drop(store);
+    disk.spoil("7/0000000000000001.seg", 0..u64::MAX);
+    let (mut store, found) = open(&disk, small());
+    assert_eq!(found.values, 10);
+    assert!(matches!(store.poll_event(), Some(StoreEvent::Damaged { account: 7, .. })));
+    take_many(&mut store, 0, 7, 10..20);
+    store.flush(Millis(0), unix(0));
+    drop(store);
+    let (mut store, _) = open(&disk, small());
+    assert_eq!(feed_all(&mut store, 0, 7), (10..20).collect::<Vec<_>>());
+}
+
+/// Fills an account's files up to the bound in bytes and beyond, with values that thinning can do little about, then
+/// with some that it can: what was given up, by reason.
+fn fill(
+    disk: &FaultyDisk,
+    settings: Settings,
+    spoilt: Option<usize>,
+) -> (Store<FaultyDisk>, BTreeMap<Gone, u64>) {
+    let (mut store, _) = open(disk, settings);
+    let mut lost = BTreeMap::new();
+    for i in 0..60 {
+        let now = i * 1000;
+        let records = take_many(&mut store, now, 7, i * 1000..(i + 1) * 1000);
+        records.iter().for_each(|&r| store.left(Millis(now), r, true));
+        if let Some(at) = spoilt.filter(|_| i == 5) {
+            disk.spoil(&segments(disk)[at], 0..u64::MAX);
+        }
+        store.handle_time(Millis(now + 900), unix(now + 900));
+        assert!(store.bytes() <= settings.max_bytes, "{} bytes at {i}", store.bytes());
+        while let Some((why, values)) = store.poll_gone() {
+            *lost.entry(why).or_insert(0) += values;
+        }
+    }
+    (store, lost)
+}
+
+#[test]
+fn thinning_that_meets_an_unreadable_file_gives_the_oldest_up_and_keeps_the_bound() {
+    for at in [0, 2] {
+        let disk = FaultyDisk::new(1);
+        let settings = Settings { max_bytes: 256 * 1024, thin: true, ..Settings::DEFAULT };
+        let (mut store, lost) = fill(&disk, settings, Some(at));
+        assert_eq!(store.parked_total() + lost.values().sum::<u64>(), 60_000);
+        assert!(lost.get(&Gone::Thinned).is_some_and(|&n| n > 10_000), "{lost:?}");
+        store.flush(Millis(70_000), unix(70_000));
+        assert!(disk.bytes_used() <= settings.max_bytes + 1024);
+        let told = events(&mut store);
+        assert!(!told.iter().any(|e| matches!(e, StoreEvent::Failing { .. })), "{told:?}");
+    }
+}
+
+#[test]
+fn thinning_on_a_full_disk_gives_the_oldest_up_and_leaves_nothing_behind() {
+    let disk = FaultyDisk::new(1);
+    let settings = Settings { max_bytes: 256 * 1024, thin: true, ..Settings::DEFAULT };
+    let (mut store, _) = open(&disk, settings);
+    let (mut lost, mut full) = (0, false);
+    for i in 0..200 {
+        let now = i * 10_000;
+        for n in i * 300..(i + 1) * 300 {
+            // So many series that thinning leaves more than half.
+            let (path, number) = (format!("device.{}.value", n % 300), n.to_string());
+            let value = Value { time: unix(now), handed_over: unix(now), path: &path, number: &number };
+            let record = store.take(Millis(now), 7, &value).unwrap();
+            store.left(Millis(now), record, true);
+        }
+        // Room for what is handed over next, and for nothing else.
+        full |= store.bytes() > 240 * 1024;
+        let capacity = Some(disk.bytes_used() + 6_000).filter(|_| full);
+        disk.set_faults(Faults { capacity, ..Faults::default() });
+        store.handle_time(Millis(now + 900), unix(now + 900));
+        assert!(store.bytes() <= settings.max_bytes, "{} bytes at {i}", store.bytes());
+        assert!(!disk.files().contains(&"7/thin.tmp".to_owned()), "at {i}: {:?}", disk.files());
+        lost += gone(&mut store);
+    }
+    assert!(lost > 10_000);
+    assert_eq!(store.parked_total() + lost, 60_000);
+    let told = events(&mut store);
+    assert!(!told.is_empty() && told.iter().all(|e| matches!(e, StoreEvent::Full { .. })), "{told:?}");
+}
+
+#[test]
+fn a_file_that_could_not_get_its_name_back_after_a_failed_thinning_is_read_all_the_same_and_never_lost() {
+    for restart in [false, true] {
+        let disk = FaultyDisk::new(1);
+        let settings = Settings { max_bytes: 64 * 1024, thin: true, ..Settings::DEFAULT };
+        let (mut store, _) = open(&disk, settings);
+        let file = "7/0000000000000001.seg";
+        // One value a second of one series: some thousands fit.
+        let take = |store: &mut Store<FaultyDisk>, n: u64| {
+            let (now, number) = (n * 1000, n.to_string());
+            let value = Value { time: unix(now), handed_over: unix(now), path: "a.b", number: &number };
+            if let Some(record) = store.take(Millis(now), 7, &value) {
+                store.left(Millis(now), record, true);
+            }
+            store.handle_time(Millis(now + 500), unix(now + 500));
+        };
+        disk.refuse_name(Some(file));
+        let mut n = 0;
+        while disk.contents(&format!("{file}.old")).is_none() {
+            take(&mut store, n);
+            n += 1;
+            assert!(n < 20_000, "it was never thinned");
+        }
+        assert_eq!(disk.contents(file), None);
+        assert!(matches!(events(&mut store)[..], [StoreEvent::Failing { .. }]));
+        // A while later it is still there, and its values can be read.
+        for more in 1..100 {
+            take(&mut store, n + more);
+        }
+        assert!(disk.contents(&format!("{file}.old")).is_some(), "{:?}", disk.files());
+        let mut lost = BTreeMap::new();
+        let mut count = |store: &mut Store<FaultyDisk>| {
+            while let Some((why, values)) = store.poll_gone() {
+                *lost.entry(why).or_insert(0) += values;
+            }
+        };
+        count(&mut store);
+        let now = (n + 200) * 1000;
+        if restart {
+            drop(store);
+            // The next one can't rename it either.
+            let found;
+            (store, found) = open(&disk, settings);
+            assert_eq!(found.corrupt, 0);
+            store.handle_time(Millis(now), unix(now));
+            store.flush(Millis(now), unix(now));
+            count(&mut store);
+            drop(store);
+            disk.refuse_name(None);
+            disk.power_cut_losing_all();
+            (store, _) = open(&disk, settings);
+        } else {
+            disk.refuse_name(None);
+            store.flush(Millis(now), unix(now));
+            assert!(disk.contents(file).is_some(), "{:?}", disk.files());
+        }
+        count(&mut store);
+        assert!(lost.keys().all(|why| *why == Gone::Thinned), "restart {restart}: {lost:?}");
+        let back = feed_all(&mut store, now, 7);
+        assert_eq!(gone(&mut store), 0, "restart {restart}");
+        let lost: u64 = lost.values().sum();
+        assert!(
+            back.starts_with(&(0..100).collect::<Vec<_>>()) && back.len() as u64 + lost >= n - 1,
+            "restart {restart}: {} of {n}",
+            back.len()
+        );
+    }
 }
 
 #[test]
@@ -556,7 +794,7 @@ fn files_that_may_not_be_read_for_a_while_cost_nothing() {
     store.flush(Millis(0), unix(0));
     records.iter().for_each(|&r| store.left(Millis(0), r, true));
     assert!(segments(&disk).len() > 3);
-    disk.deny_reading(true);
+    disk.deny_reading_of(Some("7/"));
     // While the process runs: for an hour. Values go on to be written, and it is told once.
     let mut now = 0;
     while now < 3_600_000 {
@@ -575,7 +813,7 @@ fn files_that_may_not_be_read_for_a_while_cost_nothing() {
     assert!(matches!(store.poll_event(), Some(StoreEvent::Unusable { account: 7, .. })));
     store.flush(Millis(0), unix(0));
     drop(store);
-    disk.deny_reading(false);
+    disk.deny_reading_of(None);
     let (mut store, found) = open(&disk, small());
     assert_eq!(found, Found { values: 20_060, corrupt: 0 });
     assert_eq!(feed_all(&mut store, 0, 7), (0..20_060).collect::<Vec<_>>());
@@ -692,6 +930,221 @@ fn states_and_totals_go_over_from_life_to_life() {
     let t = store.totals();
     assert_eq!((t.collected, t.delivered, t.queued, t.lost, t.lives), (35, 20, 10, 5, 3));
     assert!(t.balanced(), "{t}");
+}
+
+/// A directory with values of account 7, five states, and a ledger in both places.
+fn with_a_book() -> FaultyDisk {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    take_many(&mut store, 0, 7, 0..10);
+    for name in 0..5 {
+        assert!(store.set_state(Millis(0), 1, name, b"bytes of a state"));
+    }
+    for collected in [30, 31] {
+        let ledger = Ledger { collected, delivered: collected - 10, queued: 10, ..Ledger::EMPTY };
+        store.set_ledger(Millis(0), &ledger);
+        store.flush(Millis(0), unix(0));
+    }
+    drop(store);
+    disk
+}
+
+/// What is wrong with which file, and what is left; every event is of that kind.
+fn damaged_files(store: &mut Store<FaultyDisk>) -> Vec<(&'static str, String, usize)> {
+    let of = |event| match event {
+        StoreEvent::DamagedFile { file, why, left } => (file, why, left),
+        other => panic!("{other:?}"),
+    };
+    events(store).into_iter().map(of).collect()
+}
+
+#[test]
+fn a_directory_that_is_as_it_was_left_has_nothing_to_tell() {
+    let disk = with_a_book();
+    assert_eq!(damaged_files(&mut open(&disk, small()).0), []);
+    assert_eq!(damaged_files(&mut open(&FaultyDisk::new(1), small()).0), []);
+}
+
+#[test]
+fn damage_of_the_states_is_told_with_its_place_and_the_others_are_kept_and_written_whole_again() {
+    // A bit in the second state, rubbish behind the last, the last one torn, nothing but zeros.
+    for damage in 0..4 {
+        let disk = with_a_book();
+        let whole = disk.contents("state").unwrap();
+        let one = whole.len() / 5;
+        let mut bytes = whole.clone();
+        let (at, left) = match damage {
+            0 => {
+                bytes[one + 20] ^= 1;
+                (one, 4)
+            }
+            1 => {
+                bytes.extend([0x5c; 9]);
+                (whole.len(), 5)
+            }
+            2 => {
+                bytes.truncate(whole.len() - 3);
+                (4 * one, 4)
+            }
+            _ => {
+                bytes.fill(0);
+                (0, 0)
+            }
+        };
+        disk.set_contents("state", &bytes);
+        let (mut store, _) = open(&disk, small());
+        let told = damaged_files(&mut store);
+        let [("state", why, n)] = &told[..] else { panic!("damage {damage}: {told:?}") };
+        assert!(why.contains(&format!("the first of them at {at}")), "damage {damage}: {why}");
+        assert_eq!((*n, store.states().count()), (left, left), "damage {damage}");
+        store.set_ledger(Millis(10_000), &Ledger::EMPTY);
+        store.flush(Millis(10_000), unix(10_000));
+        drop(store);
+        let (mut store, _) = open(&disk, small());
+        assert_eq!(damaged_files(&mut store), [], "damage {damage}");
+        assert_eq!(store.states().count(), left);
+    }
+}
+
+#[test]
+fn damage_of_the_ledger_is_told_with_its_place_and_its_other_copy_counts() {
+    for at in [0, 512] {
+        let disk = with_a_book();
+        disk.flip_bit("ledger", at + 9, 3);
+        let (mut store, _) = open(&disk, small());
+        let told = damaged_files(&mut store);
+        let [("ledger", why, 1)] = &told[..] else { panic!("{told:?}") };
+        assert!(why.contains(&format!("bytes {at} to {}", at + 511)), "{why}");
+        let totals = store.totals();
+        assert!((30..=31).contains(&totals.collected) && totals.lives == 2, "{totals}");
+        store.set_ledger(Millis(0), &Ledger { recovered: 10, queued: 10, ..Ledger::EMPTY });
+        assert!(store.totals().balanced());
+        store.flush(Millis(0), unix(0));
+        drop(store);
+        assert_eq!(damaged_files(&mut open(&disk, small()).0), []);
+    }
+}
+
+#[test]
+fn a_ledger_that_is_missing_empty_zeros_or_rubbish_is_told_and_counting_begins_anew() {
+    for (contents, told) in [
+        (None, "missing"),
+        (Some(vec![]), "empty"),
+        (Some(vec![0; 600]), "zeros"),
+        (Some(vec![0x35; 600]), "bytes 0 to 511 are damaged, bytes 512 to 1023 are damaged"),
+    ] {
+        let disk = with_a_book();
+        match contents {
+            None => disk.take_away("ledger"),
+            Some(bytes) => disk.set_contents("ledger", &bytes),
+        }
+        let (mut store, found) = open(&disk, small());
+        assert_eq!(found, Found { values: 10, corrupt: 0 });
+        let events = damaged_files(&mut store);
+        let [("ledger", why, 0)] = &events[..] else { panic!("{events:?}") };
+        assert!(why.contains(told), "{why}");
+        let totals = Totals { queued: 10, ..store.totals() };
+        assert!(totals.collected == 10 && totals.lives == 1 && totals.balanced(), "{totals}");
+    }
+}
+
+#[test]
+fn parts_of_state_and_ledger_that_the_disk_cannot_read_are_told_and_the_rest_counts() {
+    let disk = with_a_book();
+    disk.spoil("state", 0..1);
+    disk.spoil("ledger", 0..512);
+    let (mut store, found) = open(&disk, small());
+    assert_eq!(found.values, 10);
+    let told = damaged_files(&mut store);
+    let [("ledger", ledger, 1), ("state", state, 0)] = &told[..] else { panic!("{told:?}") };
+    assert!(ledger.contains("bytes 0 to 511 can't be read: ") && ledger.contains("os error 5"), "{ledger}");
+    assert!(state.contains("os error 5"), "{state}");
+}
+
+#[test]
+fn a_state_or_ledger_that_may_not_be_used_is_an_error_that_names_it_and_is_not_touched() {
+    for file in ["state", "ledger"] {
+        let disk = with_a_book();
+        let before = disk.contents(file);
+        disk.deny_reading_of(Some(file));
+        let error = Store::open(disk.handle(), small()).err().unwrap();
+        assert!(matches!(error, OpenError::File { file: named, .. } if named == file), "{error:?}");
+        assert!(error.to_string().contains(file), "{error}");
+        assert_eq!(disk.contents(file), before);
+        disk.deny_reading_of(None);
+        assert_eq!(damaged_files(&mut open(&disk, small()).0), []);
+
+        disk.take_away(file);
+        disk.put_dir(file);
+        let error = Store::open(disk.handle(), small()).err().unwrap();
+        assert!(matches!(error, OpenError::File { file: named, .. } if named == file), "{error:?}");
+    }
+}
+
+#[test]
+fn a_state_or_ledger_that_is_removed_or_cut_while_it_is_in_use_is_told_once_and_written_whole_again() {
+    for (file, cut) in [("state", false), ("state", true), ("ledger", false)] {
+        for news in [false, true] {
+            let disk = with_a_book();
+            let (mut store, _) = open(&disk, small());
+            let mut ledger = Ledger { recovered: 10, queued: 10, ..Ledger::EMPTY };
+            store.set_ledger(Millis(0), &ledger);
+            store.flush(Millis(0), unix(0));
+            if cut {
+                let bytes = disk.contents(file).unwrap();
+                disk.set_contents(file, &bytes[..20]);
+            } else {
+                disk.take_away(file);
+            }
+            if news {
+                store.set_state(Millis(1_000), 2, 0, b"new");
+                (ledger.collected, ledger.queued) = (1, 11);
+            }
+            for now in (1_000..60_000).step_by(500) {
+                store.set_ledger(Millis(now), &ledger);
+                store.handle_time(Millis(now), unix(now));
+            }
+            let (told, states, totals) = (events(&mut store), store.states().count(), store.totals());
+            assert_eq!(told, [StoreEvent::FileGone { file }], "cut {cut}, news {news}");
+            drop(store);
+            disk.power_cut_losing_all();
+            let (mut store, _) = open(&disk, small());
+            assert_eq!(damaged_files(&mut store), []);
+            assert_eq!((store.states().count(), states), (5 + usize::from(news), 5 + usize::from(news)));
+            assert_eq!(store.totals().collected, totals.collected);
+        }
+    }
+}
+
+#[test]
+fn real_files_that_were_removed_or_replaced_are_not_written_to_any_more() {
+    let root = std::env::temp_dir().join(format!("grafolean-outbox-void-{}", std::process::id()));
+    let (mut store, _) = Store::open(RealDisk::new(&root).unwrap(), small()).unwrap();
+    store.set_state(Millis(0), 1, 1, b"first");
+    store.set_ledger(Millis(0), &Ledger::EMPTY);
+    store.flush(Millis(0), unix(0));
+    store.set_state(Millis(1_000), 1, 2, b"second");
+    store.flush(Millis(1_000), unix(1_000));
+    for (now, replaced) in [(20_000, false), (40_000, true)] {
+        for file in ["state", "ledger"] {
+            let bytes = std::fs::read(root.join(file)).unwrap();
+            std::fs::remove_file(root.join(file)).unwrap();
+            if replaced {
+                std::fs::write(root.join(file), bytes).unwrap();
+            }
+        }
+        store.set_state(Millis(now), 1, 3, &now.to_le_bytes());
+        store.set_ledger(Millis(now), &Ledger { collected: now, delivered: now, ..Ledger::EMPTY });
+        store.flush(Millis(now), unix(now));
+        let told = std::iter::from_fn(|| store.poll_event()).count();
+        assert_eq!(told, if replaced { 0 } else { 2 });
+    }
+    let states: Vec<StoredState> = store.states().collect();
+    drop(store);
+    let (store, _) = Store::open(RealDisk::new(&root).unwrap(), small()).unwrap();
+    std::fs::remove_dir_all(&root).unwrap();
+    assert_eq!(store.states().collect::<Vec<_>>(), states);
+    assert_eq!((states.len(), store.totals().collected), (3, 40_000));
 }
 
 #[test]

@@ -11,5 +11,7 @@
 
 pub mod details;
 pub mod expression;
+pub mod network;
+pub mod poll;
 pub mod rates;
 pub mod template;

@@ -4,6 +4,7 @@
 //! use core::net::IpAddr;
 //! use grafolean_bot_snmp::network::{Network, NetworkFault};
 //! use grafolean_core::device::Host;
+//! use grafolean_core::time::Millis;
 //! use grafolean_snmp_codec::RequestTag;
 //!
 //! /// Nobody answers.
@@ -29,6 +30,9 @@
 //!     fn life(&self) -> u32 {
 //!         7 // better: another number after each restart
 //!     }
+//!     fn now(&self) -> Millis {
+//!         Millis(0) // better: of the clock that the collector is driven by
+//!     }
 //! }
 //! # let _ = Silence.random();
 //! ```
@@ -39,6 +43,7 @@ use core::fmt;
 use core::future::Future;
 
 use grafolean_core::device::Host;
+use grafolean_core::time::Millis;
 use grafolean_snmp_codec::RequestTag;
 
 /// Exchanges datagrams with agents. Many runs share one.
@@ -77,6 +82,9 @@ pub trait Network {
     /// The life of this process (on a board: since boot): a number that the next life has not, so that times of an earlier life
     /// are not mistaken for those of this one.
     fn life(&self) -> u32;
+
+    /// Monotonic time, by which readings of counters are compared.
+    fn now(&self) -> Millis;
 }
 
 impl<N: Network + ?Sized> Network for &N {
@@ -103,6 +111,10 @@ impl<N: Network + ?Sized> Network for &N {
 
     fn life(&self) -> u32 {
         (**self).life()
+    }
+
+    fn now(&self) -> Millis {
+        (**self).now()
     }
 }
 

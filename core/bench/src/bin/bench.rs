@@ -1,0 +1,33 @@
+//! `bench [GROUP...] [--quick]` prints what the collector costs next to its peers: see `core/bench/run`.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // what fails here is the end of it
+
+use std::process::ExitCode;
+
+use grafolean_bench::groups::{self, Effort};
+
+const GROUPS: [(&str, fn(Effort)); 1] = [("timer", groups::timer::run)];
+
+fn main() -> ExitCode {
+    let mut effort = Effort::Full;
+    let mut wanted = Vec::new();
+    for arg in std::env::args().skip(1) {
+        match GROUPS.iter().find(|g| g.0 == arg) {
+            Some(group) => wanted.push(group),
+            None if arg == "--quick" => effort = Effort::Quick,
+            None => {
+                let names = GROUPS.map(|g| g.0).join(", ");
+                eprintln!("bench: `{arg}` is none of the groups {names}, nor --quick");
+                return ExitCode::FAILURE;
+            }
+        }
+    }
+    if wanted.is_empty() {
+        wanted.extend(&GROUPS);
+    }
+    for (_, run) in wanted {
+        run(effort);
+    }
+    ExitCode::SUCCESS
+}

@@ -1,0 +1,512 @@
+//! The timer core next to five others: time and memory for each firing, and what edits cost.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+use std::hint::black_box;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use grafolean_core::schedule::Schedule;
+use grafolean_core::time::{Millis, Tick};
+use hierarchical_hash_wheel_timer::wheels::quad_wheel::QuadWheelWithOverflow;
+
+use super::{CpuTime, Effort, heap, shortest};
+use crate::table::{Table, figure, ns, times};
+use crate::timer::{Jobs, MIXED, SLOW, Sink, Spec, T0, Timer, by_division, distinct_specs, job, specs};
+
+/// What peers keep of each job, so that they too need no division when it fires: each interval's next instant. Half a
+/// line of cache.
+#[derive(Clone, Copy)]
+#[repr(C, align(32))]
+struct PeerJob {
+    intervals: [u32; 4],
+    next: [u32; 4],
+}
+
+impl PeerJob {
+    fn new(spec: &Spec) -> Self {
+        let mut next = [u32::MAX; 4];
+        for (next, &interval) in next.iter_mut().zip(&spec.intervals) {
+            if interval != 0 {
+                *next = spec.start + (T0 + 1 - spec.start).div_ceil(interval) * interval;
+            }
+        }
+        PeerJob { intervals: spec.intervals, next }
+    }
+
+    #[inline(always)]
+    fn next(&self) -> u32 {
+        let n = &self.next;
+        n[0].min(n[1]).min(n[2].min(n[3]))
+    }
+
+    /// Which intervals are due at `t`; they go on to their next instants.
+    #[inline(always)]
+    fn fire(&mut self, t: u32) -> u32 {
+        let mut mask = 0;
+        for k in 0..4 {
+            let due = u32::from(self.next[k] == t);
+            mask |= due << k;
+            self.next[k] = self.next[k].wrapping_add(self.intervals[k] & 0u32.wrapping_sub(due));
+        }
+        mask
+    }
+}
+
+fn peer_jobs(specs: &[Spec]) -> Vec<PeerJob> {
+    specs.iter().map(PeerJob::new).collect()
+}
+
+/// What a timer took.
+struct Took {
+    sink: Sink,
+    time: Duration,
+    /// Bytes that it has at the end.
+    bytes: usize,
+    /// Allocations while it ran.
+    allocations: usize,
+}
+
+fn measure<S>(setup: impl FnOnce() -> S, run: impl FnOnce(&mut S, &mut Sink)) -> Took {
+    let before = heap();
+    let mut state = setup();
+    let running = heap();
+    let mut sink = Sink::default();
+    let begin = CpuTime::now();
+    run(&mut state, &mut sink);
+    let time = begin.elapsed();
+    let after = heap();
+    black_box(&state);
+    Took {
+        sink,
+        time,
+        bytes: after.live.saturating_sub(before.live),
+        allocations: after.allocations - running.allocations,
+    }
+}
+
+fn ours(specs: &[Spec], seconds: u32) -> Took {
+    measure(|| Timer::new(specs, 0), |timer, sink| timer.run(seconds, sink))
+}
+
+/// Not the timer core alone: each job has a key, waits in the ready queue, runs and ends.
+fn ours_with_jobs(specs: &[Spec], seconds: u32) -> Took {
+    measure(|| Jobs::new(specs, 1), |jobs, sink| jobs.run(seconds, sink))
+}
+
+fn binary_heap(specs: &[Spec], seconds: u32) -> Took {
+    let packed = |when: u32, id: u32| Reverse(u64::from(when) << 32 | u64::from(id));
+    measure(
+        || {
+            let jobs = peer_jobs(specs);
+            let all: Vec<_> = (0..).zip(&jobs).map(|(id, job)| packed(job.next(), id)).collect();
+            (jobs, BinaryHeap::from(all))
+        },
+        |(jobs, heap), sink| {
+            for t in T0 + 1..=T0 + seconds {
+                while let Some(mut first) = heap.peek_mut() {
+                    if (first.0 >> 32) as u32 > t {
+                        break;
+                    }
+                    let id = first.0 as u32;
+                    let job = &mut jobs[id as usize];
+                    sink.emit(id, t, job.fire(t));
+                    *first = packed(job.next(), id);
+                }
+            }
+        },
+    )
+}
+
+fn heapless_heap<const N: usize>(specs: &[Spec], seconds: u32) -> Took {
+    use heapless::binary_heap::{BinaryHeap, Min};
+    measure(
+        || {
+            let jobs = peer_jobs(specs);
+            let mut heap: Box<BinaryHeap<(u32, u32), Min, N>> = Box::new(BinaryHeap::new());
+            for (id, job) in (0..).zip(&jobs) {
+                heap.push((job.next(), id)).unwrap();
+            }
+            (jobs, heap)
+        },
+        |(jobs, heap), sink| {
+            for t in T0 + 1..=T0 + seconds {
+                while let Some(&(when, id)) = heap.peek() {
+                    if when > t {
+                        break;
+                    }
+                    heap.pop();
+                    let job = &mut jobs[id as usize];
+                    sink.emit(id, t, job.fire(t));
+                    let _ = heap.push((job.next(), id));
+                }
+            }
+        },
+    )
+}
+
+fn heapless(specs: &[Spec], seconds: u32) -> Took {
+    match specs.len() {
+        0..=1_024 => heapless_heap::<1_024>(specs, seconds),
+        1_025..=16_384 => heapless_heap::<16_384>(specs, seconds),
+        16_385..=131_072 => heapless_heap::<131_072>(specs, seconds),
+        _ => heapless_heap::<1_048_576>(specs, seconds),
+    }
+}
+
+fn delay_queue(specs: &[Spec], seconds: u32) -> Took {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+    // Inside of one, so that it sees tokio's paused clock; its budget would make it stop now and then.
+    runtime.block_on(tokio::task::unconstrained(async {
+        let at = |base: tokio::time::Instant, t: u32| base + Duration::from_secs((t - T0).into());
+        let before = heap();
+        let base = tokio::time::Instant::now();
+        let mut jobs = peer_jobs(specs);
+        let mut queue = tokio_util::time::DelayQueue::<u32>::with_capacity(specs.len());
+        for (id, job) in (0..).zip(&jobs) {
+            queue.insert_at(id, at(base, job.next()));
+        }
+        let running = heap();
+        let mut sink = Sink::default();
+        let mut cx = Context::from_waker(Waker::noop());
+        let begin = CpuTime::now();
+        for t in T0 + 1..=T0 + seconds {
+            tokio::time::advance(Duration::from_secs(1)).await;
+            while let Poll::Ready(Some(expired)) = queue.poll_expired(&mut cx) {
+                let id = expired.into_inner();
+                let job = &mut jobs[id as usize];
+                sink.emit(id, t, job.fire(t));
+                queue.insert_at(id, at(base, job.next()));
+            }
+        }
+        let time = begin.elapsed();
+        let after = heap();
+        let bytes = after.live.saturating_sub(before.live);
+        Took { sink, time, bytes, allocations: after.allocations - running.allocations }
+    }))
+}
+
+fn hash_wheel(specs: &[Spec], seconds: u32) -> Took {
+    // One tick of the wheel is called a millisecond there.
+    let wait = |ticks: u32| Duration::from_millis(ticks.into());
+    measure(
+        || {
+            let jobs = peer_jobs(specs);
+            let mut wheel = QuadWheelWithOverflow::<u32>::default();
+            for (id, job) in (0..).zip(&jobs) {
+                wheel.insert_with_delay(id, wait(job.next() - T0)).unwrap();
+            }
+            (jobs, wheel)
+        },
+        |(jobs, wheel), sink| {
+            for t in T0 + 1..=T0 + seconds {
+                for id in wheel.tick() {
+                    let job = &mut jobs[id as usize];
+                    sink.emit(id, t, job.fire(t));
+                    wheel.insert_with_delay(id, wait(job.next() - t)).unwrap();
+                }
+            }
+        },
+    )
+}
+
+fn wheel_timer(specs: &[Spec], seconds: u32) -> Took {
+    measure(
+        || {
+            let jobs = peer_jobs(specs);
+            let mut wheel = wheel_timer::WheelTimer::<u32>::new(86_401);
+            for (id, job) in (0..).zip(&jobs) {
+                wheel.schedule((job.next() - T0) as usize, id);
+            }
+            wheel.tick();
+            (jobs, wheel)
+        },
+        |(jobs, wheel), sink| {
+            for t in T0 + 1..=T0 + seconds {
+                for id in wheel.tick() {
+                    let job = &mut jobs[id as usize];
+                    sink.emit(id, t, job.fire(t));
+                    wheel.schedule((job.next() - t - 1) as usize, id);
+                }
+            }
+        },
+    )
+}
+
+type Case = (&'static str, fn(&[Spec], u32) -> Took);
+
+const CASES: [Case; 7] = [
+    ("**schedule**: one ring per interval", ours),
+    ("jobs: keyed, queued, run and ended", ours_with_jobs),
+    ("std BinaryHeap, PeekMut", binary_heap),
+    ("heapless BinaryHeap", heapless),
+    ("tokio-util DelayQueue", delay_queue),
+    ("hierarchical_hash_wheel_timer", hash_wheel),
+    ("wheel_timer, 86,401 slots", wheel_timer),
+];
+
+/// Python's, of `refresh` and jobs without anything to do: one firing.
+const PYTHON: &str = "Python library";
+
+/// Each timer says the same as division does; or this panics.
+fn check() {
+    for choice in [&MIXED[..], &SLOW[..]] {
+        let jobs = specs(1_000, choice);
+        let wanted = by_division(&jobs, 4_000);
+        for (name, case) in CASES {
+            assert_eq!(case(&jobs, 4_000).sink, wanted, "{name}");
+        }
+    }
+}
+
+fn on_a_large_stack<T: Send>(run: impl FnOnce() -> T + Send) -> T {
+    std::thread::scope(|scope| {
+        // A heap of a million is made on the stack before it is put into its box.
+        let builder = std::thread::Builder::new().stack_size(64 << 20);
+        builder.spawn_scoped(scope, run).unwrap().join().unwrap()
+    })
+}
+
+const fn sizes(effort: Effort) -> &'static [usize] {
+    match effort {
+        Effort::Quick => &[1_000, 100_000],
+        Effort::Full => &[1_000, 10_000, 100_000, 1_000_000],
+    }
+}
+
+/// So many seconds that there is about the same number of firings at each size.
+fn seconds(jobs: &[Spec], effort: Effort) -> u32 {
+    let per_second: f64 =
+        jobs.iter().flat_map(|s| s.intervals).filter(|i| *i != 0).map(|i| 1.0 / f64::from(i)).sum();
+    let firings = if effort == Effort::Quick { 1e6 } else { 5e6 };
+    (firings / per_second) as u32 + 10
+}
+
+/// Bytes and allocations of each timer, for the program `memory`, which counts them.
+pub fn memory(effort: Effort) {
+    on_a_large_stack(|| {
+        let jobs = specs(*sizes(effort).last().unwrap(), &MIXED);
+        for (name, case) in CASES {
+            let took = case(&jobs, 20);
+            let bytes = took.bytes as f64 / jobs.len() as f64;
+            let allocations = took.allocations as f64 / took.sink.firings as f64;
+            println!("{name}\t{bytes:.1}\t{allocations:.2}");
+        }
+    });
+}
+
+/// What the program `memory` says: by name, bytes a job and allocations a firing.
+fn memory_of_each(effort: Effort) -> Vec<(String, String, String)> {
+    let program = std::env::current_exe().unwrap().with_file_name("memory");
+    let mut command = std::process::Command::new(program);
+    if effort == Effort::Quick {
+        command.arg("--quick");
+    }
+    let out = command.output().expect("the program `memory` is built beside this one");
+    let text = String::from_utf8(out.stdout).unwrap();
+    let line = |l: &str| {
+        let mut parts = l.split('\t').map(str::to_owned);
+        Some((parts.next()?, parts.next()?, parts.next()?))
+    };
+    text.lines().filter_map(line).collect()
+}
+
+fn firings(effort: Effort) {
+    let memory = memory_of_each(effort);
+    for (title, choice) in [("jobs with 1 to 4 of 15 intervals", &MIXED[..]), ("slow intervals only", &SLOW)]
+    {
+        println!("ns per firing, {title}; in brackets: times as much as the first row\n");
+        let sizes = sizes(effort);
+        let mut headings = vec!["timer".to_owned()];
+        headings.extend(sizes.iter().map(|n| format!("{n} jobs")));
+        headings.extend(["bytes/job".to_owned(), "allocations/firing".to_owned()]);
+        let mut table = Table::new(&headings.iter().map(String::as_str).collect::<Vec<_>>());
+        let mut rows: Vec<Vec<f64>> = vec![Vec::new(); CASES.len()];
+        for &n in sizes {
+            let jobs = specs(n, choice);
+            let seconds = seconds(&jobs, effort);
+            let mut shortest = [f64::MAX; CASES.len()];
+            let mut sinks = [Sink::default(); CASES.len()];
+            // In turns, so that a slow minute of the machine hits all of them.
+            for _ in 0..effort.repetitions() {
+                for (i, (_, case)) in CASES.iter().enumerate() {
+                    let took = case(&jobs, seconds);
+                    shortest[i] = shortest[i].min(ns(took.time, took.sink.firings));
+                    sinks[i] = took.sink;
+                }
+            }
+            for (i, (name, _)) in CASES.iter().enumerate() {
+                assert_eq!(sinks[i], sinks[0], "{name}");
+                rows[i].push(shortest[i]);
+            }
+        }
+        for (i, (name, _)) in CASES.iter().enumerate() {
+            let mut cells = vec![(*name).to_owned()];
+            for (mine, first) in rows[i].iter().zip(&rows[0]) {
+                cells.push(if i == 0 {
+                    figure(*mine)
+                } else {
+                    format!("{} ({})", figure(*mine), times(*mine, *first))
+                });
+            }
+            let of_it = memory.iter().find(|m| m.0 == *name);
+            let (bytes, allocations) =
+                of_it.map_or(("-".into(), "-".into()), |(_, b, a)| (b.clone(), a.clone()));
+            cells.extend([bytes, allocations]);
+            table.row(cells);
+        }
+        let mut python = vec![PYTHON.to_owned(), "225,000-400,000".to_owned()];
+        python.resize(headings.len(), "-".to_owned());
+        table.row(python);
+        table.print();
+    }
+}
+
+/// Ticks without a firing, and ticks at which few of many distinct intervals fire.
+fn ticks(effort: Effort) {
+    println!("ticks\n");
+    let mut table = Table::new(&["what", "ns per tick"]);
+    let ticks = if effort == Effort::Quick { 200_000u32 } else { 2_000_000 };
+    let day = |s: u32| Spec { start: T0, intervals: [s, 0, 0, 0] };
+
+    let idle: Vec<Spec> = (0..15).map(|i| day(80_000_000 + i)).collect();
+    let make = || Timer::new(&idle, 0);
+    let run = |timer: &mut Timer| {
+        let mut sink = Sink::default();
+        (T0 + 1..T0 + ticks).for_each(|t| timer.tick(t, &mut sink));
+        assert_eq!(black_box(sink).firings, 0);
+    };
+    table.row(vec!["nothing due".into(), figure(ns(shortest(effort, make, run), ticks.into()))]);
+
+    for (name, others) in [("one of 15 distinct intervals due", 14), ("one of 10,000 due", 9_999)] {
+        let mut jobs: Vec<Spec> = (0..others).map(|i| day(80_000_000 + i)).collect();
+        jobs.push(day(1));
+        let ticks = if others > 100 { ticks / 200 } else { ticks };
+        let took = shortest(
+            effort,
+            || Timer::new(&jobs, 0),
+            |timer| {
+                let mut sink = Sink::default();
+                (T0 + 1..=T0 + ticks).for_each(|t| timer.tick(t, &mut sink));
+                assert_eq!(black_box(sink).firings, ticks.into());
+            },
+        );
+        table.row(vec![name.into(), figure(ns(took, ticks.into()))]);
+    }
+    let jobs = distinct_specs(100_000, 10_000);
+    let mut fired = 0;
+    let seconds = 1_000;
+    let took = shortest(
+        effort,
+        || Timer::new(&jobs, 0),
+        |timer| {
+            let mut sink = Sink::default();
+            timer.run(seconds, &mut sink);
+            fired = sink.firings;
+        },
+    );
+    let each = ns(took, fired);
+    let name = format!("100,000 jobs of 10,000 distinct intervals ({} ns per firing)", figure(each));
+    table.row(vec![name, figure(ns(took, seconds.into()))]);
+    table.print();
+}
+
+/// One job more or less, and refreshes.
+fn edits(effort: Effort) {
+    println!("edits; schedule alone, then the table of keyed jobs (a refresh names all jobs; no JSON)\n");
+    let sizes = sizes(effort);
+    let mut headings = vec!["µs".to_owned()];
+    headings.extend(sizes.iter().map(|n| format!("{n} jobs")));
+    let mut table = Table::new(&headings.iter().map(String::as_str).collect::<Vec<_>>());
+    const EDITS: u32 = 20;
+    let mut rows: Vec<Vec<String>> = [
+        "schedule: insert one",
+        "schedule: remove one",
+        "jobs: refresh, nothing changed",
+        "jobs: refresh, 1 % changed",
+        "jobs: its commit alone",
+        "jobs: commit, 10,000 changed",
+    ]
+    .map(|s| vec![s.to_owned()])
+    .into();
+    for &n in sizes {
+        let all = specs(n + EDITS as usize, &MIXED);
+        let (jobs, further) = all.split_at(n);
+        let (mut insert, mut remove) = (Duration::MAX, Duration::MAX);
+        let mut timer = Timer::new(jobs, 4 * EDITS as usize);
+        for _ in 0..effort.repetitions() {
+            let mut schedule: Schedule<'_> = timer.schedule();
+            let begin = CpuTime::now();
+            for (slot, spec) in (n as u32..).zip(further) {
+                schedule.insert(slot, &spec.set(), Tick(spec.start.into())).unwrap();
+            }
+            insert = insert.min(begin.elapsed());
+            let begin = CpuTime::now();
+            for slot in n as u32..n as u32 + EDITS {
+                schedule.remove(slot);
+            }
+            remove = remove.min(begin.elapsed());
+        }
+        let micros = |d: Duration, n: u32| figure(d.as_secs_f64() * 1e6 / f64::from(n));
+        rows[0].push(micros(insert, EDITS));
+        rows[1].push(micros(remove, EDITS));
+
+        let changed = (n / 100).max(10_000.min(n));
+        let mut table = Jobs::new(jobs, changed);
+        let mut same = Duration::MAX;
+        let mut one_percent = (Duration::MAX, Duration::MAX);
+        let mut many = Duration::MAX;
+        for _ in 0..effort.repetitions() {
+            same = same.min(refresh(&mut table, jobs, 0, None).0);
+            for to in [Some(7_777), None] {
+                let took = refresh(&mut table, jobs, n / 100, to);
+                one_percent = one_percent.min(took);
+            }
+            if n >= 100_000 {
+                for to in [Some(7_777), None] {
+                    many = many.min(refresh(&mut table, jobs, 10_000, to).1);
+                }
+            }
+        }
+        rows[2].push(micros(same, 1));
+        rows[3].push(micros(one_percent.0, 1));
+        rows[4].push(micros(one_percent.1, 1));
+        rows[5].push(if many == Duration::MAX { "-".to_owned() } else { micros(many, 1) });
+    }
+    for row in rows {
+        table.row(row);
+    }
+    table.print();
+}
+
+/// How long a refresh takes, and its commit: `changed` of `jobs` are given the interval `to`, or their own again.
+fn refresh(jobs: &mut Jobs, specs: &[Spec], changed: usize, to: Option<u32>) -> (Duration, Duration) {
+    let mut table = jobs.table();
+    let now = Millis(u64::from(T0) * 1000);
+    let begin = CpuTime::now();
+    table.begin();
+    for (id, spec) in (0..).zip(specs) {
+        let mut spec = *spec;
+        if let (Some(s), true) = (to, (id as usize) < changed) {
+            spec.intervals = [s, 0, 0, 0];
+        }
+        table.upsert(job(id, &spec)).unwrap();
+    }
+    let staged = begin.elapsed();
+    let done = table.commit(now, |_| false, |_| {});
+    let all = begin.elapsed();
+    assert_eq!((done.changed as usize, done.added, done.removed), (changed, 0, 0));
+    (all, all - staged)
+}
+
+/// Prints all of it.
+pub fn run(effort: Effort) {
+    println!("## Timer core\n");
+    on_a_large_stack(|| {
+        check();
+        firings(effort);
+        ticks(effort);
+        edits(effort);
+    });
+}

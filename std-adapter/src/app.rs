@@ -21,8 +21,9 @@ use grafolean_core::bot::Bot;
 use grafolean_core::collector::Collector;
 use tracing_subscriber::EnvFilter;
 
-use crate::driver::{Config, Heap, Runner, stop_signal};
+use crate::driver::{Config, Heap, Report, Runner, StoreConfig, stop_signal};
 use crate::env::{Settings, SettingsError};
+use crate::outbox::RealDisk;
 use crate::plan::plan;
 
 const HELP: &str = "\
@@ -227,6 +228,11 @@ where
         Ok(runtime) => runtime,
         Err(error) => return fault(name, &error, 1),
     };
+    for name in &settings.without_effect {
+        tracing::warn!(
+            "{name} has no effect without GRAFOLEAN_OUTBOX_DIR: values that wait are in memory only, and gone with the process"
+        );
+    }
     let purpose = if matches!(command, Command::Plan) { Purpose::Plan } else { Purpose::Run };
     let bot = match runtime.block_on(async { make(&Start { settings: &settings, purpose }) }) {
         Ok(bot) => bot,
@@ -278,17 +284,32 @@ where
     }
 }
 
+/// That values are in files, where, within which bounds, and what waits there.
+fn tell_outbox(store: &StoreConfig, report: &Report) {
+    let StoreConfig { dir, settings } = store;
+    tracing::info!("outbox in {}: {settings}; {} values wait in it", dir.display(), report.written);
+    if RealDisk::is_open_to_others(dir).unwrap_or(false) {
+        tracing::warn!(
+            "outbox's directory {} is open to all users, and holds values and paths: chmod 700 keeps them out",
+            dir.display()
+        );
+    }
+}
+
 async fn run_until<B>(
     bot: B,
     config: Config,
     stop: impl Future<Output = ()>,
-) -> Result<crate::driver::Report, crate::driver::ConfigError>
+) -> Result<Report, crate::driver::ConfigError>
 where
     B: Bot + Send + Sync + 'static,
     Collector<B, Heap<B>>: Send,
 {
-    let threads = config.threads;
+    let (threads, store) = (config.threads, config.store.clone());
     let runner = Runner::new(bot, config)?;
+    if let Some(store) = &store {
+        tell_outbox(store, &runner.report());
+    }
     match threads {
         Some(threads) => runner.run_on_threads(threads, stop).await,
         None => Ok(runner.run(stop).await),

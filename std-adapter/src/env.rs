@@ -56,6 +56,15 @@ pub const DOTENV_LIMIT: usize = 256 * 1024;
 /// Longest token file in bytes.
 pub const TOKEN_FILE_LIMIT: usize = 4 * 1024;
 
+/// What goes with `GRAFOLEAN_OUTBOX_DIR` only.
+const OUTBOX_TUNING: [&str; 5] = [
+    "GRAFOLEAN_OUTBOX_DISK_BYTES",
+    "GRAFOLEAN_OUTBOX_MAX_AGE",
+    "GRAFOLEAN_OUTBOX_WRITE",
+    "GRAFOLEAN_OUTBOX_FSYNC",
+    "GRAFOLEAN_OUTBOX_THIN",
+];
+
 /// From a stop to the end, at most, if nothing else is set: container engines kill after 10 s.
 pub const DEFAULT_STOP: Duration = Duration::from_secs(9);
 
@@ -111,8 +120,10 @@ pub struct Settings {
     pub max_runs: Option<NonZeroUsize>,
     /// `GRAFOLEAN_OUTBOX_BYTES`.
     pub outbox_bytes: Option<u64>,
-    /// `GRAFOLEAN_OUTBOX_DIR` and the four that go with it.
+    /// `GRAFOLEAN_OUTBOX_DIR` and the five that go with it.
     pub store: Option<StoreConfig>,
+    /// Variables that are set and have no effect: those that go with `GRAFOLEAN_OUTBOX_DIR`, without it.
+    pub without_effect: Vec<&'static str>,
     /// `GRAFOLEAN_VALUES_METHOD`.
     pub values_method: ValuesMethod,
     /// `GRAFOLEAN_MAX_JOBS`.
@@ -138,6 +149,7 @@ impl fmt::Debug for Settings {
             .field("max_runs", &self.max_runs)
             .field("outbox_bytes", &self.outbox_bytes)
             .field("store", &self.store)
+            .field("without_effect", &self.without_effect)
             .field("values_method", &self.values_method)
             .field("max_jobs", &self.max_jobs)
             .field("stop", &self.stop)
@@ -197,6 +209,7 @@ impl Settings {
             threads: sources.count("GRAFOLEAN_THREADS", 1024)?,
             max_runs: sources.count("GRAFOLEAN_MAX_RUNS", 1_000_000)?,
             outbox_bytes: sources.number("GRAFOLEAN_OUTBOX_BYTES", 65_536..=1 << 50)?,
+            without_effect: sources.without_effect()?,
             store: sources.store()?,
             values_method,
             max_jobs: sources.count("GRAFOLEAN_MAX_JOBS", 100_000_000)?,
@@ -256,6 +269,18 @@ impl<V: Fn(&str) -> Option<OsString>> Sources<'_, V> {
             Ok(number) if range.contains(&number) => Ok(Some(number)),
             _ => Err(SettingsError::Number { name, least: *range.start(), most: *range.end() }),
         }
+    }
+
+    fn without_effect(&self) -> Result<Vec<&'static str>, SettingsError> {
+        let mut names = Vec::new();
+        if self.path("GRAFOLEAN_OUTBOX_DIR")?.is_none() {
+            for name in OUTBOX_TUNING {
+                if self.text(name)?.is_some() {
+                    names.push(name);
+                }
+            }
+        }
+        Ok(names)
     }
 
     fn store(&self) -> Result<Option<StoreConfig>, SettingsError> {
@@ -657,6 +682,23 @@ mod tests {
             let error = with(name, value).unwrap_err().to_string();
             assert!(error.contains(name), "{error}");
         }
+    }
+
+    #[test]
+    fn what_goes_with_the_outbox_directory_only_is_named_without_it() {
+        for name in OUTBOX_TUNING {
+            let value = if name.ends_with("WRITE") { "first" } else { "65536" };
+            let value = if name.ends_with("FSYNC") || name.ends_with("THIN") { "1" } else { value };
+            assert_eq!(with(name, value).unwrap().without_effect, [name]);
+            assert_eq!(with(name, " ").unwrap().without_effect, [""; 0], "an empty one counts as none");
+            let file = format!("{name}={value}");
+            let required = [("BACKEND_URL", "http://b/api"), ("BOT_TOKEN", TOKEN)];
+            assert_eq!(settings(&required, &file).unwrap().without_effect, [name]);
+            let file = format!("{name}={value}\nGRAFOLEAN_OUTBOX_DIR=/x");
+            assert_eq!(settings(&required, &file).unwrap().without_effect, [""; 0]);
+        }
+        // That of memory has its effect.
+        assert_eq!(with("GRAFOLEAN_OUTBOX_BYTES", "65536").unwrap().without_effect, [""; 0]);
     }
 
     #[test]

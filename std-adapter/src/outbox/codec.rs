@@ -296,11 +296,11 @@ impl<'a> ValuesWriter<'a> {
 }
 
 /// What a frame of values accounts for, without its values: the first sequence number that it covers (with those left
-/// out on purpose), and the first that is in it.
-pub(super) fn values_begin(payload: &[u8]) -> Option<(u64, u64)> {
+/// out on purpose), the first that is in it, and when that one was handed over, Unix ms.
+pub(super) fn values_begin(payload: &[u8]) -> Option<(u64, u64, u64)> {
     let mut r = Reader(payload);
-    let (first, skipped) = (r.varint()?, r.varint()?);
-    Some((first.checked_sub(skipped)?, first))
+    let (first, skipped, _count) = (r.varint()?, r.varint()?, r.varint()?);
+    Some((first.checked_sub(skipped)?, first, r.varint()?))
 }
 
 /// Reads a frame of values. `false` if it is not as written (of a later version, say): what was read until then counts.

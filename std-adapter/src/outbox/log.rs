@@ -63,8 +63,17 @@ pub(super) struct Segment {
     /// Its name survives a power cut when so many changes of the directory do. Another one after a rewriting.
     born: u64,
     old: Old,
-    /// (first sequence number of a frame, its place), one for some frames.
-    index: Vec<(u64, u64)>,
+    /// Some of the frames, in their order.
+    index: Vec<Mark>,
+}
+
+/// Where a frame is.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    /// Its first sequence number, and when that was handed over, Unix ms.
+    sequence: u64,
+    handed_over_ms: u64,
+    place: u64,
 }
 
 impl Segment {
@@ -96,16 +105,24 @@ impl Segment {
         self.last >= self.first
     }
 
-    fn note_frame(&mut self, sequence: u64, at: u64) {
-        if self.index.last().is_none_or(|&(_, before)| at >= before + INDEX_BYTES) {
-            self.index.push((sequence, at));
+    /// Notes a frame of values that was written at `place`.
+    fn note_frame(&mut self, payload: &[u8], place: u64) {
+        if let Some((_, sequence, handed_over_ms)) = codec::values_begin(payload)
+            && self.index.last().is_none_or(|before| place >= before.place + INDEX_BYTES)
+        {
+            self.index.push(Mark { sequence, handed_over_ms, place });
         }
+    }
+
+    /// The last frame known at or before which a sequence number is.
+    fn mark_before(&self, sequence: u64) -> Option<&Mark> {
+        let n = self.index.partition_point(|mark| mark.sequence <= sequence);
+        n.checked_sub(1).and_then(|i| self.index.get(i))
     }
 
     /// Where to look for a sequence number.
     fn place_of(&self, sequence: u64) -> u64 {
-        let n = self.index.partition_point(|&(first, _)| first <= sequence);
-        n.checked_sub(1).and_then(|i| self.index.get(i)).map_or(0, |&(_, at)| at)
+        self.mark_before(sequence).map_or(0, |mark| mark.place)
     }
 }
 
@@ -187,6 +204,14 @@ pub(super) struct Wait {
     length_ms: u64,
 }
 
+/// What of a log is in its store's sums.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub(super) struct Counted {
+    pub(super) parked: u64,
+    pub(super) written: u64,
+    pub(super) feedable: bool,
+}
+
 /// A value while a file is thinned: number, time in Unix ms, sequence number.
 type Sample = (f64, u64, u64);
 
@@ -207,6 +232,8 @@ pub(super) struct Log {
     /// All sequence numbers up to this one are in a frame, or in none on purpose.
     covered: u64,
     pending: Vec<Pending>,
+    /// How many of them have not left.
+    pending_live: u64,
     text: String,
     /// In the store only.
     pub(super) parked: Ranges,
@@ -223,6 +250,8 @@ pub(super) struct Log {
     pub(super) again: bool,
     /// Parked values that could not be, to be told.
     pub(super) lost: u64,
+    /// What of it is in the store's sums.
+    pub(super) counted: Counted,
     /// Bytes kept for that, as the store knows.
     pub(super) kept_noted: usize,
     /// Its bytes, as the store knows.
@@ -315,6 +344,7 @@ impl Log {
             next: 1,
             covered: 0,
             pending: Vec::new(),
+            pending_live: 0,
             text: String::new(),
             parked: Ranges::new(),
             held: Ranges::new(),
@@ -323,6 +353,7 @@ impl Log {
             cut: None,
             again: false,
             lost: 0,
+            counted: Counted::default(),
             kept_noted: 0,
             bytes_noted: 0,
             wait: None,
@@ -416,12 +447,12 @@ impl Log {
                         gap_to(h.first);
                     }
                     codec::VALUES => {
-                        let Some((begin, start)) = codec::values_begin(frame.payload) else { continue };
+                        let Some((begin, start, _)) = codec::values_begin(frame.payload) else { continue };
                         if begin == 0 || start >= SEQUENCE_END {
                             continue;
                         }
                         gap_to(begin);
-                        segment.note_frame(start, at as u64);
+                        segment.note_frame(frame.payload, at as u64);
                         codec::read_values(frame.payload, |r| {
                             if r.sequence < SEQUENCE_END {
                                 log.parked.insert(r.sequence);
@@ -527,6 +558,7 @@ impl Log {
             left: false,
             tried: false,
         });
+        self.pending_live += 1;
         self.text.push_str(value.path);
         self.text.push_str(value.number);
         Some(sequence)
@@ -545,6 +577,7 @@ impl Log {
         match self.pending.binary_search_by_key(&sequence, |p| p.sequence) {
             Ok(at) => {
                 if let Some(p) = self.pending.get_mut(at) {
+                    self.pending_live -= u64::from(!p.left);
                     p.left = true;
                     if p.tried {
                         self.done.insert(sequence);
@@ -558,19 +591,44 @@ impl Log {
         Ok(())
     }
 
+    #[cfg(test)]
+    pub(super) fn held_sequences(&self) -> impl Iterator<Item = u64> {
+        self.held.iter().flat_map(|(a, b)| a..=b)
+    }
+
+    #[cfg(test)]
+    pub(super) fn is_pending(&self, sequence: u64) -> bool {
+        self.pending.iter().any(|p| p.sequence == sequence)
+    }
+
     pub(super) fn has_pending(&self) -> bool {
         !self.pending.is_empty()
     }
 
     /// Values that wait and are written.
     pub(super) fn written(&self) -> u64 {
-        let pending = self.pending.iter().filter(|p| !p.left).count() as u64;
-        (self.parked.len() + self.held.len()).saturating_sub(pending)
+        (self.parked.len() + self.held.len()).saturating_sub(self.pending_live)
     }
 
     /// Parked values that can be read now.
     pub(super) fn feedable(&self) -> bool {
         self.parked.first().is_some_and(|first| first <= self.covered)
+    }
+
+    pub(super) fn count(&self) -> Counted {
+        Counted { parked: self.parked.len(), written: self.written(), feedable: self.feedable() }
+    }
+
+    /// When the oldest value that waits was handed over, Unix ms; of values in files, when the first of the 16 kB around
+    /// it was.
+    pub(super) fn oldest_ms(&self) -> Option<u64> {
+        let oldest = Some(self.oldest_live()).filter(|&n| n < self.next)?;
+        if oldest > self.covered {
+            return self.pending.iter().find(|p| p.sequence == oldest).map(|p| p.handed_over_ms);
+        }
+        let segment = self.segments.partition_point(|s| s.first <= oldest).checked_sub(1)?;
+        let segment = self.segments.get(segment)?;
+        segment.mark_before(oldest).map(|mark| mark.handed_over_ms)
     }
 
     fn oldest_live(&self) -> u64 {
@@ -663,7 +721,7 @@ impl Log {
             back?;
             self.write_again(disk, now)?;
         }
-        if self.pending.iter().all(|p| p.left) {
+        if self.pending_live == 0 {
             self.pending.clear();
             self.text.clear();
         }
@@ -776,18 +834,16 @@ impl Log {
         }
         if let Some(tail) = self.segments.back_mut() {
             let base = at.unwrap_or(0);
-            for (place, frame) in Frames::new(self.id, &bytes, true).filter(|(place, _)| *place >= from) {
-                if let Some((_, start)) =
-                    codec::values_begin(frame.payload).filter(|_| frame.kind == codec::VALUES)
-                {
-                    tail.note_frame(start, base + place as u64);
-                }
+            let frames = Frames::new(self.id, &bytes, true).filter(|(place, _)| *place >= from);
+            for (place, frame) in frames.filter(|(_, f)| f.kind == codec::VALUES) {
+                tail.note_frame(frame.payload, base + place as u64);
             }
             tail.newest_ms = tail.newest_ms.max(newest_ms);
             tail.last = tail.last.max(last.max(tail.first.saturating_sub(1)));
         }
         self.covered = last;
-        self.pending.drain(..taken);
+        let live = self.pending.drain(..taken).filter(|p| !p.left).count() as u64;
+        self.pending_live -= live;
         if self.pending.is_empty() {
             self.text.clear();
         }
@@ -980,9 +1036,7 @@ impl Log {
         (new.last, new.newest_ms, new.level, new.old) = (last, segment.newest_ms, level, segment.old);
         (new.sealed, new.born, new.len) = (true, self.dir_changes, out.len() as u64);
         for (place, frame) in Frames::new(self.id, &out, true).filter(|(_, f)| f.kind == codec::VALUES) {
-            if let Some((_, start)) = codec::values_begin(frame.payload) {
-                new.note_frame(start, place as u64);
-            }
+            new.note_frame(frame.payload, place as u64);
         }
         (new.kept, new.kept_whole) = (out, true);
         segment.again = false;
@@ -995,7 +1049,7 @@ impl Log {
             let _ = disk.truncate(&file, segment.synced);
             (segment.len, segment.last) = (segment.synced, segment.synced_last);
             (segment.kept, segment.kept_whole) = (Vec::new(), true);
-            segment.index.retain(|&(_, place)| place < segment.synced);
+            segment.index.retain(|mark| mark.place < segment.synced);
             if instead.is_some() {
                 new.old = Old::None;
                 self.segments.insert(at + 1, new);
@@ -1149,9 +1203,7 @@ impl Log {
         segment.len = out.len() as u64;
         segment.index.clear();
         for (at, frame) in Frames::new(self.id, &out, true).filter(|(_, f)| f.kind == codec::VALUES) {
-            if let Some((_, start)) = codec::values_begin(frame.payload) {
-                segment.note_frame(start, at as u64);
-            }
+            segment.note_frame(frame.payload, at as u64);
         }
         Ok(Some(done.within(segment.first, segment.last).map(|(a, b)| self.parked.remove_range(a, b)).sum()))
     }

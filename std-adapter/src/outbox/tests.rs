@@ -458,6 +458,14 @@ fn assert_weighed(store: &Store<FaultyDisk>, seed: u64) {
     assert_eq!(store.bytes(), store.logs.iter().map(|l| l.bytes()).sum::<u64>(), "seed {seed}");
     assert!(store.by_bytes.iter().all(|&(bytes, p)| store.logs[p].bytes() == bytes), "seed {seed}");
     assert_eq!(store.by_bytes.len(), store.logs.len(), "seed {seed}");
+    assert_eq!(store.parked_total(), store.logs.iter().map(|l| l.parked.len()).sum::<u64>(), "seed {seed}");
+    let written = |l: &super::log::Log| {
+        let held: u64 = l.held_sequences().filter(|&n| !l.is_pending(n)).count() as u64;
+        held + l.parked.iter().flat_map(|(a, b)| a..=b).filter(|&n| !l.is_pending(n)).count() as u64
+    };
+    assert_eq!(store.written(), store.logs.iter().map(written).sum::<u64>(), "seed {seed}");
+    let feedable = store.logs.iter().filter(|l| l.feedable()).map(|l| (l.id, l.parked.len()));
+    assert_eq!(store.parked().collect::<Vec<_>>(), feedable.collect::<Vec<_>>(), "seed {seed}");
 }
 
 #[test]
@@ -887,6 +895,54 @@ fn states_that_are_replaced_while_others_are_synced_are_kept() {
     store.flush(Millis(3000), unix(3000));
     drop(store);
     assert_eq!(open(&disk, small()).0.states().collect::<Vec<_>>(), [state(1, b"second")]);
+}
+
+#[test]
+fn the_oldest_value_that_waits_is_known_whether_it_is_in_files_or_not() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    assert_eq!(store.oldest(), None);
+    let mut records = Vec::new();
+    for i in 0..200 {
+        records.extend(take_many(&mut store, i * 1000, 7 + i % 2, i * 100..(i + 1) * 100));
+        assert_eq!(store.oldest(), Some(unix(0)));
+        store.handle_time(Millis(i * 1000 + 950), unix(i * 1000 + 950));
+        assert_eq!(store.oldest(), Some(unix(0)));
+    }
+    for (i, &record) in records.iter().enumerate() {
+        if i % 100 == 0 {
+            // 16 kB are less than 2500 values, of two accounts in turn.
+            let (oldest, true_ms) = (store.oldest().unwrap().0 - UNIX, i as u64 / 100 * 1000);
+            assert!(oldest <= true_ms && oldest + 60_000 > true_ms, "{oldest}, and in truth {true_ms}");
+        }
+        store.left(Millis(200_000), record, i % 3 == 0 && i > 15_000);
+    }
+    store.flush(Millis(200_000), unix(200_000));
+    let oldest = store.oldest().unwrap();
+    assert!((UNIX + 90_000..=UNIX + 151_000).contains(&oldest.0), "{oldest:?}");
+    drop(store);
+    assert_eq!(open(&disk, small()).0.oldest(), Some(oldest));
+}
+
+#[test]
+fn settings_are_shown_as_people_read_them() {
+    assert_eq!(
+        Settings::DEFAULT.to_string(),
+        "at most 256 MiB and 7 days, written within 0.9 s, synced 1 s later"
+    );
+    let other = Settings {
+        max_bytes: 65_537,
+        max_age_ms: 5_400_000,
+        write: WritePolicy::First,
+        sync: Sync::Always,
+        thin: true,
+    };
+    assert_eq!(
+        other.to_string(),
+        "at most 65537 bytes and 90 min, written at once, synced with each writing, thinned when full"
+    );
+    let never = Settings { max_bytes: 3 << 30, sync: Sync::Never, ..Settings::DEFAULT };
+    assert_eq!(never.to_string(), "at most 3 GiB and 7 days, written within 0.9 s, never synced");
 }
 
 #[test]

@@ -93,6 +93,88 @@ fn a_directory_that_cannot_be_made_ends_the_bot_with_code_1_and_is_named() {
     assert_eq!(std::fs::read_to_string(folder.outbox()).unwrap(), "a file");
 }
 
+/// The permissions of a file or directory.
+#[cfg(unix)]
+fn mode(path: &std::path::Path) -> u32 {
+    std::os::unix::fs::PermissionsExt::mode(&std::fs::metadata(path).unwrap().permissions()) & 0o777
+}
+
+#[cfg(unix)]
+#[test]
+fn a_start_says_where_the_outbox_is_its_bounds_and_what_waits_and_keeps_other_users_out() {
+    let (stand_in, folder) = (backend(0), Folder::new());
+    let url = stand_in.base_url();
+    no_values(&stand_in);
+    let tuned = [("GRAFOLEAN_OUTBOX_DISK_BYTES", "1048576"), ("GRAFOLEAN_OUTBOX_MAX_AGE", "7200")];
+    let bot = Process::host(&folder, &url, &tuned);
+    let outbox = folder.outbox();
+    let line = format!(
+        "outbox in {}: at most 1 MiB and 2 h, written within 0.9 s, synced 1 s later; 0 values wait in it",
+        outbox.display()
+    );
+    bot.wait_for(&line);
+    wait_until("values are in files", || bytes_in(&outbox) > 0);
+    let ended = bot.stop();
+    assert!(!ended.said.contains("open to all users"), "{}", ended.said);
+    assert!(!ended.said.contains("has no effect"), "{}", ended.said);
+    assert_eq!((mode(&outbox), mode(&outbox.join("1"))), (0o700, 0o700));
+    for file in segments(&outbox).into_iter().chain([outbox.join("ledger"), outbox.join("lock")]) {
+        assert_eq!(mode(&file), 0o600, "{}", file.display());
+    }
+
+    // One that others may read stays as it is.
+    let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&outbox, open).unwrap();
+    let bot = Process::host(&folder, &url, &[]);
+    bot.wait_for(&format!("{} values wait in it", ended.ledger().written));
+    bot.wait_for("is open to all users");
+    assert_eq!(bot.stop().status.code(), Some(0));
+    assert_eq!(mode(&outbox), 0o755);
+}
+
+#[test]
+fn settings_of_an_outbox_without_a_directory_are_warned_of() {
+    let (stand_in, folder) = (backend(0), Folder::new());
+    let none = [
+        ("GRAFOLEAN_OUTBOX_DIR", ""),
+        ("GRAFOLEAN_OUTBOX_DISK_BYTES", "1048576"),
+        ("GRAFOLEAN_OUTBOX_WRITE", "first"),
+    ];
+    let bot = Process::host(&folder, &stand_in.base_url(), &none);
+    stand_in.wait_for(LIMIT, |s| s.value_count() > 0).unwrap();
+    let ended = bot.stop();
+    for name in ["GRAFOLEAN_OUTBOX_DISK_BYTES", "GRAFOLEAN_OUTBOX_WRITE"] {
+        let warning = format!("{name} has no effect without GRAFOLEAN_OUTBOX_DIR");
+        assert_eq!(ended.said.matches(&warning).count(), 1, "{}", ended.said);
+    }
+    assert_eq!(ended.said.matches("has no effect").count(), 2, "{}", ended.said);
+    assert!(!ended.said.contains("outbox in"), "{}", ended.said);
+}
+
+#[test]
+fn a_ledger_that_may_not_be_used_ends_the_bot_with_code_1_and_a_damaged_one_is_told() {
+    let (stand_in, folder) = (backend(0), Folder::new());
+    let url = stand_in.base_url();
+    no_values(&stand_in);
+    leave_values(&folder, &url, 2);
+    let ledger = folder.outbox().join("ledger");
+    let bytes = std::fs::read(&ledger).unwrap();
+    std::fs::remove_file(&ledger).unwrap();
+    std::fs::create_dir(&ledger).unwrap();
+    let ended = Process::host(&folder, &url, &[]).end();
+    assert_eq!(ended.status.code(), Some(1), "{}", ended.said);
+    assert!(ended.said.contains(folder.outbox().to_str().unwrap()), "{}", ended.said);
+    assert!(ended.said.contains("can't use its file ledger: "), "{}", ended.said);
+
+    std::fs::remove_dir(&ledger).unwrap();
+    std::fs::write(&ledger, vec![0x55; bytes.len()]).unwrap();
+    let bot = Process::host(&folder, &url, &[]);
+    bot.wait_for("outbox's file ledger: ");
+    bot.wait_for("totals begin anew");
+    let last = bot.stop().ledger();
+    assert_eq!((last.all.starts, last.all.collected), (1, last.recovered + last.collected), "{last:?}");
+}
+
 #[test]
 fn flipped_bytes_in_the_files_cost_only_values_near_them_which_are_told_and_counted() {
     let mut rng = Rng(seed());

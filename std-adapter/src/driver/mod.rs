@@ -4,7 +4,9 @@
 //! does what it says and waits; runs are futures of that loop's task, or of N threads with a runtime each. A bot's futures
 //! need not be `Send`: they are made and stay where they run.
 
+mod episodes;
 mod exchange;
+mod kept;
 mod run_faults;
 mod storage;
 #[cfg_attr(not(feature = "test-disk"), expect(unreachable_pub, reason = "public for simulations only"))]
@@ -38,18 +40,24 @@ pub use self::store::Keeper;
 pub use self::store::StoreConfig;
 
 use self::exchange::exchange;
+use self::kept::Kept;
 use self::run_faults::{Review, RunFaults};
 #[cfg(not(feature = "test-disk"))]
 use self::store::Keeper;
-use self::store::Kept;
 use self::workers::{Breather, Threads, Workers, one_task};
 use crate::clock::{BootClock, system_unix_ms};
 use crate::env;
 use crate::http::{Endpoint, HttpClient, HttpConfig, HttpError, SetupError};
-use crate::outbox::{OpenError, RealDisk, Totals};
+use crate::outbox::{Disk, OpenError, RealDisk, Totals};
 
 /// The longest wait: tokio's timers do not count suspended time, so the clock is looked at this often.
 const LONGEST_WAIT: Duration = Duration::from_secs(10);
+
+/// How long a disk that does not answer is waited for, if [`Config`] does not say otherwise.
+pub const DEFAULT_SYNC_WAIT: Duration = Duration::from_secs(10);
+
+/// A directory, or what a test takes for one.
+type AnyDisk = Box<dyn Disk + Send>;
 
 /// How a bot is run.
 #[derive(Clone, Debug)]
@@ -70,6 +78,10 @@ pub struct Config {
     pub stop_runs: Duration,
     /// After a stop: how much longer than [`Config::stop_runs`] it may take until all values are delivered.
     pub stop_flush: Duration,
+    /// How long a disk is waited for that does not answer: at the end, for the last syncs, after which the program ends
+    /// without them; and by each hand-over under [`Sync::Always`](crate::outbox::Sync::Always), which then goes on. Both
+    /// are told.
+    pub sync_wait: Duration,
 }
 
 /// Why settings can't be used.
@@ -146,6 +158,7 @@ impl Config {
             threads: None,
             stop_runs: env::DEFAULT_STOP * 2 / 3,
             stop_flush: env::DEFAULT_STOP / 3,
+            sync_wait: DEFAULT_SYNC_WAIT,
         })
     }
 
@@ -310,7 +323,7 @@ impl HttpFaults {
 struct Shared<B: Bot> {
     bot: B,
     collector: Mutex<Collector<B, Heap<B>>>,
-    keeper: Option<Arc<Kept<RealDisk>>>,
+    keeper: Option<Arc<Kept<AnyDisk>>>,
     clock: BootClock,
     observer: Box<dyn Observer>,
     /// There may be something to do for the loop.
@@ -391,7 +404,7 @@ impl<B: Bot> Shared<B> {
     }
 
     /// To be called while the collector is locked.
-    fn keeper(&self) -> Option<MutexGuard<'_, Keeper<RealDisk>>> {
+    fn keeper(&self) -> Option<MutexGuard<'_, Keeper<AnyDisk>>> {
         self.keeper.as_ref().map(|k| k.lock())
     }
 
@@ -536,6 +549,30 @@ impl<B: Bot> Runner<B> {
     /// # Errors
     /// [`ConfigError::Http`] and [`ConfigError::Store`].
     pub fn observed(bot: B, config: Config, observer: impl Observer + 'static) -> Result<Self, ConfigError> {
+        Self::on_disk(bot, config, observer, |store| Ok(Box::new(RealDisk::new(&store.dir)?)))
+    }
+
+    /// The same, on a disk of one's own instead of the directory of [`Config::store`].
+    ///
+    /// # Errors
+    /// [`ConfigError::Http`] and [`ConfigError::Store`].
+    #[cfg(feature = "test-disk")]
+    #[doc(hidden)]
+    pub fn tested(
+        bot: B,
+        config: Config,
+        observer: impl Observer + 'static,
+        disk: impl Disk + Send + 'static,
+    ) -> Result<Self, ConfigError> {
+        Self::on_disk(bot, config, observer, |_| Ok(Box::new(disk)))
+    }
+
+    fn on_disk(
+        bot: B,
+        config: Config,
+        observer: impl Observer + 'static,
+        disk: impl FnOnce(&StoreConfig) -> io::Result<AnyDisk>,
+    ) -> Result<Self, ConfigError> {
         let client = HttpClient::new(config.endpoint.clone(), config.http.clone())?;
         let clock = BootClock::new();
         let heap = Heap::new(config.limits);
@@ -547,11 +584,12 @@ impl<B: Bot> Runner<B> {
             Some(store) => {
                 collector.handle_time(Millis(clock.now()));
                 collector.handle_system_clock(UnixMillis(system_unix_ms()));
-                let keeper = RealDisk::new(&store.dir)
+                let keeper = disk(store)
                     .map_err(|error| OpenError::Disk { doing: "make the directory", error })
                     .and_then(|disk| Keeper::open(disk, store.settings, &mut collector))
                     .map_err(|error| ConfigError::Store { dir: store.dir.clone(), error })?;
-                Some(Kept::new(keeper))
+                let kept = Kept::new(keeper, config.sync_wait, move || Millis(clock.now()));
+                Some(kept.map_err(ConfigError::Runtime)?)
             }
         };
         let shared = Shared {
@@ -641,7 +679,6 @@ impl<B: Bot> Runner<B> {
         let mut stopped: Option<tokio::time::Instant> = None;
         let mut cut = false;
         let mut breather = Breather::new();
-        let mut syncing = None;
         loop {
             shared.turns.fetch_add(1, Ordering::Relaxed);
             breather.breathe().await;
@@ -659,12 +696,8 @@ impl<B: Bot> Runner<B> {
                 let mut keeper = shared.keeper()?;
                 Some(keeper.step(c, shared.now(), UnixMillis(system_unix_ms()), stopped.is_none()))
             });
-            if syncing.is_none()
-                && let Some(kept) = &shared.keeper
-                && let Some(job) = kept.lock().poll_sync(shared.now())
-            {
-                let (kept, clock) = (kept.clone(), shared.clock);
-                syncing = Some(tokio::task::spawn_blocking(move || kept.run(job, || Millis(clock.now()))));
+            if let Some(kept) = &shared.keeper {
+                kept.sync_due(shared.now());
             }
             let (finished, running, next) = {
                 let mut c = shared.lock();
@@ -695,7 +728,7 @@ impl<B: Bot> Runner<B> {
                 () = workers.next() => {}
                 Some(()) = requests.next() => {}
                 () = shared.changed.notified() => {}
-                () = ended(&mut syncing) => syncing = None,
+                () = sync_ended(shared.keeper.as_deref()) => {}
                 () = tokio::time::sleep(wait) => {}
                 () = &mut stop, if stopped.is_none() => {
                     shared.with(Collector::stop);
@@ -704,27 +737,38 @@ impl<B: Bot> Runner<B> {
             }
         }
         shared.tell_events();
-        if syncing.is_some() {
-            ended(&mut syncing).await;
-        }
         if let Some(kept) = &shared.keeper {
-            // One of a run that is left behind.
-            kept.wait_for_job();
+            self.close(kept).await;
         }
-        shared.with(|c| {
-            if let Some(mut keeper) = shared.keeper() {
-                keeper.close(c, shared.now(), UnixMillis(system_unix_ms()));
-            }
-        });
         self.report()
+    }
+
+    /// Writes and syncs what waits; waits for the disk, but not for ever.
+    async fn close(&self, kept: &Kept<AnyDisk>) {
+        let shared = &*self.shared;
+        let all = async {
+            loop {
+                kept.idle(|| shared.now()).await;
+                let unix = UnixMillis(system_unix_ms());
+                let more = shared.with(|c| kept.lock().close_step(c, shared.now(), unix));
+                if !more {
+                    return;
+                }
+            }
+        };
+        if tokio::time::timeout(self.config.sync_wait, all).await.is_err() {
+            let s = self.config.sync_wait.as_secs_f32();
+            tracing::warn!(
+                "the outbox's disk has not answered for {s} s, the end does not wait for it: what was written since the last sync would not survive a loss of power"
+            );
+        }
     }
 }
 
-/// Resolves when the job has ended; never if there is none.
-async fn ended(job: &mut Option<tokio::task::JoinHandle<()>>) {
-    match job {
-        // It does not panic; if the runtime ends, so does the loop.
-        Some(handle) => drop(handle.await),
+/// Resolves when a sync has ended; never if there is nothing to sync.
+async fn sync_ended(kept: Option<&Kept<AnyDisk>>) {
+    match kept {
+        Some(kept) => kept.ended().await,
         None => core::future::pending().await,
     }
 }

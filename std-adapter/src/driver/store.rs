@@ -3,16 +3,15 @@
 //! The loop calls [`Keeper::step`] at each turn and [`Keeper::close`] at the end; each value that is handed over goes
 //! through [`Keeper::hand_over`]. These calls are made while the collector is locked, so that both agree at every moment.
 //! Files are written during them, as far as the system's cache takes it at once; what waits for the disk itself does not:
-//! a [`Kept`] has syncs done on tokio's threads for that, one job at a time.
+//! a [`Kept`](super::kept::Kept) has syncs done on a thread for that, one job at a time.
 //!
 //! Under [`WritePolicy::First`](crate::outbox::WritePolicy::First) with [`Sync::Always`](crate::outbox::Sync::Always) the
-//! hand-over of a value waits for its sync ([`Kept::wait_for`]), without the collector: the other runs go on if they have
+//! hand-over of a value waits for its sync ([`Kept::wait_for`](super::kept::Kept::wait_for)), without the collector: the other runs go on if they have
 //! threads of their own ([`Runner::run_on_threads`](super::Runner::run_on_threads)). Where all share one task, nothing can go on
 //! beside a call that is not async. What several runs hand over during one sync goes with the next one together.
 
 use core::fmt;
 use std::path::PathBuf;
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use grafolean_core::bot::{Bot, HandOverError};
 use grafolean_core::collector::Collector;
@@ -22,6 +21,7 @@ use grafolean_core::storage::Storage;
 use grafolean_core::time::{Millis, UnixMillis};
 use grafolean_core::values::NumberText;
 
+use super::episodes::Episodes;
 use crate::outbox::{
     Disk, Gone, OpenError, Settings, Store, StoreEvent, StoredState, Sync, SyncJob, Synced, Totals, Value,
     WritePolicy,
@@ -29,8 +29,8 @@ use crate::outbox::{
 
 /// Changed states are looked for so often, ms.
 const STATES_MS: u64 = 1_000;
-/// Values without a record that are stored in one go at most: finding one takes a look at all.
-const LATE_VALUES: usize = 1_000;
+/// Values without a record that are stored in one go at most, as the collector is locked meanwhile.
+const LATE_VALUES: usize = 10_000;
 /// Longest text of a value, bytes.
 const TEXT_BYTES: usize = 512;
 
@@ -52,62 +52,27 @@ pub struct Keeper<D> {
     late: bool,
     /// The value that was handed over last waits for its sync.
     unsynced: Option<u64>,
+    closing: Option<Closing>,
+    episodes: Episodes,
 }
+
+/// How far a closing has come: a flush, then flushes of what could not be stored before as long as that gets on, then one
+/// with the last counts.
+#[derive(Default)]
+struct Closing {
+    /// Of this flush.
+    rounds: u8,
+    /// Values that were written at the last attempt.
+    stored: Option<u64>,
+    last: bool,
+}
+
+/// A flush takes so many rounds at most: files that are done with go when others were synced, and that is synced again.
+const FLUSH_ROUNDS: u8 = 3;
 
 impl<D> fmt::Debug for Keeper<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Keeper").finish_non_exhaustive()
-    }
-}
-
-/// A keeper whose syncs are done beside the loop.
-#[derive(Debug)]
-pub(super) struct Kept<D> {
-    keeper: Mutex<Keeper<D>>,
-    /// A job has ended.
-    synced: Condvar,
-}
-
-impl<D: Disk> Kept<D> {
-    pub(super) fn new(mut keeper: Keeper<D>) -> Arc<Self> {
-        keeper.sync_elsewhere();
-        Arc::new(Kept { keeper: Mutex::new(keeper), synced: Condvar::new() })
-    }
-
-    /// To be called while the collector is locked, or by who does not lock it meanwhile.
-    pub(super) fn lock(&self) -> MutexGuard<'_, Keeper<D>> {
-        self.keeper.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Does a job, and notes what came of it: blocks.
-    pub(super) fn run(&self, job: SyncJob, now: impl Fn() -> Millis) {
-        let synced = job.run();
-        self.lock().handle_synced(now(), synced);
-        self.synced.notify_all();
-    }
-
-    /// Blocks until a record needs to be waited for no more. The collector must not be locked.
-    pub(super) fn wait_for(&self, record: u64, now: impl Fn() -> Millis) {
-        let mut keeper = self.lock();
-        while !keeper.store.is_settled(record) {
-            if let Some(job) = keeper.poll_sync(now()) {
-                drop(keeper);
-                self.run(job, &now);
-                keeper = self.lock();
-            } else if keeper.store.is_syncing() {
-                keeper = self.synced.wait(keeper).unwrap_or_else(PoisonError::into_inner);
-            } else {
-                return;
-            }
-        }
-    }
-
-    /// Blocks while a job is under way.
-    pub(super) fn wait_for_job(&self) {
-        let mut keeper = self.lock();
-        while keeper.store.is_syncing() {
-            keeper = self.synced.wait(keeper).unwrap_or_else(PoisonError::into_inner);
-        }
     }
 }
 
@@ -120,14 +85,24 @@ fn reason(gone: Gone) -> DropReason {
     }
 }
 
-fn tell(event: &StoreEvent) {
-    match event {
-        StoreEvent::Working { .. } => tracing::info!("{event}"),
-        event => tracing::warn!("{event}"),
-    }
-}
-
 impl<D: Disk> Keeper<D> {
+    pub(super) const fn of(store: Store<D>) -> Self {
+        Keeper {
+            store,
+            states_at: Millis(0),
+            states_forgotten: 0,
+            late: false,
+            unsynced: None,
+            closing: None,
+            episodes: Episodes::NONE,
+        }
+    }
+
+    #[cfg(test)]
+    pub(super) const fn store(&mut self) -> &mut Store<D> {
+        &mut self.store
+    }
+
     /// Opens the store, and tells the collector (which knows the time) what it holds.
     ///
     /// # Errors
@@ -137,7 +112,7 @@ impl<D: Disk> Keeper<D> {
         settings: Settings,
         c: &mut Collector<B, S>,
     ) -> Result<Self, OpenError> {
-        let (mut store, found) = Store::open(disk, settings)?;
+        let (store, found) = Store::open(disk, settings)?;
         c.handle_stored(found.values);
         c.count_unrecoverable(DropReason::Corrupt, found.corrupt);
         for state in store.states() {
@@ -148,19 +123,12 @@ impl<D: Disk> Keeper<D> {
                 break;
             }
         }
-        while let Some(event) = store.poll_event() {
-            tell(&event);
-        }
+        let mut keeper = Keeper { states_forgotten: c.states_forgotten(), ..Keeper::of(store) };
+        keeper.tell_events(c.now(), true);
         if found.values > 0 {
             tracing::info!("{} values of earlier runs of this program wait in the outbox", found.values);
         }
-        Ok(Keeper {
-            store,
-            states_at: Millis(0),
-            states_forgotten: c.states_forgotten(),
-            late: false,
-            unsynced: None,
-        })
+        Ok(keeper)
     }
 
     /// A value is handed over.
@@ -221,6 +189,18 @@ impl<D: Disk> Keeper<D> {
         self.store.handle_synced(now, synced);
     }
 
+    /// Whether a job is under way.
+    #[must_use]
+    pub const fn is_syncing(&self) -> bool {
+        self.store.is_syncing()
+    }
+
+    /// Whether there is nothing to wait for: [`Store::is_settled`].
+    #[must_use]
+    pub fn is_settled(&self, record: u64) -> bool {
+        self.store.is_settled(record)
+    }
+
     /// What has left the collector's memory, and what the store has given up.
     fn drain<B: Bot, S: Storage<B>>(&mut self, c: &mut Collector<B, S>, now: Millis) {
         while let Some(left) = c.poll_left() {
@@ -240,6 +220,7 @@ impl<D: Disk> Keeper<D> {
         feeding: bool,
     ) -> Millis {
         self.drain(c, now);
+        self.forget_lost(c);
         if feeding {
             self.feed(c, now, unix);
         }
@@ -253,10 +234,32 @@ impl<D: Disk> Keeper<D> {
         self.store.set_ledger(now, c.ledger());
         self.store.handle_time(now, unix);
         self.drain(c, now);
+        self.tell_events(now, false);
+        let next = [self.store.poll_timeout(), self.episodes.poll_timeout()].into_iter().flatten();
+        next.fold(self.states_at, Millis::min)
+    }
+
+    /// `all`: also what is otherwise held back to be told together.
+    fn tell_events(&mut self, now: Millis, all: bool) {
         while let Some(event) = self.store.poll_event() {
-            tell(&event);
+            if self.episodes.note(now, &event) {
+                match event {
+                    StoreEvent::Working { .. } => tracing::info!("{event}"),
+                    event => tracing::warn!("{event}"),
+                }
+            }
         }
-        self.store.poll_timeout().map_or(self.states_at, |at| at.min(self.states_at))
+        while let Some(summary) = self.episodes.poll(now, all) {
+            tracing::warn!("{summary}");
+        }
+    }
+
+    /// Values whose records a failed sync lost are stored again, like those that never had one.
+    fn forget_lost<B: Bot, S: Storage<B>>(&mut self, c: &mut Collector<B, S>) {
+        if self.store.has_lost() {
+            self.late |= c.forget_records(|record| self.store.is_lost(record)) > 0;
+            self.store.forget_lost();
+        }
     }
 
     fn keep_states<B: Bot, S: Storage<B>>(&mut self, c: &mut Collector<B, S>, now: Millis) {
@@ -309,9 +312,9 @@ impl<D: Disk> Keeper<D> {
     /// Values that were handed over while the disk failed get their records.
     fn store_late<B: Bot, S: Storage<B>>(&mut self, c: &mut Collector<B, S>, now: Millis, unix: UnixMillis) {
         let mut text = [0; TEXT_BYTES];
+        let mut failing = None;
         for _ in 0..LATE_VALUES {
-            // One that was just handed over may be longer than its age, as its clock is another.
-            let Some(u) = c.oldest_unstored(Millis(u64::MAX), &mut text) else {
+            let Some(u) = c.next_unstored(&mut text) else {
                 self.late = false;
                 return;
             };
@@ -322,7 +325,15 @@ impl<D: Disk> Keeper<D> {
             let (Some((path, number)), ValueTime::Unix(time)) = (texts, u.time) else { return };
             let handed_over = UnixMillis(unix.0.saturating_sub(now.0.saturating_sub(u.handed_over.0)));
             let value = Value { time, handed_over, path, number };
-            let Some(record) = self.store.take(now, u.account, &value) else { return };
+            let Some(record) = self.store.take(now, u.account, &value) else {
+                // The disk may fail for this account only.
+                if failing == Some(u.account) {
+                    return;
+                }
+                failing = failing.or(Some(u.account));
+                c.pass_account();
+                continue;
+            };
             if !c.set_record(record) {
                 self.store.left(now, record, false);
                 return;
@@ -330,26 +341,56 @@ impl<D: Disk> Keeper<D> {
         }
     }
 
-    /// Writes all that waits: for the end.
-    pub fn close<B: Bot, S: Storage<B>>(&mut self, c: &mut Collector<B, S>, now: Millis, unix: UnixMillis) {
+    /// Does the next part of the end, in which all that waits is written: calls [`poll_sync`](Self::poll_sync) until it
+    /// gives none, have these jobs done, and call this again, until it says `false`.
+    pub fn close_step<B: Bot, S: Storage<B>>(
+        &mut self,
+        c: &mut Collector<B, S>,
+        now: Millis,
+        unix: UnixMillis,
+    ) -> bool {
         self.drain(c, now);
-        self.keep_states(c, now);
-        // A disk that failed gets a last chance before values without records are given to it.
-        self.store.flush(now, unix);
-        let mut stored = None;
-        // As long as it gets on: what has no record ends with the process.
-        while self.late && stored != Some(self.store.written()) {
-            stored = Some(self.store.written());
-            self.store_late(c, now, unix);
-            self.drain(c, now);
-            self.store.flush(now, unix);
+        self.forget_lost(c);
+        let mut closing = self.closing.take().unwrap_or_else(|| {
+            self.keep_states(c, now);
+            // A disk that failed gets a last chance before values without records are given to it.
+            self.store.begin_flush(now);
+            Closing::default()
+        });
+        loop {
+            if closing.rounds == 0 || (closing.rounds < FLUSH_ROUNDS && !self.store.is_flushed()) {
+                closing.rounds += 1;
+                self.store.flush_step(now, unix);
+                self.closing = Some(closing);
+                return true;
+            }
+            if closing.last {
+                break;
+            }
+            let written = Some(self.store.written());
+            // As long as it gets on: what has no record ends with the process.
+            if self.late && closing.stored != written {
+                closing.stored = written;
+                self.store_late(c, now, unix);
+                self.drain(c, now);
+            } else {
+                closing.last = true;
+                self.store.set_ledger(now, c.ledger());
+            }
+            closing.rounds = 0;
+            self.store.begin_flush(now);
         }
         self.drain(c, now);
-        self.store.set_ledger(now, c.ledger());
-        self.store.flush(now, unix);
-        self.drain(c, now);
-        while let Some(event) = self.store.poll_event() {
-            tell(&event);
+        self.tell_events(now, true);
+        false
+    }
+
+    /// Writes all that waits: for the end. Waits for the disk. A job that is under way has to end before.
+    pub fn close<B: Bot, S: Storage<B>>(&mut self, c: &mut Collector<B, S>, now: Millis, unix: UnixMillis) {
+        while self.close_step(c, now, unix) {
+            while let Some(job) = self.store.poll_sync(now) {
+                self.store.handle_synced(now, job.run());
+            }
         }
     }
 
@@ -368,48 +409,216 @@ impl<D: Disk> Keeper<D> {
 #[cfg(test)]
 #[allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 mod tests {
-    use std::sync::mpsc;
+    use grafolean_core::api::Token;
+    use grafolean_core::bot::{Anything, Context};
+    use grafolean_core::collector;
+    use grafolean_core::jobs::Due;
 
+    use super::super::storage::{Heap, Limits};
     use super::*;
-    use crate::outbox::faulty::FaultyDisk;
+    use crate::outbox::Found;
+    use crate::outbox::faulty::{Faults, FaultyDisk};
+
+    const UNIX: u64 = 1_700_000_000_000;
+
+    struct Idle;
+
+    impl Bot for Idle {
+        type Name = ();
+        type Entity = Anything;
+        type Credential = Anything;
+        type Sensor = Anything;
+        type Job = ();
+        type Error = String;
+
+        fn protocol(&self) -> Option<&str> {
+            None
+        }
+
+        async fn perform<C: Context<Bot = Self>>(&self, (): &(), _: &Due, _: &mut C) -> Result<(), String> {
+            Ok(())
+        }
+    }
+
+    /// A collector with its keeper, on a disk and a clock of their own.
+    struct Rig {
+        disk: FaultyDisk,
+        c: Collector<Idle, Heap<Idle>>,
+        keeper: Keeper<FaultyDisk>,
+        now: Millis,
+        handed_over: u64,
+    }
+
+    impl Rig {
+        fn new(settings: Settings) -> Self {
+            Self::on(FaultyDisk::new(1), settings)
+        }
+
+        fn on(disk: FaultyDisk, settings: Settings) -> Self {
+            let token = Token::parse("00000000-0000-0000-0000-000000000000").unwrap();
+            let mut c = Collector::new(
+                collector::Settings::host(token, "/api"),
+                Heap::new(Limits::default()).stored(),
+            );
+            c.handle_system_clock(UnixMillis(UNIX));
+            let keeper = Keeper::open(disk.handle(), settings, &mut c).unwrap();
+            Rig { disk, c, keeper, now: Millis(0), handed_over: 0 }
+        }
+
+        fn unix(&self) -> UnixMillis {
+            UnixMillis(UNIX + self.now.0)
+        }
+
+        fn hand_over(&mut self, account: u64) {
+            let text = grafolean_core::values::Number::number_text(&self.handed_over).unwrap();
+            // Paths that have nothing in common.
+            let path = format!("p{:016x}", (self.handed_over + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
+            self.handed_over += 1;
+            let (now, unix) = (self.now, self.unix());
+            self.c.handle_time(now);
+            self.c.handle_system_clock(unix);
+            self.keeper.hand_over(&mut self.c, now, unix, account, None, &path, &text).unwrap();
+        }
+
+        fn step(&mut self) -> Millis {
+            let (now, unix) = (self.now, self.unix());
+            self.c.handle_time(now);
+            self.keeper.step(&mut self.c, now, unix, true)
+        }
+
+        /// Goes on, with syncs done at once, until there is nothing more to be stored, or that time has come.
+        fn run_until(&mut self, end: Millis) {
+            while self.now < end {
+                let next = self.step();
+                while let Some(job) = self.keeper.poll_sync(self.now) {
+                    self.keeper.handle_synced(self.now, job.run());
+                }
+                self.now = next.max(Millis(self.now.0 + 1)).min(end);
+            }
+        }
+
+        fn close(&mut self) {
+            let (now, unix) = (self.now, self.unix());
+            self.keeper.close(&mut self.c, now, unix);
+        }
+
+        /// What the next life finds after a loss of power.
+        fn after_power_cut(self) -> (Found, Totals) {
+            drop(self.keeper);
+            self.disk.power_cut_losing_all();
+            let (store, found) = Store::open(self.disk.handle(), Settings::DEFAULT).unwrap();
+            (found, store.totals())
+        }
+    }
+
+    fn faults(capacity: Option<u64>, sync_error: u32) -> Faults {
+        Faults { capacity, sync_error, ..Faults::default() }
+    }
 
     #[test]
-    fn a_hand_over_that_waits_for_its_sync_stops_no_other_call_and_all_that_waited_go_with_the_next_sync() {
-        const UNIX: UnixMillis = UnixMillis(1_700_000_000_000);
-        let disk = FaultyDisk::new(1);
-        let settings = Settings { write: WritePolicy::First, sync: Sync::Always, ..Settings::DEFAULT };
-        let (store, _) = Store::open(disk.handle(), settings).unwrap();
-        let keeper = Keeper { store, states_at: Millis(0), states_forgotten: 0, late: false, unsynced: None };
-        let kept = Kept::new(keeper);
-        let take = || {
-            let value = Value { time: UNIX, handed_over: UNIX, path: "a.b", number: "1" };
-            kept.lock().store.take(Millis(0), 7, &value).unwrap()
-        };
-        disk.hold_syncs(true);
-        let (told, ends) = mpsc::channel();
-        std::thread::scope(|threads| {
-            for n in 0..3 {
-                let (told, kept, record) = (told.clone(), &kept, take());
-                threads.spawn(move || {
-                    kept.wait_for(record, || Millis(0));
-                    told.send(n).unwrap();
-                });
+    fn by_default_a_sync_is_due_a_second_after_the_writing_and_what_came_later_is_not_counted_as_synced_by_it()
+     {
+        let mut rig = Rig::new(Settings::DEFAULT);
+        rig.keeper.sync_elsewhere();
+        rig.run_until(Millis(5_000));
+        rig.hand_over(7);
+        let mut job = None;
+        while job.is_none() && rig.now < Millis(10_000) {
+            rig.now = rig.step().max(Millis(rig.now.0 + 1));
+            job = rig.keeper.poll_sync(rig.now);
+        }
+        assert!(rig.now <= Millis(5_000 + 900 + 1_000), "due at {:?}", rig.now);
+        // The disk is done; before that is known, another value is written into the same file.
+        let synced = job.unwrap().run();
+        rig.hand_over(7);
+        rig.now = Millis(rig.now.0 + 900);
+        rig.step();
+        assert!(rig.keeper.poll_sync(rig.now).is_none(), "one at a time");
+        rig.keeper.handle_synced(rig.now, synced);
+        // It has a sync of its own to come, within its time.
+        let written = rig.now;
+        let mut again = None;
+        while again.is_none() && rig.now < Millis(20_000) {
+            rig.now = rig.step().max(Millis(rig.now.0 + 1));
+            again = rig.keeper.poll_sync(rig.now);
+        }
+        assert!(rig.now <= Millis(written.0 + 1_000), "due at {:?}", rig.now);
+        drop(again);
+        assert_eq!(rig.after_power_cut().0.values, 1);
+    }
+
+    #[test]
+    fn a_stop_after_a_full_disk_stores_all_that_waits_in_memory_however_much_it_is() {
+        let mut rig = Rig::new(Settings::DEFAULT);
+        rig.disk.set_faults(faults(Some(0), 0));
+        let values = 2 * LATE_VALUES as u64 + 500;
+        for n in 0..values {
+            rig.hand_over(n % 3);
+            if n == 10 {
+                // The disk turns out to be full.
+                rig.run_until(Millis(3_000));
             }
-            // One thread syncs, the disk does not answer: the store can be used nevertheless.
-            while !kept.lock().store.is_syncing() {
-                std::thread::yield_now();
-            }
-            let last = take();
-            kept.lock().store.handle_time(Millis(1), UNIX);
-            assert!(!kept.lock().store.is_settled(last));
-            assert!(ends.try_recv().is_err(), "a hand-over returned before its value was synced");
-            disk.hold_syncs(false);
-            kept.wait_for(last, || Millis(2));
-            assert!(kept.lock().store.is_settled(last));
-        });
-        assert_eq!(ends.try_iter().count(), 3);
-        drop(kept);
-        disk.power_cut_losing_all();
-        assert_eq!(Store::open(disk.handle(), settings).unwrap().1.values, 4);
+        }
+        assert_eq!(rig.c.ledger().queued, values);
+        rig.disk.set_faults(faults(None, 0));
+        rig.close();
+        assert_eq!(rig.keeper.written(), values);
+        let (found, totals) = rig.after_power_cut();
+        assert_eq!((found.values, totals.collected, totals.lost), (values, values, 0), "{totals}");
+    }
+
+    #[test]
+    fn a_stop_ends_although_the_disk_stays_full_and_what_was_stored_before_is_there() {
+        let mut rig = Rig::new(Settings::DEFAULT);
+        rig.hand_over(1);
+        rig.run_until(Millis(3_000));
+        rig.disk.set_faults(faults(Some(0), 0));
+        rig.hand_over(1);
+        rig.run_until(Millis(6_000));
+        rig.hand_over(1);
+        rig.close();
+        assert_eq!(rig.after_power_cut().0.values, 1);
+    }
+
+    #[test]
+    fn an_account_that_can_not_be_stored_keeps_no_others_from_being_stored_late() {
+        let mut first = Rig::new(Settings::DEFAULT);
+        first.hand_over(1);
+        first.close();
+        let disk = first.disk.handle();
+        drop(first);
+        disk.deny_reading_of(Some("1/"));
+        let mut rig = Rig::on(disk, Settings::DEFAULT);
+        rig.disk.set_faults(faults(Some(rig.disk.bytes_used()), 0));
+        // In the other ones' way: it comes first.
+        (1..=3).for_each(|account| rig.hand_over(account));
+        // The disk turns out to be full.
+        rig.run_until(Millis(3_000));
+        for n in 0..1_500 {
+            rig.hand_over(1 + n % 3);
+        }
+        rig.run_until(Millis(6_000));
+        assert_eq!(rig.keeper.written(), 0);
+        rig.disk.set_faults(faults(None, 0));
+        // The longest back-off.
+        rig.run_until(Millis(70_000));
+        assert_eq!((rig.keeper.written(), rig.c.ledger().queued), (1_002, 1_503));
+    }
+
+    #[test]
+    fn values_whose_records_a_failed_sync_lost_are_stored_again() {
+        let mut rig = Rig::new(Settings::DEFAULT);
+        rig.disk.set_faults(faults(None, 10_000));
+        // More than is kept in memory to be written again.
+        for _ in 0..60_000 {
+            rig.hand_over(1);
+        }
+        rig.run_until(Millis(10_000));
+        rig.disk.set_faults(faults(None, 0));
+        rig.run_until(Millis(200_000));
+        assert_eq!(rig.c.ledger().queued, rig.handed_over);
+        let (handed_over, written) = (rig.handed_over, rig.keeper.written());
+        assert_eq!(written, handed_over, "{}", rig.c.ledger());
+        assert_eq!(rig.after_power_cut().0.values, handed_over);
     }
 }

@@ -114,6 +114,8 @@ struct State {
     denied: Option<String>,
     /// Bad spots: inode, first byte, first byte behind.
     bad_spots: Vec<(usize, u64, u64)>,
+    /// No file can be read.
+    unreadable: bool,
     /// Renaming to this name fails.
     refused_name: Option<String>,
 }
@@ -261,6 +263,7 @@ impl FaultyDisk {
             dead: false,
             denied: None,
             bad_spots: Vec::new(),
+            unreadable: false,
             refused_name: None,
         };
         FaultyDisk { state: Arc::new(Mutex::new(state)), gate: Arc::default(), holds_lock: false }
@@ -297,6 +300,12 @@ impl FaultyDisk {
     /// From now on files whose names begin so may not be read, for want of rights; `None`: all may.
     pub fn deny_reading_of(&self, begin: Option<&str>) {
         self.state().denied = begin.map(str::to_owned);
+    }
+
+    /// From now on no file can be read, with an I/O error, until this is called with `false`. Takes nothing of the chance
+    /// that the other faults come from.
+    pub fn fail_reading(&self, fail: bool) {
+        self.state().unreadable = fail;
     }
 
     /// From now on reading any of these bytes of a file fails with an I/O error, whatever the file is named later.
@@ -467,7 +476,9 @@ impl Disk for FaultyDisk {
             return Err(io_error());
         }
         let end = offset + buf.len() as u64;
-        if s.bad_spots.iter().any(|&(bad, from, to)| bad == inode && offset < to && from < end) {
+        if s.unreadable
+            || s.bad_spots.iter().any(|&(bad, from, to)| bad == inode && offset < to && from < end)
+        {
             return Err(io_error());
         }
         let data = s.inodes.get(inode).map_or(&[][..], |i| &i.data);

@@ -1267,6 +1267,9 @@ struct World {
     elsewhere: bool,
     job: Option<SyncJob>,
     synced: Option<Synced>,
+    /// When the disk can't be read, for some steps; a chance of its own, as the rest is to be as it was in older seeds.
+    reads: Option<SplitMix64>,
+    unreadable: bool,
 }
 
 impl World {
@@ -1295,6 +1298,17 @@ impl World {
             elsewhere,
             job: None,
             synced: None,
+            reads: (seed % 3 == 1).then(|| SplitMix64::new(!seed)),
+            unreadable: false,
+        }
+    }
+
+    /// Whether the disk can be read in the next steps.
+    fn let_read(&mut self, may_fail: bool) {
+        let Some(rng) = &mut self.reads else { return };
+        if rng.below(6) == 0 || !may_fail {
+            self.unreadable = may_fail && rng.below(2) == 0;
+            self.disk.fail_reading(self.unreadable);
         }
     }
 
@@ -1368,6 +1382,7 @@ impl World {
                 break;
             }
         }
+        self.let_read(false);
         let dead = self.disk.is_dead();
         if !dead && self.rng.below(2) == 0 {
             // A job that is under way has to end first.
@@ -1437,6 +1452,17 @@ impl World {
     }
 
     fn step(&mut self, store: &mut Store<FaultyDisk>) {
+        self.let_read(true);
+        let corrupt = |store: &Store<FaultyDisk>| store.gone.get(&Gone::Corrupt).copied().unwrap_or(0);
+        let before = corrupt(store);
+        self.act(store);
+        if self.unreadable {
+            assert_eq!(corrupt(store), before, "seed {}: given up while the disk can't be read", self.seed);
+        }
+        self.judge(store);
+    }
+
+    fn act(&mut self, store: &mut Store<FaultyDisk>) {
         if self.elsewhere && self.rng.below(2) == 0 {
             if let Some(synced) = self.synced.take() {
                 store.handle_synced(Millis(self.now), synced);
@@ -1523,6 +1549,9 @@ impl World {
                 }
             }
         }
+    }
+
+    fn judge(&mut self, store: &mut Store<FaultyDisk>) {
         assert_weighed(store, self.seed);
         if gone(store) > 0 {
             self.values.values_mut().for_each(|f| f.doubtful = true);

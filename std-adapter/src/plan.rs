@@ -1,12 +1,13 @@
 //! The dry run: fetches once and says which jobs would run, what was skipped and why, and the load that they make.
 
 use core::fmt;
+use std::collections::HashSet;
 use std::io::{self, Write};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use grafolean_core::bot::Bot;
 use grafolean_core::jobs::JobKey;
-use grafolean_core::journal::{Event, Fault, Kind, RefreshError, RefreshSummary};
+use grafolean_core::journal::{Event, Fault, FaultKind, Kind, RefreshError, RefreshSummary};
 use serde_json::{Value, json};
 
 use crate::driver::{Config, ConfigError, Observer, Runner};
@@ -117,6 +118,7 @@ pub async fn plan<B: Bot>(bot: B, mut config: Config) -> Result<Plan, PlanError>
         (Some(error), _) => Err(PlanError::Refresh(error)),
         (None, summary) => {
             let skipped = core::mem::take(&mut seen.skipped);
+            drop_refused(&mut jobs, &skipped);
             Ok(Plan { jobs, skipped, summary: summary.unwrap_or_default() })
         }
     }
@@ -126,6 +128,18 @@ pub async fn plan<B: Bot>(bot: B, mut config: Config) -> Result<Plan, PlanError>
 /// an interval that is none of the job's.
 fn run_with(intervals: &[u32], all: impl Iterator<Item = (u64, Option<u32>)>) -> Vec<(u64, Option<u32>)> {
     all.filter(|(_, interval)| interval.is_none_or(|i| intervals.contains(&i))).collect()
+}
+
+/// A sensor that the bot refuses may have an interval that its entity's job has all the same.
+fn drop_refused(jobs: &mut [PlannedJob], skipped: &[Fault]) {
+    let refused: HashSet<(u64, u64, u64)> = skipped
+        .iter()
+        .filter(|fault| matches!(fault.kind, FaultKind::SensorRefused(_)))
+        .map(|fault| (fault.account, fault.entity, fault.item.1))
+        .collect();
+    for PlannedJob { key, sensors, .. } in jobs.iter_mut().filter(|_| !refused.is_empty()) {
+        sensors.retain(|(sensor, _)| !refused.contains(&(key.account, key.entity, *sensor)));
+    }
 }
 
 impl PlannedJob {
@@ -267,7 +281,8 @@ impl Plan {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use grafolean_core::journal::FaultKind;
+    use grafolean_core::bot::SensorRefusal;
+    use grafolean_core::interval::Interval;
 
     fn job(intervals: &[u32], deadline_ms: u64) -> PlannedJob {
         let key = JobKey { account: 1, entity: 2, item: 0, name: "" };
@@ -306,6 +321,33 @@ mod tests {
         let all = [(1, Some(10)), (2, None), (3, Some(90)), (4, Some(80))];
         let intervals = [10, 20, 30, 40, 50, 60, 70, 80];
         assert_eq!(run_with(&intervals, all.into_iter()), [(1, Some(10)), (2, None), (4, Some(80))]);
+    }
+
+    #[test]
+    fn a_sensor_that_the_bot_refuses_is_named_with_field_and_column_and_not_listed_with_its_job() {
+        let mut planned = job(&[10], 14_000);
+        planned.sensors = vec![(5, Some(10)), (6, Some(10))];
+        let why = SensorRefusal::new(&"expression", "unknown name").at_column(6);
+        let refused = |account, entity, sensor| {
+            Fault::new(account, entity, (Kind::Sensor, sensor), FaultKind::SensorRefused(why))
+        };
+        // The same sensor of another entity or account, and another fault of this one, are something else.
+        let interval = FaultKind::NinthInterval(Interval::new(10).unwrap());
+        let others = [refused(1, 3, 5), refused(2, 2, 5), Fault::new(1, 2, (Kind::Sensor, 5), interval)];
+        drop_refused(core::slice::from_mut(&mut planned), &others);
+        assert_eq!(planned.sensors.len(), 2);
+        let skipped = vec![refused(1, 2, 5)];
+        drop_refused(core::slice::from_mut(&mut planned), &skipped);
+        let mut out = Vec::new();
+        Plan { jobs: vec![planned], skipped, ..Plan::default() }.write_json_lines(&mut out).unwrap();
+        let lines: Vec<Value> =
+            String::from_utf8(out).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+        assert_eq!(lines[0]["sensors"].as_array().unwrap().len(), 1);
+        assert_eq!(
+            lines[1],
+            json!({"skipped": "sensor", "account_id": 1, "entity_id": 2, "sensor_id": 5,
+                "why": "account 1, entity 2, sensor 5: `expression`, column 6: unknown name; the sensor is left out"})
+        );
     }
 
     #[test]

@@ -282,9 +282,9 @@ enum Version {
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Level {
-    NoAuthNoPriv,
-    AuthNoPriv,
-    AuthPriv,
+    Open,
+    Signed,
+    Encrypted,
 }
 
 /// How messages of SNMPv3 are signed.
@@ -393,8 +393,8 @@ impl<const B: usize> SnmpCredential<B> {
             "credential: `snmpv3_securityLevel` is none of `noAuthNoPriv`, `authNoPriv`, `authPriv`",
         )?;
         let auth = match level {
-            Level::NoAuthNoPriv => None,
-            Level::AuthNoPriv | Level::AuthPriv => {
+            Level::Open => None,
+            Level::Signed | Level::Encrypted => {
                 let protocol = self.auth.get(
                     "credential: `snmpv3_authProtocol` is not set",
                     "credential: `snmpv3_authProtocol` is none of `MD5`, `SHA`, `SHA224`, `SHA256`, `SHA384`, `SHA512`",
@@ -407,8 +407,8 @@ impl<const B: usize> SnmpCredential<B> {
             }
         };
         let privacy = match level {
-            Level::NoAuthNoPriv | Level::AuthNoPriv => None,
-            Level::AuthPriv => {
+            Level::Open | Level::Signed => None,
+            Level::Encrypted => {
                 let protocol = self.privacy.get(
                     "credential: `snmpv3_privProtocol` is not set",
                     "credential: `snmpv3_privProtocol` is none of `DES`, `AES`, `AES128`, `AES192`, `AES256`",
@@ -432,11 +432,8 @@ fn chosen<T: Copy>(text: &str, choices: &[(&str, T)]) -> Option<T> {
 
 const VERSIONS: &[(&str, Version)] =
     &[("snmpv1", Version::V1), ("snmpv2c", Version::V2c), ("snmpv3", Version::V3)];
-const LEVELS: &[(&str, Level)] = &[
-    ("noauthnopriv", Level::NoAuthNoPriv),
-    ("authnopriv", Level::AuthNoPriv),
-    ("authpriv", Level::AuthPriv),
-];
+const LEVELS: &[(&str, Level)] =
+    &[("noauthnopriv", Level::Open), ("authnopriv", Level::Signed), ("authpriv", Level::Encrypted)];
 const AUTH_PROTOCOLS: &[(&str, AuthProtocol)] = &[
     ("md5", AuthProtocol::Md5),
     ("sha", AuthProtocol::Sha1),

@@ -1,5 +1,6 @@
 //! What callgrind counts.
 
+use crate::json::{by_model, by_serde, entities, framed};
 use crate::timer::{Jobs, MIXED, SLOW, Sink, Spec, T0, Timer, specs};
 
 /// Something to be done once, prepared.
@@ -51,7 +52,35 @@ pub const CASES: &[Case] = &[
     }),
     case("jobs-refresh-same-10k", "job", || refresh(10_000, 0)),
     case("jobs-refresh-1-percent-10k", "job", || refresh(10_000, 100)),
+    case("json-frame-64", "byte", || json(|body| black(framed(body, 64)))),
+    case("json-frame-256", "byte", || json(|body| black(framed(body, 256)))),
+    case("json-frame-1460", "byte", || json(|body| black(framed(body, 1460)))),
+    case("json-frame-whole", "byte", || json(|body| black(framed(body, usize::MAX)))),
+    case("json-serde-64", "byte", || json(|body| black(by_serde(body, 64)))),
+    case("json-serde-256", "byte", || json(|body| black(by_serde(body, 256)))),
+    case("json-serde-1460", "byte", || json(|body| black(by_serde(body, 1460)))),
+    case("json-serde-whole", "byte", || json(|body| black(by_serde(body, usize::MAX)))),
+    case("json-model-64", "byte", || json(|body| black(by_model(body, 64)))),
+    case("json-model-256", "byte", || json(|body| black(by_model(body, 256)))),
+    case("json-model-1460", "byte", || json(|body| black(by_model(body, 1460)))),
+    case("json-model-whole", "byte", || json(|body| black(by_model(body, usize::MAX)))),
 ];
+
+/// What others need for the same, where they are built.
+#[cfg(not(feature = "peers"))]
+pub const PEERS: &[Case] = &[];
+/// What others need for the same.
+#[cfg(feature = "peers")]
+pub const PEERS: &[Case] = {
+    use crate::groups::json as peers;
+    &[
+        case("json-serde_json", "byte", || json(|body| black(peers::serde_json(body)))),
+        case("json-serde-json-core", "byte", || json(|body| black(peers::serde_json_core(body)))),
+        case("json-simd-json", "byte", || json(|body| black(peers::simd_json(body)))),
+        case("json-picojson", "byte", || json(|body| black(peers::picojson(body, 256)))),
+        case("json-byte-scan", "byte", || json(|body| black(peers::byte_scan(body)))),
+    ]
+};
 
 struct Ticks {
     timer: Timer,
@@ -109,4 +138,27 @@ impl Load for Refresh {
 fn refresh(n: usize, changed: usize) -> Box<dyn Load> {
     let specs = specs(n, &MIXED);
     Box::new(Refresh { jobs: Jobs::new(&specs, changed.max(1)), specs, changed })
+}
+
+fn black<T>(value: T) {
+    std::hint::black_box(value);
+}
+
+struct Json {
+    body: String,
+    work: fn(&[u8]),
+}
+
+impl Load for Json {
+    fn run(&mut self) {
+        (self.work)(std::hint::black_box(self.body.as_bytes()));
+    }
+
+    fn units(&self) -> u64 {
+        self.body.len() as u64
+    }
+}
+
+fn json(work: fn(&[u8])) -> Box<dyn Load> {
+    Box::new(Json { body: entities(300, 5), work })
 }

@@ -8,6 +8,7 @@
 pub mod counted;
 #[cfg(feature = "peers")]
 pub mod groups;
+pub mod json;
 pub mod random;
 #[cfg(feature = "peers")]
 pub mod table;

@@ -7,7 +7,9 @@ use std::process::ExitCode;
 
 use grafolean_bench::groups::{self, Effort};
 
-const GROUPS: [(&str, fn(Effort)); 1] = [("timer", groups::timer::run)];
+type Group = (&'static str, fn(Effort));
+
+const GROUPS: [Group; 2] = [("timer", groups::timer::run), ("json", groups::json::run)];
 
 fn main() -> ExitCode {
     let mut effort = Effort::Full;

@@ -1,6 +1,6 @@
 //! `counts CASE` runs one load for callgrind, which counts the instructions of what is done within [`collect_here`];
 //! `counts` runs all of them so and prints a table; `counts --check FILE` compares with a baseline, `counts --write FILE`
-//! makes one.
+//! makes one; `counts --count CASE` says one count.
 
 #![forbid(unsafe_code)]
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // what fails here is the end of it
@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use grafolean_bench::counted::{CASES, Load};
+use grafolean_bench::counted::{CASES, Load, PEERS};
 
 /// A count may differ from the baseline by this, in either direction: what has become better is written down too.
 const TOLERANCE_PERCENT: f64 = 3.0;
@@ -143,7 +143,8 @@ fn main() -> ExitCode {
             let list = off.join("\n  ");
             Err(format!("more than {TOLERANCE_PERCENT} % from {file}:\n  {list}\nif that is meant: core/bench/run --write"))
         }),
-        [name] => match CASES.iter().find(|c| c.name == name) {
+        ["--count", name] => count(name).map(|count| println!("{count:.3}")),
+        [name] => match CASES.iter().chain(PEERS).find(|c| c.name == name) {
             Some(case) => {
                 let mut load = (case.make)();
                 collect_here(&mut *load);
@@ -152,7 +153,7 @@ fn main() -> ExitCode {
             }
             None => Err(format!("no case is called `{name}`")),
         },
-        _ => Err("usage: counts [CASE | --check FILE | --write FILE]".to_owned()),
+        _ => Err("usage: counts [CASE | --count CASE | --check FILE | --write FILE]".to_owned()),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,5 +1,6 @@
 //! What `core/bench/run` prints, group by group.
 
+pub mod json;
 pub mod timer;
 
 use std::sync::OnceLock;
@@ -77,4 +78,12 @@ pub fn shortest<S>(effort: Effort, mut setup: impl FnMut() -> S, mut run: impl F
         begin.elapsed()
     };
     (0..effort.repetitions()).map(once).min().unwrap_or_default()
+}
+
+/// What callgrind counts for each unit of a case of [`crate::counted`]; `None` without valgrind.
+#[must_use]
+pub fn instructions(case: &str) -> Option<f64> {
+    let program = std::env::current_exe().ok()?.with_file_name("counts");
+    let out = std::process::Command::new(program).args(["--count", case]).output().ok()?;
+    String::from_utf8_lossy(&out.stdout).trim().parse().ok()
 }

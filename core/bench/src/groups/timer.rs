@@ -389,7 +389,7 @@ fn ticks(effort: Effort) {
             |timer| {
                 let mut sink = Sink::default();
                 (T0 + 1..=T0 + ticks).for_each(|t| timer.tick(t, &mut sink));
-                assert_eq!(black_box(sink).firings, ticks.into());
+                assert_eq!(black_box(sink).firings, u64::from(ticks));
             },
         );
         table.row(vec![name.into(), figure(ns(took, ticks.into()))]);

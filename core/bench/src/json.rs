@@ -1,0 +1,262 @@
+//! The JSON load: lists as the backend gives them, of an account with many devices, and what a collector takes from them.
+
+use std::fmt::Write as _;
+
+use grafolean_core::heapless;
+use grafolean_core::interval::Interval;
+use grafolean_core::json::{Frame, Framer, from_slice};
+use grafolean_core::model::{EntityHead, read_sensors};
+use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
+
+use crate::random::Random;
+
+/// The protocol whose bot reads the lists.
+pub const PROTOCOL: &str = "myprotocol";
+/// The bot.
+pub const BOT: u64 = 1_408_704_727;
+/// How many sensors and credentials an account has.
+pub const SENSORS: u32 = 45;
+/// See [`SENSORS`].
+pub const CREDENTIALS: u32 = 6;
+/// Intervals of sensors, as an entity's own one or as a default: seconds, or `null`.
+const INTERVALS: [&str; 8] = ["null", "null", "null", "15", "60", "120", "300", "3600"];
+
+/// The id of sensor or credential number `n`: spread as the backend's are.
+#[must_use]
+pub const fn id(n: u32) -> u32 {
+    // Odd, so that no two are the same, below 2³¹.
+    (n + 1).wrapping_mul(0x5bd1_e995) & 0x7fff_ffff
+}
+
+/// The list of an account's `n` entities, `sensors` (at most 45) of each.
+#[must_use]
+pub fn entities(n: u32, sensors: u32) -> String {
+    let mut random = Random::new(0x1234_5678_9abc_def1);
+    let mut body = "{\"list\":[".to_owned();
+    for i in 0..n {
+        let comma = if i == 0 { "" } else { "," };
+        let name = if i % 9 == 0 { format!("Router {i:03} (Črnuče)") } else { format!("Router {i:03}") };
+        let (id, address, rack) = (1_000_000 + 7 * i, i % 250 + 1, random.below(20));
+        let _ = write!(
+            body,
+            r#"{comma}{{"id":{id},"name":"{name}","entity_type":"device","parent":null,"details":{{"ipv4":"127.0.{}.{address}","location":{{"rack":"R{rack}","row":{}}}}},"protocols":{{"{PROTOCOL}":{{"credential":{},"sensors":["#,
+            i / 250,
+            rack % 7,
+            self::id(random.below(CREDENTIALS)),
+        );
+        let first = random.below(SENSORS);
+        for k in 0..sensors {
+            let comma = if k == 0 { "" } else { "," };
+            let interval = INTERVALS[random.below(INTERVALS.len() as u32) as usize];
+            let sensor = self::id((first + k) % SENSORS);
+            let _ = write!(body, r#"{comma}{{"sensor":{sensor},"interval":{interval}}}"#);
+        }
+        let _ = write!(body, r#"],"bot":{BOT}}}}}}}"#);
+    }
+    body.push_str("]}");
+    body
+}
+
+/// The list of its sensors.
+#[must_use]
+pub fn sensors() -> String {
+    let one = |n| {
+        format!(
+            r#"{{"id":{},"name":"Sensor {n:02}","protocol":"{PROTOCOL}","default_interval":{},"details":{{"metric":"metric.{n}","expression":"$1 / $2 * 100","unit":"B/s"}}}}"#,
+            id(n),
+            INTERVALS[3 + n as usize % 5],
+        )
+    };
+    format!("{{\"list\":[{}]}}", (0..SENSORS).map(one).collect::<Vec<_>>().join(","))
+}
+
+/// The list of its credentials.
+#[must_use]
+pub fn credentials() -> String {
+    let one = |n| {
+        format!(
+            r#"{{"id":{},"name":"Credential {n:02}","protocol":"{PROTOCOL}","details":{{"username":"collector{n:02}","password":"pa\"ss\\{n:02}","timeout":8}}}}"#,
+            id(n)
+        )
+    };
+    format!("{{\"list\":[{}]}}", (0..CREDENTIALS).map(one).collect::<Vec<_>>().join(","))
+}
+
+/// What is taken from a list of entities, added up, so that parsers can be compared.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Taken {
+    /// Elements.
+    pub entities: u64,
+    /// Of all sensors.
+    pub sensors: u64,
+    /// Of all ids, intervals (0 for `null`), and lengths of names and addresses.
+    pub sum: u64,
+}
+
+impl Taken {
+    /// A number.
+    pub const fn number(&mut self, n: u64) {
+        self.sum = self.sum.wrapping_mul(31).wrapping_add(n);
+    }
+
+    /// What an entity holds.
+    pub fn entity(&mut self, entity: &Entity) {
+        self.entities += 1;
+        self.number(entity.id);
+        self.number(entity.name.len() as u64);
+        self.number(entity.details.ipv4.len() as u64);
+        self.number(entity.protocols.myprotocol.credential);
+        for link in &entity.protocols.myprotocol.sensors {
+            self.sensors += 1;
+            self.number(link.sensor);
+            self.number(link.interval.unwrap_or(0));
+        }
+        self.number(entity.protocols.myprotocol.bot);
+    }
+}
+
+/// An entity, without memory of its own beyond its size.
+#[derive(Debug, serde::Deserialize)]
+pub struct Entity {
+    id: u64,
+    name: heapless::String<48>,
+    details: Details,
+    protocols: Protocols,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct Details {
+    ipv4: heapless::String<40>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct Protocols {
+    myprotocol: Protocol,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct Protocol {
+    credential: u64,
+    sensors: heapless::Vec<Link, 8>,
+    bot: u64,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct Link {
+    sensor: u64,
+    interval: Option<u64>,
+}
+
+/// A whole list by way of serde, element by element: none is kept.
+#[derive(Debug)]
+pub struct Folded(pub Taken);
+
+impl<'de> Deserialize<'de> for Folded {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = Folded;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("an object with a list")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Folded, A::Error> {
+                let mut taken = Taken::default();
+                while let Some(key) = map.next_key::<&str>()? {
+                    if key == "list" {
+                        taken = map.next_value::<List>()?.0;
+                    } else {
+                        map.next_value::<IgnoredAny>()?;
+                    }
+                }
+                Ok(Folded(taken))
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
+}
+
+struct List(Taken);
+
+impl<'de> Deserialize<'de> for List {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Items;
+        impl<'de> Visitor<'de> for Items {
+            type Value = List;
+            fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                f.write_str("a list")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List, A::Error> {
+                let mut taken = Taken::default();
+                while let Some(entity) = seq.next_element::<Entity>()? {
+                    taken.entity(&entity);
+                }
+                Ok(List(taken))
+            }
+        }
+        deserializer.deserialize_seq(Items)
+    }
+}
+
+/// Frames `body`, which comes in chunks of `chunk` bytes, and hands on each element.
+///
+/// # Panics
+/// If it is not such a list.
+pub fn frame(body: &[u8], chunk: usize, mut each: impl FnMut(&[u8])) {
+    let mut framer = Framer::list("list");
+    let mut buffer = [0; 2048];
+    for chunk in body.chunks(chunk) {
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let (consumed, frame) = framer.push(rest, &mut buffer).unwrap();
+            rest = &rest[consumed..];
+            match frame {
+                Some(Frame::Element { len }) => each(&buffer[..len]),
+                Some(other) => panic!("{other:?}"),
+                None => {}
+            }
+        }
+    }
+    framer.finish().unwrap();
+}
+
+/// Only cut into elements and checked.
+#[must_use]
+pub fn framed(body: &[u8], chunk: usize) -> u64 {
+    let mut bytes = 0;
+    frame(body, chunk, |element| bytes += element.len() as u64);
+    bytes
+}
+
+/// Each element decoded by way of serde.
+#[must_use]
+pub fn by_serde(body: &[u8], chunk: usize) -> Taken {
+    let mut taken = Taken::default();
+    let mut scratch = [0; 128];
+    frame(body, chunk, |element| taken.entity(&from_slice(element, &mut scratch).unwrap()));
+    taken
+}
+
+/// Each element taken apart as a refresh does it.
+#[must_use]
+pub fn by_model(body: &[u8], chunk: usize) -> Taken {
+    let mut taken = Taken::default();
+    let mut scratch = [0; 128];
+    frame(body, chunk, |element| {
+        let head = EntityHead::read(element).unwrap();
+        taken.entities += 1;
+        taken.number(head.id);
+        taken.number(head.name.unwrap().plain().unwrap().len() as u64);
+        let details: Details = from_slice(head.details.of(element), &mut scratch).unwrap();
+        taken.number(details.ipv4.len() as u64);
+        let protocol = head.protocol(element, PROTOCOL).unwrap().unwrap();
+        taken.number(protocol.credential.unwrap());
+        read_sensors(element, protocol.sensors.unwrap(), |sensor, interval| {
+            taken.sensors += 1;
+            taken.number(sensor);
+            taken.number(interval.unwrap().map_or(0, Interval::seconds).into());
+        })
+        .unwrap();
+        taken.number(protocol.bot.unwrap());
+    });
+    taken
+}

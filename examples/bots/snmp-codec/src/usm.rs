@@ -116,11 +116,13 @@ impl Engine {
         let here = (self.boots, self.time_at(now_ms));
         let there = (boots, time_s);
         let is_late = boots < here.0 || (boots == here.0 && time_s.saturating_add(TIME_WINDOW_S) < here.1);
-        if self.is_verified && (is_late || boots >= MAX_FIELD) {
+        // The largest number of boots means that the engine can't count them any more (section 2.2.3).
+        if boots >= MAX_FIELD || (self.is_verified && is_late) {
             return Err(AnswerError::OutsideTimeWindow { engine: there, expected: here });
         }
-        // The latest time received stays: an older one, within the window, would let time go back.
-        if !self.is_verified || there > here {
+        // Compared with the latest time received rather than with the one expected now: a slow clock is followed, an
+        // older message does not set it back.
+        if !self.is_verified || there > (self.boots, self.time_s) {
             *self = Self { boots, time_s, learned_at_ms: now_ms, is_verified: true, ..*self };
         }
         Ok(())
@@ -298,7 +300,6 @@ impl<'u> Security<'u> {
         if Some(frame.auth.len) != expected_bytes || !self.keys.verify(datagram, frame.auth.at) {
             return Err(AnswerError::Signature);
         }
-        let before = (engine.boots, engine.time_at(now_ms));
         engine.accept_clock(frame.boots, frame.time_s, now_ms)?;
         let scoped = if frame.level == SecurityLevel::AuthPriv {
             let salt = frame.salt(datagram).ok_or(AnswerError::Decryption { error: None })?;
@@ -313,12 +314,11 @@ impl<'u> Security<'u> {
         match scoped.pdu.header.kind() {
             PduKind::Report => {
                 let reason = ReportReason::read(&scoped.pdu);
-                let is_moved = (engine.boots, engine.time_at(now_ms)) != before;
                 Ok(Answer::Report(Report {
                     reason,
                     is_verified: true,
                     engine_id: Some(engine.id),
-                    send_again: reason == ReportReason::NotInTimeWindow && is_moved,
+                    send_again: reason == ReportReason::NotInTimeWindow,
                 }))
             }
             _ if frame.level != self.keys.level() => {
@@ -396,8 +396,8 @@ pub struct Report {
     /// The engine which sent it. With [`ReportReason::UnknownEngineId`], the one that the device has now: discover
     /// it, and make new keys.
     pub engine_id: Option<EngineId>,
-    /// Whether it brought the engine's clock up to date, so that the same request may succeed when it is written
-    /// again. Do so once.
+    /// Whether it told the engine's clock, so that the same request may succeed when it is written again. Do so
+    /// once for each request.
     pub send_again: bool,
 }
 

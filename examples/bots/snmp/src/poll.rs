@@ -111,9 +111,13 @@ impl Access<'_> {
 impl fmt::Debug for Access<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Access::Community { version, .. } => f.debug_struct("Community").field("version", version).finish_non_exhaustive(),
+            Access::Community { version, .. } => {
+                f.debug_struct("Community").field("version", version).finish_non_exhaustive()
+            }
             #[cfg(feature = "v3")]
-            Access::User { keys, .. } => f.debug_struct("User").field("level", &keys.level()).finish_non_exhaustive(),
+            Access::User { keys, .. } => {
+                f.debug_struct("User").field("level", &keys.level()).finish_non_exhaustive()
+            }
         }
     }
 }
@@ -177,10 +181,15 @@ impl fmt::Display for PollFault {
         match self {
             PollFault::Network(fault) => write!(f, "{fault}"),
             PollFault::NoAnswer { tries } => {
-                write!(f, "no answer to {tries} requests: is the agent up, and are address, port and community right?")
+                write!(
+                    f,
+                    "no answer to {tries} requests: is the agent up, and are address, port and community right?"
+                )
             }
             PollFault::Unreadable(error) => write!(f, "the agent's answer is not readable {error}"),
-            PollFault::NoResponse => f.write_str("the agent answered with something that is no response to the request"),
+            PollFault::NoResponse => {
+                f.write_str("the agent answered with something that is no response to the request")
+            }
             PollFault::Refused(status) => write!(f, "the agent refused the request: {status}"),
             #[cfg(feature = "v3")]
             PollFault::Reported(reason) => write!(f, "{reason}"),
@@ -191,8 +200,12 @@ impl fmt::Display for PollFault {
             PollFault::Unwritable(error) => write!(f, "the request can't be written: {error}"),
             PollFault::LongName(error) => write!(f, "a row's name can't be kept: {error}"),
             PollFault::Endless => f.write_str("the agent gives the same row again: its table has no end"),
-            PollFault::TooManyRows { limit } => write!(f, "the table has more than {limit} rows, the others are not read"),
-            PollFault::NoRows => f.write_str("the agent's answer holds no rows, and does not say that there are none"),
+            PollFault::TooManyRows { limit } => {
+                write!(f, "the table has more than {limit} rows, the others are not read")
+            }
+            PollFault::NoRows => {
+                f.write_str("the agent's answer holds no rows, and does not say that there are none")
+            }
         }
     }
 }
@@ -270,14 +283,18 @@ impl Ask {
         match self {
             Ask::Get => PduHeader::get(request_id),
             Ask::Next => PduHeader::get_next(request_id),
-            Ask::Bulk { once, repetitions } => PduHeader::get_bulk(request_id, once as u32, repetitions as u32),
+            Ask::Bulk { once, repetitions } => {
+                PduHeader::get_bulk(request_id, once as u32, repetitions as u32)
+            }
         }
     }
 
     /// What is asked instead when it was not answered: an answer to this one is one to the first, too.
     const fn less(self) -> Self {
         match self {
-            Ask::Bulk { once, repetitions } if repetitions > 1 => Ask::Bulk { once, repetitions: repetitions / 2 },
+            Ask::Bulk { once, repetitions } if repetitions > 1 => {
+                Ask::Bulk { once, repetitions: repetitions / 2 }
+            }
             other => other,
         }
     }
@@ -319,14 +336,26 @@ pub struct Poller<'a, N: Network, const P: usize> {
 impl<N: Network, const P: usize> fmt::Debug for Poller<'_, N, P> {
     /// Without the buffer, which holds secrets.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Poller").field("access", &self.access).field("requests", &self.requests).finish_non_exhaustive()
+        f.debug_struct("Poller")
+            .field("access", &self.access)
+            .field("requests", &self.requests)
+            .finish_non_exhaustive()
     }
 }
 
 impl<'a, N: Network, const P: usize> Poller<'a, N, P> {
     /// The agent at `target`.
     pub const fn new(network: &'a N, target: N::Target, access: Access<'a>, settings: PollSettings) -> Self {
-        Poller { network, target, access, settings, has_uptime: true, names: MAX_NAMES, requests: 0, buffer: [0; P] }
+        Poller {
+            network,
+            target,
+            access,
+            settings,
+            has_uptime: true,
+            names: MAX_NAMES,
+            requests: 0,
+            buffer: [0; P],
+        }
     }
 
     /// How many requests were sent, with repetitions.
@@ -367,7 +396,13 @@ impl<'a, N: Network, const P: usize> Poller<'a, N, P> {
     }
 
     /// Reads an answer; `None` if the same is to be asked once more, as the agent has told its clock.
-    fn read(&self, mut datagram: N::Datagram, request_id: i32, repetitions: u16) -> Result<Option<Answer<N::Datagram>>, PollFault> {
+    #[cfg_attr(not(feature = "v3"), allow(unused_mut))]
+    fn read(
+        &self,
+        mut datagram: N::Datagram,
+        request_id: i32,
+        repetitions: u16,
+    ) -> Result<Option<Answer<N::Datagram>>, PollFault> {
         let now = self.network.now();
         let message = match self.access {
             Access::Community { .. } => 0..datagram.as_ref().len(),
@@ -388,6 +423,7 @@ impl<'a, N: Network, const P: usize> Poller<'a, N, P> {
     }
 
     /// Sends a request until it is answered; `None` if `fill` wanted none.
+    #[allow(clippy::manual_async_fn, reason = "an `async fn` holds its arguments twice, which a board feels")]
     fn ask(
         &mut self,
         ask: Ask,
@@ -406,7 +442,8 @@ impl<'a, N: Network, const P: usize> Poller<'a, N, P> {
                 self.requests = self.requests.saturating_add(1);
                 let request = self.buffer.get(range).unwrap_or_default();
                 let tag = request_tag(request).unwrap_or(RequestTag::RequestId(request_id));
-                let Some(datagram) = self.network.exchange(self.target, request, tag, timeout_ms).await? else {
+                let Some(datagram) = self.network.exchange(self.target, request, tag, timeout_ms).await?
+                else {
                     ask = ask.less();
                     nth += 1;
                     continue;
@@ -560,9 +597,10 @@ impl<'a, N: Network, const P: usize> Poller<'a, N, P> {
             let skip = usize::from(with_uptime);
             let uptime_cs = uptime_of(answer.var_binds().next().filter(|_| with_uptime));
             let when = When { uptime_cs, now: answer.now };
-            let (count, bytes) = (walk.accept(&answer, skip, self.settings.max_rows), answer.datagram.as_ref().len());
-            if count > 0 {
-                walk.row_bytes = (bytes.saturating_sub(OVERHEAD_BYTES / 2) / count).max(1);
+            let (count, bytes) =
+                (walk.accept(&answer, skip, self.settings.max_rows), answer.datagram.as_ref().len());
+            if let Some(row_bytes) = bytes.saturating_sub(OVERHEAD_BYTES / 2).checked_div(count) {
+                walk.row_bytes = row_bytes.max(1);
                 return Ok(Some(Rows { answer, skip, count, when }));
             }
             if !walk.ended && walk.fault.is_none() {
@@ -590,13 +628,15 @@ pub async fn discover<N: Network>(
     let number = || (network.random() & 0x7fff_ffff).max(1) as i32;
     let (message_id, request_id) = (number(), number());
     let mut buffer = [0; 128];
-    let request = v3::discovery_request(&mut buffer, message_id, request_id).map_err(PollFault::Unwritable)?;
+    let request =
+        v3::discovery_request(&mut buffer, message_id, request_id).map_err(PollFault::Unwritable)?;
     let tries = settings.retries.saturating_add(1);
     for nth in 1..=tries {
         let timeout_ms = settings.timeout_ms.saturating_mul(nth.into());
         let tag = RequestTag::MessageId(message_id);
         if let Some(datagram) = network.exchange(target, request, tag, timeout_ms).await? {
-            return v3::Engine::from_discovery(datagram.as_ref(), network.now().0).map_err(PollFault::Untrusted);
+            return v3::Engine::from_discovery(datagram.as_ref(), network.now().0)
+                .map_err(PollFault::Untrusted);
         }
     }
     Err(PollFault::NoAnswer { tries })
@@ -626,7 +666,8 @@ fn open(
             return Some(2 + first);
         }
         let digits = datagram.get(at + 2..at + 2 + (first & 0x7f))?;
-        let length = digits.iter().try_fold(0usize, |n, digit| n.checked_mul(256)?.checked_add((*digit).into()))?;
+        let length =
+            digits.iter().try_fold(0usize, |n, digit| n.checked_mul(256)?.checked_add((*digit).into()))?;
         length.checked_add(2 + digits.len())
     };
     let front = |at: usize| -> Option<(Range<usize>, [u8; 9])> {

@@ -1,0 +1,640 @@
+//! The bot itself: which jobs it makes of an entity, and how a run reads, computes and hands over.
+
+use core::fmt;
+use core::fmt::Write as _;
+use core::net::Ipv4Addr;
+
+use grafolean_core::bot::{Bot, Context, EntityView, JobSink, NewJob, SensorRefusal};
+use grafolean_core::hash::Fnv1a64;
+use grafolean_core::interval::{Interval, Intervals};
+use grafolean_core::jobs::Due;
+use grafolean_core::state::MAX_STATE_BYTES;
+use grafolean_snmp_codec::{Arcs, Oid, OidRef, OpaqueNumber, Value, Version};
+
+use crate::details::{FetchMethod, SensorPlan, Settings, SnmpCredential, SnmpEntity, SnmpSensor};
+use crate::expression::{Missing, Operand};
+use crate::fault::{Problem, Report, SnmpError};
+use crate::memory::{Bytes, Hashes, Memory};
+use crate::network::Network;
+use crate::poll::{Access, MAX_NAMES, PollSettings, Poller, ReadFault, Walk, When};
+use crate::rates::{Counter, CounterState, Reading};
+use crate::readings::{Cells, Gets, Readings, Sample};
+use crate::template::Piece;
+
+/// How often interfaces are looked at, in seconds.
+pub const INTERFACES_INTERVAL_S: u32 = 300;
+
+/// What a job does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SnmpJob {
+    /// Reads what the entity's sensors want.
+    Values,
+    /// Keeps the entities of the device's interfaces as the device tells them.
+    Interfaces,
+}
+
+/// The SNMP bot: see the [crate's description](crate).
+///
+/// | parameter | is |
+/// | --- | --- |
+/// | `N` | the [`Network`] |
+/// | `M` | the [`Memory`] |
+/// | `NAME` | the longest host name, in bytes |
+/// | `CREDENTIAL` | the most bytes of a credential's texts together |
+/// | `SENSOR` | the most bytes of a sensor's texts together |
+/// | `OIDS` | the most OIDs of a sensor |
+/// | `OPS` | the most steps of an expression |
+/// | `P` | the longest request, in bytes; answers are asked for that should not be longer |
+#[derive(Debug)]
+pub struct SnmpBot<
+    N,
+    M,
+    const NAME: usize = 64,
+    const CREDENTIAL: usize = 96,
+    const SENSOR: usize = 192,
+    const OIDS: usize = 4,
+    const OPS: usize = 24,
+    const P: usize = 484,
+> {
+    pub(crate) network: N,
+    pub(crate) memory: M,
+    settings: PollSettings,
+    interfaces: bool,
+}
+
+/// The bot with the sizes of a host.
+#[cfg(feature = "std")]
+pub type HostSnmpBot<N> = SnmpBot<N, crate::memory::HostMemory, 253, 512, 2048, 32, 128, 1472>;
+
+impl<
+    N,
+    M,
+    const NAME: usize,
+    const CREDENTIAL: usize,
+    const SENSOR: usize,
+    const OIDS: usize,
+    const OPS: usize,
+    const P: usize,
+> SnmpBot<N, M, NAME, CREDENTIAL, SENSOR, OIDS, OPS, P>
+{
+    /// A bot over this network.
+    pub const fn new(network: N, memory: M) -> Self {
+        SnmpBot { network, memory, settings: PollSettings::DEFAULT, interfaces: true }
+    }
+
+    /// With other time-outs or limits.
+    #[must_use]
+    pub fn settings(self, settings: PollSettings) -> Self {
+        SnmpBot { settings, ..self }
+    }
+
+    /// Whether it keeps entities for the devices' interfaces, as it does unless told otherwise.
+    #[must_use]
+    pub fn with_interfaces(self, interfaces: bool) -> Self {
+        SnmpBot { interfaces, ..self }
+    }
+
+    #[cfg(feature = "v3")]
+    pub(crate) const fn poll_settings(&self) -> PollSettings {
+        self.settings
+    }
+
+    /// The network.
+    pub const fn network(&self) -> &N {
+        &self.network
+    }
+}
+
+impl<
+    N: Network,
+    M: Memory,
+    const NAME: usize,
+    const CREDENTIAL: usize,
+    const SENSOR: usize,
+    const OIDS: usize,
+    const OPS: usize,
+    const P: usize,
+> Bot for SnmpBot<N, M, NAME, CREDENTIAL, SENSOR, OIDS, OPS, P>
+{
+    type Name = ();
+    type Entity = SnmpEntity<NAME>;
+    type Credential = SnmpCredential<CREDENTIAL>;
+    type Sensor = SnmpSensor<SENSOR>;
+    type Job = SnmpJob;
+    type Error = SnmpError;
+
+    fn protocol(&self) -> Option<&str> {
+        Some("snmp")
+    }
+
+    /// One at the intervals of its sensors, and one for its interfaces.
+    fn entity_jobs(&self, entity: &EntityView<'_, Self>, jobs: &mut dyn JobSink<SnmpJob>) {
+        match (entity.details().agent(), entity.credential().settings()) {
+            (Err(why), _) | (_, Err(why)) => return jobs.refuse(why),
+            #[cfg(not(feature = "v3"))]
+            (_, Ok(Settings::V3 { .. })) => {
+                return jobs.refuse("credential: this bot was built without SNMPv3");
+            }
+            _ => {}
+        }
+        let intervals = entity.usable_intervals(jobs, |sensor| plan::<SENSOR, OPS, OIDS>(sensor).map(drop));
+        jobs.add(NewJob::new(intervals, SnmpJob::Values));
+        if self.interfaces
+            && let Ok(interval) = Interval::new(INTERFACES_INTERVAL_S.into())
+        {
+            jobs.add(NewJob::new(Intervals::one(interval), SnmpJob::Interfaces).named("interfaces"));
+        }
+    }
+
+    async fn perform<C: Context<Bot = Self>>(
+        &self,
+        job: &SnmpJob,
+        due: &Due,
+        cx: &mut C,
+    ) -> Result<(), SnmpError> {
+        if *job == SnmpJob::Values && !is_affected(due, cx) {
+            return Ok(());
+        }
+        // What is gone or was made unusable meanwhile loses its job at the end of the refresh that is under way.
+        let Some(credential) = cx.credential() else { return Ok(()) };
+        let Ok(settings) = credential.settings() else { return Ok(()) };
+        let target = {
+            let Some(entity) = cx.entity() else { return Ok(()) };
+            let Ok((host, port)) = entity.agent() else { return Ok(()) };
+            self.network.resolve(host, port).await
+        };
+        let target = target.map_err(|fault| SnmpError::of(Problem::Poll(fault.into())))?;
+        #[cfg(feature = "v3")]
+        let user;
+        let access = match settings {
+            Settings::V1 { community } => {
+                Access::Community { version: Version::V1, community: community.as_bytes() }
+            }
+            Settings::V2c { community } => {
+                Access::Community { version: Version::V2c, community: community.as_bytes() }
+            }
+            #[cfg(feature = "v3")]
+            Settings::V3 { user: name, .. } => {
+                user = crate::users::User::of(self, due, target, &settings).await?;
+                Access::User { name: name.as_bytes(), keys: &user.keys, engine: &user.engine }
+            }
+            #[cfg(not(feature = "v3"))]
+            Settings::V3 { .. } => return Ok(()),
+        };
+        let mut poller = Poller::<N, P>::new(&self.network, target, access, self.settings);
+        let result = match job {
+            SnmpJob::Values => self.values(due, cx, &mut poller).await,
+            SnmpJob::Interfaces => self.interfaces(due, cx, &mut poller).await,
+        };
+        #[cfg(feature = "v3")]
+        if let Access::User { keys, engine, .. } = access {
+            crate::users::keep(self, due, &settings, engine.get(), keys, result.as_ref().err());
+        }
+        result
+    }
+}
+
+/// The sensor's details, if this bot can do what they want.
+fn plan<const SENSOR: usize, const OPS: usize, const OIDS: usize>(
+    sensor: &SnmpSensor<SENSOR>,
+) -> Result<SensorPlan<'_, OPS>, SensorRefusal> {
+    let plan = sensor.plan::<OPS>()?;
+    if plan.oids().count() > OIDS {
+        let limit = u16::try_from(OIDS).unwrap_or(u16::MAX);
+        return Err(SensorRefusal::new(&"oids", "more than this bot has room for").with_limit(limit));
+    }
+    Ok(plan)
+}
+
+/// Whether an interval of one of the entity's sensors made this run due.
+fn is_affected<C: Context>(due: &Due, cx: &mut C) -> bool {
+    let mut n = 0;
+    while let Some(sensor) = cx.sensor(n) {
+        if sensor.interval.is_some_and(|interval| due.affects(interval)) {
+            return true;
+        }
+        n += 1;
+    }
+    false
+}
+
+/// What a row of a walk, or a sensor without one, is evaluated over.
+struct Row<'r, const OIDS: usize> {
+    /// What was read for each OID.
+    samples: [Option<Sample<'r>>; OIDS],
+    /// What has an operand already: a counter's rate may be asked for once a run only.
+    operands: [Option<Operand>; OIDS],
+    /// What the row's name has behind the column.
+    suffix: Option<Arcs<'r>>,
+}
+
+impl<
+    N: Network,
+    M: Memory,
+    const NAME: usize,
+    const CREDENTIAL: usize,
+    const SENSOR: usize,
+    const OIDS: usize,
+    const OPS: usize,
+    const P: usize,
+> SnmpBot<N, M, NAME, CREDENTIAL, SENSOR, OIDS, OPS, P>
+{
+    /// The values of all sensors that are due: as many sensors at a time as there is room for what they GET.
+    async fn values<C: Context<Bot = Self>>(
+        &self,
+        due: &Due,
+        cx: &mut C,
+        poller: &mut Poller<'_, N, P>,
+    ) -> Result<(), SnmpError> {
+        let mut report = Report::default();
+        let mut gets = Gets::<M::Bytes>::default();
+        let mut cells = Readings::<M::Bytes>::default();
+        let mut from = 0;
+        loop {
+            gets.clear();
+            let (to, more) = collect::<_, _, NAME, CREDENTIAL, SENSOR, OIDS, OPS, P, C>(
+                due,
+                cx,
+                from,
+                &mut gets,
+                &mut report,
+            );
+            if !gets.is_empty() {
+                if let Err(fault) = poller.get(&mut gets).await {
+                    report.add(0, None, Problem::Poll(fault));
+                    break;
+                }
+                if gets.read.overflowed {
+                    report.add(0, None, Problem::NoRoom { limit: M::Bytes::LIMIT });
+                }
+            }
+            for n in from..to {
+                let Some(sensor) = cx.sensor(n) else { break };
+                if !sensor.interval.is_some_and(|interval| due.affects(interval)) {
+                    continue;
+                }
+                let Ok(plan) = plan::<SENSOR, OPS, OIDS>(&sensor.details) else { continue };
+                if !fits(&plan, &gets) {
+                    continue;
+                }
+                if plan.has_walk() {
+                    let walked =
+                        self.walk(due, cx, poller, sensor.id, &plan, &gets, &mut cells, &mut report).await;
+                    if walked.is_err() {
+                        // The agent is gone: what is left would take as long as its time-outs.
+                        return report.into_result();
+                    }
+                } else {
+                    let row = Row { samples: samples(&plan, &gets), operands: [None; OIDS], suffix: None };
+                    self.hand_over(due, cx, sensor.id, &plan, row, None, &mut report);
+                }
+            }
+            if !more {
+                break;
+            }
+            from = to;
+        }
+        report.into_result()
+    }
+
+    /// A value for each row of the sensor's first walk.
+    ///
+    /// # Errors
+    /// The agent does not answer; what is wrong otherwise is in the report.
+    #[allow(clippy::too_many_arguments)]
+    async fn walk<C: Context<Bot = Self>>(
+        &self,
+        due: &Due,
+        cx: &mut C,
+        poller: &mut Poller<'_, N, P>,
+        sensor: u64,
+        plan: &SensorPlan<'_, OPS>,
+        gets: &Gets<M::Bytes>,
+        cells: &mut Readings<M::Bytes>,
+        report: &mut Report,
+    ) -> Result<(), ()> {
+        let is_walk = |(_, method): &(Oid, FetchMethod)| *method == FetchMethod::Walk;
+        let Some((first, _)) = plan.oids().find(is_walk) else { return Ok(()) };
+        let mut columns = heapless::Vec::<Oid, OIDS>::new();
+        columns.extend(plan.oids().filter(is_walk).skip(1).map(|(oid, _)| oid).take(OIDS));
+        let mut walk = match Walk::new(&first) {
+            Ok(walk) => walk,
+            Err(error) => {
+                report.add(sensor, Some(&first), Problem::Poll(crate::poll::PollFault::LongName(error)));
+                return Ok(());
+            }
+        };
+        // What is read once counts for each row.
+        let mut fixed = [None; OIDS];
+        for (k, sample) in samples::<_, OPS, OIDS>(plan, gets).into_iter().enumerate() {
+            if let (Some(sample), Some(operand)) = (sample, fixed.get_mut(k))
+                && plan.expression.uses(k + 1)
+            {
+                *operand = Some(self.operand(cx, sensor, k, None, sample, report));
+            }
+        }
+        let mut paths = may_repeat(plan).then(M::Hashes::default);
+        let rows_at_once =
+            (MAX_NAMES / columns.len().max(1)).clamp(1, (M::Bytes::LIMIT / 32 / columns.len().max(1)).max(1));
+        loop {
+            let rows = match poller.next_rows(&mut walk).await {
+                Ok(Some(rows)) => rows,
+                Ok(None) => break,
+                Err(fault) => {
+                    report.add(sensor, Some(&first), Problem::Poll(fault));
+                    return if fault.is_of_agent() { Err(()) } else { Ok(()) };
+                }
+            };
+            let mut left = rows.iter();
+            loop {
+                let here = left.clone();
+                let count = left.by_ref().take(rows_at_once).count();
+                if count == 0 {
+                    break;
+                }
+                if !columns.is_empty() {
+                    cells.clear();
+                    let names = here.clone().map(|row| row.oid);
+                    let mut wanted = Cells {
+                        rows: names,
+                        walked: walk.column(),
+                        columns: &columns,
+                        count,
+                        read: &mut *cells,
+                    };
+                    if let Err(fault) = poller.get(&mut wanted).await {
+                        report.add(sensor, columns.first(), Problem::Poll(fault));
+                        return if fault.is_of_agent() { Err(()) } else { Ok(()) };
+                    }
+                    if cells.overflowed {
+                        report.add(sensor, columns.first(), Problem::NoRoom { limit: M::Bytes::LIMIT });
+                    }
+                }
+                for (nth, row) in here.take(count).enumerate() {
+                    let mut samples = samples(plan, gets);
+                    let mut other = 0;
+                    let mut is_first = true;
+                    for ((_, method), sample) in plan.oids().zip(&mut samples) {
+                        if method != FetchMethod::Walk {
+                            continue;
+                        }
+                        *sample = if is_first {
+                            Some(Sample { read: Ok(row.value), when: rows.when() })
+                        } else {
+                            other += 1;
+                            cells.get(nth * columns.len() + other - 1)
+                        };
+                        is_first = false;
+                    }
+                    let suffix = row.oid.suffix_of(walk.column());
+                    let row = Row { samples, operands: fixed, suffix };
+                    self.hand_over(due, cx, sensor, plan, row, paths.as_mut(), report);
+                }
+            }
+        }
+        if walk.rows() == 0 {
+            report.add(sensor, Some(&first), Problem::NoRows);
+        }
+        Ok(())
+    }
+
+    /// Evaluates a row and hands its value over.
+    #[allow(clippy::too_many_arguments)]
+    fn hand_over<C: Context<Bot = Self>>(
+        &self,
+        due: &Due,
+        cx: &mut C,
+        sensor: u64,
+        plan: &SensorPlan<'_, OPS>,
+        row: Row<'_, OIDS>,
+        paths: Option<&mut M::Hashes>,
+        report: &mut Report,
+    ) {
+        let Row { samples, operands: known, suffix } = row;
+        let oid = |n: usize| plan.oids().nth(n).map(|(oid, _)| oid);
+        let row_hash = suffix
+            .clone()
+            .map(|suffix| suffix.fold(Fnv1a64::new(), |hash, arc| hash.u64(arc.into())).finish());
+        let mut operands = [Operand::Absent; OIDS];
+        for (k, (operand, sample)) in operands.iter_mut().zip(&samples).enumerate() {
+            *operand = match (known.get(k), sample) {
+                (Some(Some(known)), _) => *known,
+                (_, Some(sample)) if plan.expression.uses(k + 1) => {
+                    // What is read once has its state under no row.
+                    self.operand(cx, sensor, k, row_hash, *sample, report)
+                }
+                _ => Operand::Absent,
+            };
+        }
+        let count = plan.oids().count();
+        let number = match plan.expression.evaluate(operands.get(..count).unwrap_or_default()) {
+            Ok(number) => number,
+            Err(Missing::NoRate { .. }) => return,
+            Err(Missing::Absent { operand }) => {
+                let k = usize::from(operand).saturating_sub(1);
+                let is_walk = plan.oids().nth(k).is_some_and(|(_, method)| method == FetchMethod::Walk);
+                match samples.get(k).copied().flatten().map(|sample| sample.read) {
+                    // A row that one of the tables lacks has no value.
+                    Some(Err(ReadFault::Absent)) if is_walk => {}
+                    Some(Err(fault)) => report.add(sensor, oid(k).as_ref(), Problem::Read(fault)),
+                    // No room, which was told.
+                    _ => {}
+                }
+                return;
+            }
+            Err(missing) => {
+                return report.add(sensor, oid(operand_of(missing)).as_ref(), Problem::Missing(missing));
+            }
+        };
+        let shown = samples.map(|sample| Shown::of(sample.and_then(|sample| sample.read.ok())));
+        let mut pieces = [Piece::Text(&[]); OIDS];
+        for (piece, shown) in pieces.iter_mut().zip(&shown) {
+            *piece = shown.piece();
+        }
+        let suffix = suffix.into_iter().flatten();
+        let path = plan.output_path.path(pieces.get(..count).unwrap_or_default(), suffix);
+        if let Some(paths) = paths {
+            match paths.insert(hash_of(&path)) {
+                Ok(true) => {}
+                Ok(false) => return report.add(sensor, None, Problem::SamePath),
+                Err(_) => return report.add(sensor, None, Problem::TooManyPaths { limit: M::Hashes::LIMIT }),
+            }
+        }
+        let id = due.key.entity;
+        if let Err(error) = cx.value(format_args!("entity.{id}.snmp.{path}"), number) {
+            report.add(sensor, None, Problem::HandOver(error));
+        }
+    }
+
+    /// What a sample is in an expression; of a counter its rate.
+    fn operand<C: Context<Bot = Self>>(
+        &self,
+        cx: &mut C,
+        sensor: u64,
+        k: usize,
+        row: Option<u64>,
+        sample: Sample<'_>,
+        report: &mut Report,
+    ) -> Operand {
+        let Ok(value) = sample.read else { return Operand::Absent };
+        let number = |number: f64| if number.is_finite() { Operand::Number(number) } else { Operand::Text };
+        let counter = match value {
+            Value::Integer(n) => return number(n.into()),
+            Value::Unsigned32(n) | Value::TimeTicks(n) => return number(n.into()),
+            Value::OctetString(text) => return Operand::from_text(text),
+            Value::Counter32(n) => Counter::Bits32(n),
+            Value::Counter64(n) => Counter::Bits64(n),
+            Value::Opaque(_) => match value.opaque_number() {
+                Some(OpaqueNumber::Float(n)) => return number(n.into()),
+                Some(OpaqueNumber::Double(n)) => return number(n),
+                Some(OpaqueNumber::Int64(n)) => return number(n as f64),
+                Some(OpaqueNumber::Unsigned64(n)) => return number(n as f64),
+                Some(OpaqueNumber::Counter64(n)) => Counter::Bits64(n),
+                _ => return Operand::Text,
+            },
+            Value::ObjectIdentifier(_) | Value::IpAddress(_) => return Operand::Text,
+            _ => return Operand::Absent,
+        };
+        let When { uptime_cs, now } = sample.when;
+        let reading = Reading { counter, uptime_cs, now, life: self.network.life() };
+        let mut name = heapless::String::<64>::new();
+        // Never longer: 20, 2 and 16 digits.
+        let _ = write!(name, "{sensor}.{k}.{:x}", row.unwrap_or_default());
+        let mut kept = [0; MAX_STATE_BYTES];
+        let earlier = cx
+            .get_state(&name, &mut kept)
+            .and_then(|len| CounterState::unpack(kept.get(..len).unwrap_or_default()));
+        let (outcome, state) = CounterState::advance(earlier, reading);
+        if let Err(error) = cx.set_state(&name, &state.pack()) {
+            report.add(sensor, None, Problem::State(error));
+        }
+        outcome.rate().map_or(Operand::NoRate, Operand::Number)
+    }
+}
+
+/// Adds what the sensors from `from` on GET, as far as there is room: up to which sensor, and whether there are more.
+#[allow(clippy::type_complexity)]
+fn collect<
+    N: Network,
+    M: Memory,
+    const NAME: usize,
+    const CREDENTIAL: usize,
+    const SENSOR: usize,
+    const OIDS: usize,
+    const OPS: usize,
+    const P: usize,
+    C: Context<Bot = SnmpBot<N, M, NAME, CREDENTIAL, SENSOR, OIDS, OPS, P>>,
+>(
+    due: &Due,
+    cx: &mut C,
+    from: usize,
+    gets: &mut Gets<M::Bytes>,
+    report: &mut Report,
+) -> (usize, bool) {
+    let mut n = from;
+    while let Some(sensor) = cx.sensor(n) {
+        if sensor.interval.is_some_and(|interval| due.affects(interval))
+            && let Ok(plan) = plan::<SENSOR, OPS, OIDS>(&sensor.details)
+        {
+            let names = plan.oids().filter(|(_, method)| *method == FetchMethod::Get).map(|(oid, _)| oid);
+            if gets.add(names).is_err() {
+                if !gets.is_empty() {
+                    return (n, true);
+                }
+                report.add(sensor.id, None, Problem::NoRoom { limit: M::Bytes::LIMIT });
+            }
+        }
+        n += 1;
+    }
+    (n, false)
+}
+
+/// Whether all that the sensor GETs was asked for.
+fn fits<const OPS: usize, B: Bytes>(plan: &SensorPlan<'_, OPS>, gets: &Gets<B>) -> bool {
+    plan.oids().filter(|(_, method)| *method == FetchMethod::Get).all(|(oid, _)| gets.has(&oid))
+}
+
+/// What was read of what the sensor GETs.
+fn samples<'g, B: Bytes, const OPS: usize, const OIDS: usize>(
+    plan: &SensorPlan<'_, OPS>,
+    gets: &'g Gets<B>,
+) -> [Option<Sample<'g>>; OIDS] {
+    let mut samples = [None; OIDS];
+    for ((oid, method), sample) in plan.oids().zip(&mut samples) {
+        if method == FetchMethod::Get {
+            *sample = gets.sample(&oid);
+        }
+    }
+    samples
+}
+
+/// Whether two rows of a walk may get the same path: not if it holds all of the suffix.
+fn may_repeat<const OPS: usize>(plan: &SensorPlan<'_, OPS>) -> bool {
+    let path = |suffix: [u32; 2]| hash_of(&plan.output_path.path(&[], suffix.into_iter()));
+    path([1, 3]) == path([2, 3])
+}
+
+/// The hash of a path.
+fn hash_of(path: &impl fmt::Display) -> u64 {
+    struct Hasher(Fnv1a64);
+    impl fmt::Write for Hasher {
+        fn write_str(&mut self, text: &str) -> fmt::Result {
+            self.0 = self.0.bytes(text.as_bytes());
+            Ok(())
+        }
+    }
+    let mut hasher = Hasher(Fnv1a64::new());
+    let _ = write!(hasher, "{path}");
+    hasher.0.finish()
+}
+
+/// The position of the operand that it is about; that of the first one if it is about none.
+const fn operand_of(missing: Missing) -> usize {
+    match missing {
+        Missing::Text { operand } | Missing::Absent { operand } | Missing::NoRate { operand } => {
+            (operand as usize).saturating_sub(1)
+        }
+        _ => 0,
+    }
+}
+
+/// A value as it is written into a path.
+enum Shown<'v> {
+    Text(&'v [u8]),
+    Number(i128),
+    Ip(Ipv4Addr),
+    Oid(OidRef<'v>),
+    Float(f64),
+}
+
+impl<'v> Shown<'v> {
+    fn of(value: Option<Value<'v>>) -> Self {
+        let Some(value) = value else { return Shown::Text(&[]) };
+        match value {
+            Value::Integer(n) => Shown::Number(n.into()),
+            Value::Unsigned32(n) | Value::TimeTicks(n) | Value::Counter32(n) => Shown::Number(n.into()),
+            Value::Counter64(n) => Shown::Number(n.into()),
+            Value::OctetString(text) => Shown::Text(text),
+            Value::IpAddress(ip) => Shown::Ip(ip.into()),
+            Value::ObjectIdentifier(oid) => Shown::Oid(oid),
+            Value::Opaque(bytes) => match value.opaque_number() {
+                Some(OpaqueNumber::Float(n)) => Shown::Float(n.into()),
+                Some(OpaqueNumber::Double(n)) => Shown::Float(n),
+                Some(OpaqueNumber::Int64(n)) => Shown::Number(n.into()),
+                Some(OpaqueNumber::Unsigned64(n) | OpaqueNumber::Counter64(n)) => Shown::Number(n.into()),
+                _ => Shown::Text(bytes),
+            },
+            _ => Shown::Text(&[]),
+        }
+    }
+
+    fn piece(&self) -> Piece<'_> {
+        match self {
+            Shown::Text(text) => Piece::Text(text),
+            Shown::Number(number) => Piece::Number(*number),
+            Shown::Ip(ip) => Piece::Shown(ip),
+            Shown::Oid(oid) => Piece::Shown(oid),
+            Shown::Float(number) => Piece::Shown(number),
+        }
+    }
+}

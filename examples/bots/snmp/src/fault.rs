@@ -1,0 +1,135 @@
+//! Why a run failed: the first thing that was wrong, and how many more there were.
+
+use core::fmt;
+
+use grafolean_core::bot::{BackendError, HandOverError, StateError};
+use grafolean_core::json::ReadError;
+use grafolean_snmp_codec::Oid;
+
+use crate::expression::Missing;
+use crate::poll::{PollFault, ReadFault};
+
+/// Why a run failed, or what was wrong with it although other values were handed over.
+///
+/// It names the first thing only: a table with 10,000 bad rows is one message.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SnmpError {
+    /// What was wrong first.
+    pub problem: Problem,
+    /// The sensor that it is about; 0 if it is about none, or all.
+    pub sensor: u64,
+    /// The OID that it is about, if it is not longer than 40 bytes.
+    pub oid: Option<Oid<40>>,
+    /// How many more things were wrong.
+    pub more: u32,
+}
+
+/// What can be wrong with a run.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[non_exhaustive]
+pub enum Problem {
+    /// The agent can't be asked, or does not answer as it should.
+    Poll(PollFault),
+    /// An OID has no value.
+    Read(ReadFault),
+    /// The expression has no value.
+    Missing(Missing),
+    /// A walk found nothing.
+    NoRows,
+    /// A row has the same path as one before: the output path lacks `{$indexes}`.
+    SamePath,
+    /// More rows than can be checked for equal paths: those beyond have no values.
+    TooManyPaths {
+        /// How many can be checked.
+        limit: usize,
+    },
+    /// More than there is memory for.
+    NoRoom {
+        /// The memory in bytes.
+        limit: usize,
+    },
+    /// A value was not taken.
+    HandOver(HandOverError),
+    /// A counter's reading is not remembered, so there will be no rate.
+    State(StateError),
+    /// The bot may not change the account's entities.
+    MayNotChange,
+    /// The backend could not be asked, or did not do what it was asked for.
+    Backend(BackendError),
+    /// An entity of the account was not readable.
+    Entity(ReadError),
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Problem::Poll(fault) => write!(f, "{fault}"),
+            Problem::Read(fault) => write!(f, "{fault}"),
+            Problem::Missing(missing) => write!(f, "{missing}"),
+            Problem::NoRows => f.write_str("the agent has nothing below it"),
+            Problem::SamePath => f.write_str(
+                "two rows have the same output path, the second has no value: `{$indexes}` tells them apart",
+            ),
+            Problem::TooManyPaths { limit } => write!(
+                f,
+                "more than {limit} rows to be checked for equal paths, the others have no values: `{{$indexes}}` needs no check"
+            ),
+            Problem::NoRoom { limit } => write!(f, "more than there is room for ({limit} bytes)"),
+            Problem::HandOver(error) => write!(f, "{error}"),
+            Problem::State(error) => write!(f, "a counter's reading is not remembered: {error}"),
+            Problem::MayNotChange => f.write_str(
+                "the bot has no permission to keep entities for interfaces (POST, PUT and DELETE of accounts/N/entities); tried again each hour",
+            ),
+            Problem::Backend(error) => write!(f, "{error}"),
+            Problem::Entity(error) => write!(f, "an entity is not readable, so none is changed: {error}"),
+        }
+    }
+}
+
+impl SnmpError {
+    pub(crate) const fn of(problem: Problem) -> Self {
+        SnmpError { problem, sensor: 0, oid: None, more: 0 }
+    }
+}
+
+impl fmt::Display for SnmpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.sensor != 0 {
+            write!(f, "sensor {}: ", self.sensor)?;
+        }
+        if let Some(oid) = &self.oid {
+            write!(f, "{oid}: ")?;
+        }
+        write!(f, "{}", self.problem)?;
+        match self.more {
+            0 => Ok(()),
+            more => write!(f, " (and {more} more)"),
+        }
+    }
+}
+
+impl core::error::Error for SnmpError {}
+
+/// The OID for a message.
+pub(crate) fn short(oid: &Oid) -> Option<Oid<40>> {
+    Oid::try_from(oid.as_oid_ref()).ok()
+}
+
+/// What was wrong so far.
+#[derive(Default)]
+pub(crate) struct Report {
+    error: Option<SnmpError>,
+}
+
+impl Report {
+    pub(crate) fn add(&mut self, sensor: u64, oid: Option<&Oid>, problem: Problem) {
+        match &mut self.error {
+            Some(error) => error.more = error.more.saturating_add(1),
+            None => self.error = Some(SnmpError { problem, sensor, oid: oid.and_then(short), more: 0 }),
+        }
+    }
+
+    pub(crate) fn into_result(self) -> Result<(), SnmpError> {
+        self.error.map_or(Ok(()), Err)
+    }
+}

@@ -13,7 +13,9 @@
 //! sequence number of the first; how many numbers before it are in no frame on purpose; how many values; then each:
 //! numbers left out before it (not for the first), hand-over in Unix ms (first: absolute, others: difference to the one
 //! before), time minus hand-over, how many bytes of path are those of the value before it, length and bytes of the
-//! rest, length of the number's text, and the text with four bits per character.
+//! rest, length of the number's text, and the text with four bits per character. Behind the values: how many values were
+//! written to this account's files before this frame, if that is known; so it is behind a header's numbers. From these
+//! follows how many values were in frames that are lost, as not all numbers were ever in a frame.
 //!
 //! Nothing in a frame refers to another frame. A damaged one costs its own values (a frame is closed beyond
 //! [`FULL_PAYLOAD`] bytes, about 30 values), and the reader finds the next one by trying each byte.
@@ -214,6 +216,8 @@ pub(super) struct ValuesWriter<'a> {
     first: u64,
     skipped: u64,
     count: u64,
+    /// Values that were written before this frame.
+    written: Option<u64>,
     body: Vec<u8>,
     path: String,
     handed_over_ms: u64,
@@ -221,11 +225,13 @@ pub(super) struct ValuesWriter<'a> {
 }
 
 impl<'a> ValuesWriter<'a> {
-    pub(super) fn new(out: &'a mut Vec<u8>, owner: u64, covered: u64) -> Self {
+    /// `written`: how many values were written before, if that is known.
+    pub(super) fn new(out: &'a mut Vec<u8>, owner: u64, covered: u64, written: Option<u64>) -> Self {
         ValuesWriter {
             out,
             owner,
             covered,
+            written,
             first: 0,
             skipped: 0,
             count: 0,
@@ -273,12 +279,15 @@ impl<'a> ValuesWriter<'a> {
             return;
         }
         let (first, skipped, count, body) = (self.first, self.skipped, self.count, &self.body);
+        let written = self.written;
         put_frame(self.out, self.owner, VALUES, |out| {
             put_varint(out, first);
             put_varint(out, skipped);
             put_varint(out, count);
             out.extend_from_slice(body);
+            written.into_iter().for_each(|n| put_varint(out, n));
         });
+        self.written = written.map(|n| n + count);
         self.covered = self.last;
         self.count = 0;
         self.body.clear();
@@ -304,7 +313,16 @@ pub(super) fn values_begin(payload: &[u8]) -> Option<(u64, u64, u64)> {
 }
 
 /// Reads a frame of values. `false` if it is not as written (of a later version, say): what was read until then counts.
-pub(super) fn read_values(payload: &[u8], mut each: impl FnMut(Record<'_>)) -> bool {
+pub(super) fn read_values(payload: &[u8], each: impl FnMut(Record<'_>)) -> bool {
+    read_to_end(payload, each).is_some()
+}
+
+/// The same: how many values were written before the frame, if it says so.
+pub(super) fn read_counted(payload: &[u8], each: impl FnMut(Record<'_>)) -> Option<u64> {
+    read_to_end(payload, each).and_then(|mut rest| rest.varint())
+}
+
+fn read_to_end(payload: &[u8], mut each: impl FnMut(Record<'_>)) -> Option<Reader<'_>> {
     let mut r = Reader(payload);
     let mut path: Vec<u8> = Vec::new();
     let mut read = || {
@@ -333,9 +351,9 @@ pub(super) fn read_values(payload: &[u8], mut each: impl FnMut(Record<'_>)) -> b
             let number = std::str::from_utf8(number.get(..len)?).ok()?;
             each(Record { sequence, handed_over_ms, time_ms, path, number });
         }
-        Some(())
+        Some(r)
     };
-    read().is_some()
+    read()
 }
 
 /// The first frame of a segment.
@@ -349,6 +367,8 @@ pub(super) struct Header {
     pub(super) level: u8,
     /// If it was thinned: bytes behind the header.
     pub(super) body: u64,
+    /// How many values were written to files before this one, if that is known.
+    pub(super) written: Option<u64>,
 }
 
 /// The layout that this code writes. A change of it gets a new number; readers skip numbers that they don't know.
@@ -359,6 +379,7 @@ pub(super) fn put_header(out: &mut Vec<u8>, owner: u64, header: Header) {
         for n in [VERSION, header.first, header.front, u64::from(header.level), header.body] {
             put_varint(out, n);
         }
+        header.written.into_iter().for_each(|n| put_varint(out, n));
     });
 }
 
@@ -366,7 +387,7 @@ pub(super) fn read_header(payload: &[u8]) -> Option<Header> {
     let mut r = Reader(payload);
     (r.varint()? == VERSION).then_some(())?;
     let (first, front, level) = (r.varint()?, r.varint()?, u8::try_from(r.varint()?).ok()?);
-    Some(Header { first, front, level, body: r.varint()? })
+    Some(Header { first, front, level, body: r.varint()?, written: r.varint() })
 }
 
 /// Appends frames that say which sequence numbers are done with.
@@ -430,7 +451,7 @@ mod tests {
 
     fn write(all: &[Owned]) -> Vec<u8> {
         let mut out = Vec::new();
-        let mut writer = ValuesWriter::new(&mut out, 7, 0);
+        let mut writer = ValuesWriter::new(&mut out, 7, 0, Some(0));
         all.iter().for_each(|v| writer.put(&record(v)));
         writer.finish();
         out
@@ -503,7 +524,7 @@ mod tests {
         let path = "p".repeat(MAX_STORED_PATH);
         let number = "1".repeat(MAX_STORED_NUMBER);
         let mut out = Vec::new();
-        let mut writer = ValuesWriter::new(&mut out, u64::MAX, 0);
+        let mut writer = ValuesWriter::new(&mut out, u64::MAX, 0, Some(u64::MAX - 2));
         let short = "q".repeat(FULL_PAYLOAD - 40);
         for (sequence, path) in [(1 << 60, &short), (1 << 61, &path)] {
             writer.put(&Record { sequence, handed_over_ms: u64::MAX, time_ms: 0, path, number: &number });
@@ -519,7 +540,7 @@ mod tests {
     #[test]
     fn a_value_of_a_usual_series_takes_about_twelve_bytes() {
         let mut out = Vec::new();
-        let mut writer = ValuesWriter::new(&mut out, 7, 0);
+        let mut writer = ValuesWriter::new(&mut out, 7, 0, Some(0));
         for i in 0..1000u64 {
             let path = format!("ping.entity.{}.rtt.{}", 1000 + i / 4, i % 4);
             let number = format!("{}.{:03}", i % 90, i % 1000);

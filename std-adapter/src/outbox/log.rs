@@ -204,6 +204,33 @@ pub(super) struct Wait {
     length_ms: u64,
 }
 
+/// What reading misses: numbers that no frame speaks of, and how many values were in the frames that did.
+#[derive(Default)]
+struct Losses {
+    /// Values that were written up to the last frame, if known.
+    written: Option<u64>,
+    /// Numbers that are missing since then.
+    open: Ranges,
+    closed: Vec<(Ranges, Option<u64>)>,
+}
+
+impl Losses {
+    /// A frame says how many values were written `before` it, if it does, and has some.
+    fn count(&mut self, before: Option<u64>, values: u64) {
+        if !self.open.is_empty() {
+            let lost = before.zip(self.written).map(|(now, then)| now.saturating_sub(then));
+            self.closed.push((core::mem::take(&mut self.open), lost));
+        }
+        self.written = before.map(|n| n.saturating_add(values));
+    }
+
+    /// Each stretch of missing numbers, and how many values it had, if that is known: some of them may be done with.
+    fn stretches(mut self) -> Vec<(Ranges, Option<u64>)> {
+        self.count(None, 0);
+        self.closed
+    }
+}
+
 /// What of a log is in its store's sums.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
 pub(super) struct Counted {
@@ -250,6 +277,8 @@ pub(super) struct Log {
     pub(super) again: bool,
     /// Parked values that could not be, to be told.
     pub(super) lost: u64,
+    /// Values that were ever written.
+    total_written: u64,
     /// What of it is in the store's sums.
     pub(super) counted: Counted,
     /// Bytes kept for that, as the store knows.
@@ -353,6 +382,7 @@ impl Log {
             cut: None,
             again: false,
             lost: 0,
+            total_written: 0,
             counted: Counted::default(),
             kept_noted: 0,
             bytes_noted: 0,
@@ -407,7 +437,7 @@ impl Log {
         files.sort_unstable();
         let (mut bytes_read, mut unreadable) = (0, None);
 
-        let (mut found, mut lost) = (Found::default(), Ranges::new());
+        let (mut found, mut lost) = (Found::default(), Losses::default());
         let (mut front, mut high, mut next, mut taken) = (0u64, None::<u64>, 1u64, 0);
         for (first, file_len) in files {
             let mut segment = Segment::new(first);
@@ -433,7 +463,7 @@ impl Log {
                 let mut gap_to = |begin: u64| {
                     let seen = high.get_or_insert(begin.saturating_sub(1));
                     if begin > *seen + 1 {
-                        lost.insert_range(*seen + 1, begin - 1);
+                        lost.open.insert_range(*seen + 1, begin - 1);
                         *seen = begin - 1;
                     }
                 };
@@ -445,6 +475,9 @@ impl Log {
                         front = front.max(h.front.min(SEQUENCE_END));
                         segment.level = h.level;
                         gap_to(h.first);
+                        if h.written.is_some() {
+                            lost.count(h.written, 0);
+                        }
                     }
                     codec::VALUES => {
                         let Some((begin, start, _)) = codec::values_begin(frame.payload) else { continue };
@@ -453,7 +486,9 @@ impl Log {
                         }
                         gap_to(begin);
                         segment.note_frame(frame.payload, at as u64);
-                        codec::read_values(frame.payload, |r| {
+                        let mut values = 0;
+                        let written = codec::read_counted(frame.payload, |r| {
+                            values += 1;
                             if r.sequence < SEQUENCE_END {
                                 log.parked.insert(r.sequence);
                                 high = high.max(Some(r.sequence));
@@ -461,6 +496,7 @@ impl Log {
                                 segment.newest_ms = segment.newest_ms.max(r.handed_over_ms);
                             }
                         });
+                        lost.count(written, values);
                     }
                     codec::DONE => {
                         codec::read_done(frame.payload, |a, b| {
@@ -501,20 +537,27 @@ impl Log {
         front = front.max(1);
         for (a, b) in log.done.iter() {
             log.parked.remove_range(a, b);
-            lost.remove_range(a, b);
         }
         log.parked.remove_to(front - 1);
-        lost.remove_to(front - 1);
-        // Told now; not again by the next life.
-        log.done.clear();
-        for (a, b) in lost.iter() {
-            log.done.insert_range(a, b);
+        log.total_written = lost.written.or(high).unwrap_or(0);
+        let done = core::mem::take(&mut log.done);
+        for (mut numbers, values) in lost.stretches() {
+            // Told now; not again by the next life.
+            numbers
+                .iter()
+                .filter(|&(_, b)| b >= front)
+                .for_each(|(a, b)| log.done.insert_range(a.max(front), b));
+            for (a, b) in done.iter() {
+                numbers.remove_range(a, b);
+            }
+            numbers.remove_to(front - 1);
+            found.corrupt += numbers.len().min(values.unwrap_or(u64::MAX));
         }
         // Numbers between are left out on purpose, and the next frame says so.
         log.covered = high.unwrap_or(0).max(taken);
         // A number below `front` would count as done.
         log.next = next.max(log.covered + 1).max(front);
-        (found.values, found.corrupt) = (log.parked.len(), lost.len());
+        found.values = log.parked.len();
         Ok((log, found))
     }
 
@@ -653,7 +696,7 @@ impl Log {
         codec::put_header(
             &mut bytes,
             self.id,
-            Header { first, front: self.oldest_live(), level: 0, body: 0 },
+            Header { first, front: self.oldest_live(), level: 0, body: 0, written: Some(self.total_written) },
         );
         self.write_new(disk, first, &bytes)?;
         self.covered = first - 1;
@@ -782,11 +825,12 @@ impl Log {
         let mut bytes = Vec::new();
         if at.is_none() {
             let (first, front) = (self.covered + 1, self.oldest_live());
-            codec::put_header(&mut bytes, self.id, Header { first, front, level: 0, body: 0 });
+            let written = Some(self.total_written);
+            codec::put_header(&mut bytes, self.id, Header { first, front, level: 0, body: 0, written });
         }
         let from = bytes.len();
         let (mut taken, mut last, mut newest_ms) = (0, self.covered, 0);
-        let mut writer = ValuesWriter::new(&mut bytes, self.id, self.covered);
+        let mut writer = ValuesWriter::new(&mut bytes, self.id, self.covered, Some(self.total_written));
         for p in &self.pending {
             if at.unwrap_or(0) + writer.len() as u64 >= segment_bytes && taken > 0 {
                 break;
@@ -844,6 +888,7 @@ impl Log {
         self.covered = last;
         let live = self.pending.drain(..taken).filter(|p| !p.left).count() as u64;
         self.pending_live -= live;
+        self.total_written += live;
         if self.pending.is_empty() {
             self.text.clear();
         }
@@ -1020,7 +1065,11 @@ impl Log {
         let (level, body) = (if instead.is_some() { 0 } else { segment.level }, values.len() as u64);
         let mut out = Vec::new();
         if instead.is_some() || segment.synced_last < segment.first {
-            codec::put_header(&mut out, self.id, Header { first, front: front.min(first), level, body });
+            codec::put_header(
+                &mut out,
+                self.id,
+                Header { first, front: front.min(first), level, body, written: None },
+            );
             out.extend_from_slice(&values);
             // The old file stays until all of this is written: the process may end in between.
             let new = format!("{}/again.tmp", self.dir);
@@ -1143,7 +1192,7 @@ impl Log {
         // What is in the collector's memory stays too.
         let mut body = Vec::new();
         done.insert_range(segment.first, segment.last);
-        let mut writer = ValuesWriter::new(&mut body, self.id, segment.first.saturating_sub(1));
+        let mut writer = ValuesWriter::new(&mut body, self.id, segment.first.saturating_sub(1), None);
         for (_, frame) in Frames::new(self.id, &bytes, true).filter(|(_, f)| f.kind == codec::VALUES) {
             codec::read_values(frame.payload, |r| {
                 if done.contains(r.sequence) && (kept.contains(r.sequence) || self.held.contains(r.sequence))
@@ -1162,6 +1211,7 @@ impl Log {
             front: front.min(segment.first),
             level: segment.level,
             body: body.len() as u64,
+            written: None,
         };
         codec::put_header(&mut out, self.id, header);
         out.extend_from_slice(&body);

@@ -58,9 +58,9 @@
 //!   that was written in part is skipped, what was behind the last whole one is cut off.
 //!   With [`Sync::Never`] a file system may lose up to its own interval (ext4: 5 s, and up to 30 s for lengths of files).
 //! - Flipped bits, unreadable sectors, files that were removed: the reader goes on at the next whole frame. How many
-//!   values were lost is known from the gap in the sequence numbers (each frame says how many numbers before it are in
-//!   no frame on purpose), and counted as corrupt once. If a frame that skips numbers is itself lost, these are counted
-//!   with it: the count is an upper bound then. Values lost behind the last readable frame leave no gap: they are seen as
+//!   values were lost is known: each frame says how many were written before it, and which sequence numbers before it
+//!   are in no frame on purpose; they are counted as corrupt once. The count is an upper bound where some of them were
+//!   done with (no more than the numbers not marked so are counted), and behind files that were thinned or written again. Values lost behind the last readable frame leave no gap: they are seen as
 //!   [`Totals::lost`].
 //! - Files that can't be reached (rights, too many open files, an unmounted file system) are not damaged: nothing in
 //!   there is given up. At the start their account is left alone ([`StoreEvent::Unusable`]), later reading is tried

@@ -453,6 +453,35 @@ fn what_a_failed_sync_lost_and_memory_no_longer_holds_is_read_back_or_told() {
     assert!(told > 0 && read_back > 0, "told {told}, read back {read_back}");
 }
 
+#[test]
+fn what_a_failed_sync_lost_waits_until_the_disk_can_be_read_before_any_of_it_is_given_up() {
+    let mut read_back = 0;
+    for seed in 0..10 {
+        let disk = FaultyDisk::new(seed);
+        let settings = Settings { max_bytes: 64 << 20, ..Settings::DEFAULT };
+        let (mut store, _) = open(&disk, settings);
+        let records = take_many(&mut store, 0, 7, 0..150_000);
+        records.iter().for_each(|&r| store.left(Millis(0), r, true));
+        store.handle_time(Millis(900), unix(900));
+        disk.set_faults(Faults { sync_error: 10_000, ..Faults::default() });
+        store.handle_time(Millis(1900), unix(1900));
+        disk.set_faults(Faults::default());
+        disk.fail_reading(true);
+        for now in (2_000..300_000).step_by(1_000) {
+            store.handle_time(Millis(now), unix(now));
+        }
+        assert_eq!(gone(&mut store), 0, "seed {seed}");
+        disk.fail_reading(false);
+        store.flush(Millis(300_000), unix(300_000));
+        let lost = gone(&mut store);
+        drop(store);
+        disk.power_cut_losing_all();
+        assert_eq!(open(&disk, settings).1.values + lost, 150_000, "seed {seed}");
+        read_back += u32::from(lost == 0);
+    }
+    assert!(read_back > 0);
+}
+
 /// What the store counts as it goes, counted anew.
 fn assert_weighed(store: &Store<FaultyDisk>, seed: u64) {
     assert_eq!(store.bytes(), store.logs.iter().map(|l| l.bytes()).sum::<u64>(), "seed {seed}");
@@ -943,6 +972,60 @@ fn settings_are_shown_as_people_read_them() {
     );
     let never = Settings { max_bytes: 3 << 30, sync: Sync::Never, ..Settings::DEFAULT };
     assert_eq!(never.to_string(), "at most 3 GiB and 7 days, written within 0.9 s, never synced");
+}
+
+#[test]
+fn a_damaged_stretch_costs_as_many_values_as_were_written_there_and_not_the_numbers_that_never_were() {
+    for seed in 0..40 {
+        let mut rng = SplitMix64::new(seed);
+        let disk = FaultyDisk::new(seed);
+        let write = if seed % 4 == 0 { WritePolicy::First } else { WritePolicy::Behind };
+        let settings = Settings { write, max_bytes: 256 * 1024, ..Settings::DEFAULT };
+        let mut now = 0;
+        for _ in 0..3 {
+            let (mut store, _) = open(&disk, settings);
+            for _ in 0..60 {
+                // Some leave before they are written, so that numbers are missing on purpose.
+                let records = take_many(&mut store, now, 7, 0..u64::from(rng.below(120)));
+                let leave = rng.below(4);
+                for &record in records.iter().filter(|_| write == WritePolicy::Behind && rng.below(4) < leave)
+                {
+                    store.left(Millis(now), record, false);
+                }
+                now += 1_000;
+                store.handle_time(Millis(now), unix(now));
+            }
+            // The last frame is not hurt: what is behind it could not be known.
+            take_many(&mut store, now, 7, 0..1);
+            store.close(Millis(now), unix(now));
+        }
+        let written = open(&disk, settings).1.values;
+        let files = segments(&disk);
+        for hit in 0..3 {
+            let which = rng.below(files.len() as u32) as usize;
+            let mut bytes = disk.contents(&files[which]).unwrap();
+            let from = rng.below(bytes.len() as u32) as usize;
+            let room = if which + 1 == files.len() { 400 } else { 0 };
+            let to = (from + 1 + rng.below(3000) as usize).min(bytes.len() - room.min(bytes.len()));
+            if from < to && !(which == 0 && from < 40) {
+                bytes[from..to].fill(0x5a);
+                disk.set_contents(&files[which], &bytes);
+            }
+            let (mut store, found) = open(&disk, settings);
+            let told: u64 = events(&mut store)
+                .iter()
+                .map(|e| match e {
+                    StoreEvent::Damaged { values, .. } => *values,
+                    _ => 0,
+                })
+                .sum();
+            assert_eq!(
+                (found.values + found.corrupt, told),
+                (written, found.corrupt),
+                "seed {seed}, hit {hit}"
+            );
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,11 @@
 //! What callgrind counts.
 
 use crate::json::{by_model, by_serde, entities, framed};
+use crate::refresh::Account;
 use crate::timer::{Jobs, MIXED, SLOW, Sink, Spec, T0, Timer, specs};
+use crate::values::{self, Queue};
+
+const VALUES: usize = 10_000;
 
 /// Something to be done once, prepared.
 pub trait Load {
@@ -64,6 +68,30 @@ pub const CASES: &[Case] = &[
     case("json-model-256", "byte", || json(|body| black(by_model(body, 256)))),
     case("json-model-1460", "byte", || json(|body| black(by_model(body, 1460)))),
     case("json-model-whole", "byte", || json(|body| black(by_model(body, usize::MAX)))),
+    case("values-float", "value", || number(|n| black(values::floats(n)))),
+    case("values-decimal", "value", || {
+        let numbers: Vec<i64> = values::times_s(VALUES).iter().map(|t| (t * 1e6) as i64).collect();
+        work(VALUES, move || black(values::decimals(&numbers)))
+    }),
+    case("values-path", "value", || work(VALUES, || black(values::paths(VALUES)))),
+    case("outbox-hand-over", "value", || {
+        let mut queue = Queue::new(VALUES);
+        work(VALUES, move || queue.hand_over())
+    }),
+    case("outbox-deliver", "value", || {
+        let mut queue = Queue::new(VALUES);
+        queue.hand_over();
+        work(VALUES, move || queue.deliver())
+    }),
+    case("refresh-first", "byte", || {
+        let mut account = Account::new(1460);
+        work(account.bytes(), move || black(account.refresh()))
+    }),
+    case("refresh-same", "byte", || {
+        let mut account = Account::new(1460);
+        account.refresh();
+        work(account.bytes(), move || black(account.refresh()))
+    }),
 ];
 
 /// What others need for the same, where they are built.
@@ -72,13 +100,15 @@ pub const PEERS: &[Case] = &[];
 /// What others need for the same.
 #[cfg(feature = "peers")]
 pub const PEERS: &[Case] = {
-    use crate::groups::json as peers;
+    use crate::groups::{json as peers, values as numbers};
     &[
         case("json-serde_json", "byte", || json(|body| black(peers::serde_json(body)))),
         case("json-serde-json-core", "byte", || json(|body| black(peers::serde_json_core(body)))),
         case("json-simd-json", "byte", || json(|body| black(peers::simd_json(body)))),
         case("json-picojson", "byte", || json(|body| black(peers::picojson(body, 256)))),
         case("json-byte-scan", "byte", || json(|body| black(peers::byte_scan(body)))),
+        case("values-std", "value", || number(|n| black(numbers::std_format(n)))),
+        case("values-serde_json", "value", || number(|n| black(numbers::serde_json(n)))),
     ]
 };
 
@@ -144,21 +174,31 @@ fn black<T>(value: T) {
     std::hint::black_box(value);
 }
 
-struct Json {
-    body: String,
-    work: fn(&[u8]),
+fn json(take: fn(&[u8])) -> Box<dyn Load> {
+    let body = entities(300, 5);
+    work(body.len(), move || take(std::hint::black_box(body.as_bytes())))
 }
 
-impl Load for Json {
+struct Work<F> {
+    units: usize,
+    work: F,
+}
+
+impl<F: FnMut()> Load for Work<F> {
     fn run(&mut self) {
-        (self.work)(std::hint::black_box(self.body.as_bytes()));
+        (self.work)();
     }
 
     fn units(&self) -> u64 {
-        self.body.len() as u64
+        self.units as u64
     }
 }
 
-fn json(work: fn(&[u8])) -> Box<dyn Load> {
-    Box::new(Json { body: entities(300, 5), work })
+fn work(units: usize, work: impl FnMut() + 'static) -> Box<dyn Load> {
+    Box::new(Work { units, work })
+}
+
+fn number(make: fn(&[f64])) -> Box<dyn Load> {
+    let numbers = values::times_s(VALUES);
+    work(VALUES, move || make(&numbers))
 }

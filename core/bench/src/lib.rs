@@ -10,6 +10,8 @@ pub mod counted;
 pub mod groups;
 pub mod json;
 pub mod random;
+pub mod refresh;
 #[cfg(feature = "peers")]
 pub mod table;
 pub mod timer;
+pub mod values;

@@ -9,7 +9,12 @@ use grafolean_bench::groups::{self, Effort};
 
 type Group = (&'static str, fn(Effort));
 
-const GROUPS: [Group; 2] = [("timer", groups::timer::run), ("json", groups::json::run)];
+const GROUPS: [Group; 4] = [
+    ("timer", groups::timer::run),
+    ("json", groups::json::run),
+    ("values", groups::values::run),
+    ("refresh", groups::refresh::run),
+];
 
 fn main() -> ExitCode {
     let mut effort = Effort::Full;

@@ -1,7 +1,9 @@
 //! What `core/bench/run` prints, group by group.
 
 pub mod json;
+pub mod refresh;
 pub mod timer;
+pub mod values;
 
 use std::sync::OnceLock;
 use std::time::Duration;

@@ -213,7 +213,7 @@ impl Settings {
     fn readable(mut n: u64, units: &[(u64, &'static str)], smallest: &'static str) -> String {
         let mut unit = smallest;
         for &(of, name) in units {
-            if n == 0 || n % of != 0 {
+            if n == 0 || !n.is_multiple_of(of) {
                 break;
             }
             (n, unit) = (n / of, name);

@@ -456,7 +456,7 @@ fn what_a_failed_sync_lost_and_memory_no_longer_holds_is_read_back_or_told() {
 #[test]
 fn what_a_failed_sync_lost_waits_until_the_disk_can_be_read_before_any_of_it_is_given_up() {
     let mut read_back = 0;
-    for seed in 0..10 {
+    for seed in 0..4 {
         let disk = FaultyDisk::new(seed);
         let settings = Settings { max_bytes: 64 << 20, ..Settings::DEFAULT };
         let (mut store, _) = open(&disk, settings);

@@ -452,6 +452,36 @@ fn send_error(target: Target, source: io::Error) -> PingError {
     PingError::Send { target, source }
 }
 
+/// Host names to addresses as [`Icmp::resolve`] does it, for those who need no ICMP. Clones share what was found.
+#[derive(Clone)]
+pub struct Resolver(Arc<Names>);
+
+impl fmt::Debug for Resolver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Resolver").finish_non_exhaustive()
+    }
+}
+
+impl Resolver {
+    /// By the settings of names in `config`. `usable` says for which families (IPv4, IPv6) there is a socket: addresses of
+    /// the other come last.
+    #[must_use]
+    pub fn new(config: &IcmpConfig, usable: [bool; 2]) -> Self {
+        Resolver(Arc::new(Names::new(config, usable)))
+    }
+
+    /// See [`Icmp::resolve`].
+    ///
+    /// # Errors
+    /// [`ResolveError`], which names the name.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime with a time driver, as all of tokio's timers.
+    pub async fn resolve(&self, name: &str) -> Result<Target, ResolveError> {
+        self.0.resolve(name).await
+    }
+}
+
 /// Every change under these locks is complete at each panic that could happen, so a poisoned one is used on.
 pub(crate) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)

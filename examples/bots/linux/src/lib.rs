@@ -4,3 +4,4 @@
 
 pub mod pinger;
 pub mod plan;
+pub mod snmp;

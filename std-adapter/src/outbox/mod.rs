@@ -40,6 +40,8 @@
 //!   the life that began it or by the next one if it was small, until it is full
 //!   ([`Settings::segment_bytes`]). All files are removed from the oldest on; the last one stays, with a header only,
 //!   so that sequence numbers are never used twice.
+//! - `<account>/<first sequence number>.seg.old`: a segment as it was before it was thinned, or the segment itself while it
+//!   can't be renamed.
 //! - `state`: keyed state of jobs, appended, and rewritten (`state.tmp`, sync, rename, sync of the directory) when it
 //!   has become twice as long as needed.
 //! - `ledger`: counts over all lives, in two places in turn, each with a checksum.
@@ -60,11 +62,17 @@
 //! - Flipped bits, unreadable sectors, files that were removed: the reader goes on at the next whole frame. How many
 //!   values were lost is known: each frame says how many were written before it, and which sequence numbers before it
 //!   are in no frame on purpose; they are counted as corrupt once. The count is an upper bound where some of them were
-//!   done with (no more than the numbers not marked so are counted), and behind files that were thinned or written again. Values lost behind the last readable frame leave no gap: they are seen as
-//!   [`Totals::lost`].
+//!   done with (no more than the numbers not marked so are counted), and behind files that were thinned or written
+//!   again. Values lost behind the last readable frame leave no gap: they are seen as [`Totals::lost`].
+//! - A disk that can't be read (I/O errors): nothing is given up while that lasts; it is tried again after 1 s, 2 s, and
+//!   so on up to 60 s. If other parts of the account's files can be read after 10 min, what can't be is a bad spot: its
+//!   values are counted as corrupt, one file at a time. At the start spots are damage at once; an account
+//!   of which no byte can be read, as no other file either, is left alone ([`StoreEvent::Unusable`]).
+//! - `state` and `ledger`: what is whole in them counts, the rest is told ([`StoreEvent::DamagedFile`]). Removed or cut
+//!   while in use, they are written whole again, within 10 s ([`StoreEvent::FileGone`]).
 //! - Files that can't be reached (rights, too many open files, an unmounted file system) are not damaged: nothing in
-//!   there is given up. At the start their account is left alone ([`StoreEvent::Unusable`]), later reading is tried
-//!   again after 1 s, 2 s, and so on up to 60 s.
+//!   there is given up. At the start their account is left alone ([`StoreEvent::Unusable`]), and for `state` and `ledger`
+//!   that is an error ([`OpenError::File`]); later reading is tried again after 1 s, 2 s, and so on up to 60 s.
 //! - A full or failing disk: nothing is lost by that alone. Values stay in the collector's memory without a record,
 //!   writing is tried again after 1 s, 2 s, and so on up to 60 s, for each account by itself; [`StoreEvent`] tells once
 //!   when that begins and once when it ends. After a failed sync the system counts what it did not write as
@@ -84,14 +92,16 @@
 //! # Order of writing
 //! New file: bytes, then (at the next sync) the file, its directory, and the store's directory. A file is removed only
 //! when all its values are done or given up; the file that carries the numbering on is synced before, unless
-//! [`Sync::Never`]. Of a file that was thinned the old one (`.seg.old`) stays until the new one survives a power cut. That a file was removed is synced like a writing; if a power cut brings it back before,
-//! its values may be sent again.
+//! [`Sync::Never`]. Of a file that was thinned the old one (`.seg.old`) stays until the new one survives a power cut.
+//! That a file was removed is synced like a writing; if a power cut brings it back before, its values may be sent again.
 //!
 //! # Bounds
 //! [`Settings::max_bytes`] for all files: when it is passed, the account that uses most gives its oldest file, again and
 //! again ([`Gone::Full`]). With [`Settings::thin`] its files are rewritten before that, those thinned least and then the
 //! oldest first: of each path the lowest, highest and last value of each window are kept ([`Gone::Thinned`]); windows are
-//! 1 min wide, and four times wider at each further pass over a file, at most 11 days. [`Settings::max_age_ms`]: older values are not given back ([`Gone::TooOld`]).
+//! 1 min wide, and four times wider at each further pass over a file, at most 11 days. A file that can't be read is not
+//! thinned; where there is no room to write the thinned one, the oldest file is given. [`Settings::max_age_ms`]: older
+//! values are not given back ([`Gone::TooOld`]).
 //!
 //! # Cost
 //! `take` and `left` are O(log ranges) in memory. Writing is one write per account with news and interval. Memory: 24
@@ -534,7 +544,8 @@ pub struct Store<D> {
 }
 
 impl<D: Disk> Store<D> {
-    /// Opens a directory: locks it and reads what is there. Damaged files never make it fail.
+    /// Opens a directory: locks it and reads what is there. Damaged files never make it fail: [`poll_event`](Self::poll_event)
+    /// tells of them.
     ///
     /// # Errors
     /// [`OpenError`]

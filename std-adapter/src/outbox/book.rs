@@ -96,6 +96,8 @@ pub(super) struct Book {
     rewritten: Option<u64>,
     states_pace: Pace,
     names_pace: Pace,
+    /// Not a byte of a file could be read, of this one or any other: nothing is written, so that a next life may read it.
+    sealed: bool,
     /// Files that somebody else has removed, to be told.
     gone: Vec<&'static str>,
 }
@@ -203,7 +205,8 @@ fn is_there(disk: &mut impl Disk, file: &str, len: u64) -> io::Result<bool> {
 
 impl Book {
     /// Reads what is there (`entries` of the directory), which may be damaged: what is then to be told. `found`: values
-    /// that were found in segments, or are known to have been there.
+    /// that were found in segments, or are known to have been there. `others_read`: something in the directory can be
+    /// read.
     ///
     /// # Errors
     /// [`OpenError::File`]: nothing in there was touched.
@@ -211,25 +214,40 @@ impl Book {
         disk: &mut impl Disk,
         entries: &[Entry],
         found: u64,
+        others_read: bool,
     ) -> Result<(Self, Vec<StoreEvent>), OpenError> {
         let (mut book, mut events) = (Book::default(), Vec::new());
         let entry = |name| entries.iter().find(|e| e.name == name);
         if entry(LEDGER).is_some() {
-            events.extend(book.read_ledger(disk)?);
+            events.extend(book.read_ledger(disk, others_read)?);
         } else if found > 0 {
             events.push(StoreEvent::DamagedFile { file: LEDGER, why: "it is missing".to_owned(), left: 0 });
         }
         if let Some(entry) = entry(STATES) {
-            events.extend(book.read_states(disk, entry.len)?);
+            events.extend(book.read_states(disk, entry.len, others_read)?);
         }
         book.begin(found);
         Ok((book, events))
     }
 
-    fn read_ledger(&mut self, disk: &mut impl Disk) -> Result<Option<StoreEvent>, OpenError> {
+    /// A file of which nothing can be read.
+    fn seal(&mut self, file: &'static str, error: &io::Error) -> StoreEvent {
+        self.sealed = true;
+        let why = format!("it can't be read, and is left alone until the next start ({error})");
+        StoreEvent::DamagedFile { file, why, left: 0 }
+    }
+
+    fn read_ledger(
+        &mut self,
+        disk: &mut impl Disk,
+        others_read: bool,
+    ) -> Result<Option<StoreEvent>, OpenError> {
         let (mut wrong, mut whole, mut bytes_read) = (Vec::new(), 0, 0);
         for (i, &at) in LEDGER_PLACES.iter().enumerate() {
             let (bytes, error) = read(disk, LEDGER, at, LEDGER_ROOM)?;
+            if let Some(error) = error.as_ref().filter(|_| !others_read) {
+                return Ok(Some(self.seal(LEDGER, error)));
+            }
             bytes_read += bytes.len();
             match (read_place(&bytes), error) {
                 (Some((writes, totals)), _) => {
@@ -253,8 +271,16 @@ impl Book {
         Ok((!why.is_empty()).then_some(StoreEvent::DamagedFile { file: LEDGER, why, left: whole }))
     }
 
-    fn read_states(&mut self, disk: &mut impl Disk, len: u64) -> Result<Option<StoreEvent>, OpenError> {
+    fn read_states(
+        &mut self,
+        disk: &mut impl Disk,
+        len: u64,
+        others_read: bool,
+    ) -> Result<Option<StoreEvent>, OpenError> {
         let (bytes, error) = read(disk, STATES, 0, len.min(STATES_MAX) as usize)?;
+        if let Some(error) = error.as_ref().filter(|_| !others_read) {
+            return Ok(Some(self.seal(STATES, error)));
+        }
         let mut frames = Frames::new(0, &bytes, true);
         let mut first_bad = None;
         let mut end = 0;
@@ -321,7 +347,9 @@ impl Book {
             return false;
         }
         if self.states.get(&(job, name)).is_none_or(|old| old != bytes) {
-            put_state(&mut self.states_new, job, name, bytes);
+            if !self.sealed {
+                put_state(&mut self.states_new, job, name, bytes);
+            }
             self.states.insert((job, name), bytes.to_vec());
         }
         true
@@ -336,7 +364,7 @@ impl Book {
     }
 
     pub(super) fn has_states_to_write(&self) -> bool {
-        self.rewritten.is_none() && (self.rewrite || !self.states_new.is_empty())
+        !self.sealed && self.rewritten.is_none() && (self.rewrite || !self.states_new.is_empty())
     }
 
     /// Writes states that changed. `durable`: where all are written anew, the new file takes the old one's place when it
@@ -402,6 +430,9 @@ impl Book {
     /// # Errors
     /// As the disk.
     pub(super) fn write_ledger(&mut self, disk: &mut impl Disk, durable: bool, due: bool) -> io::Result<()> {
+        if self.sealed {
+            return Ok(());
+        }
         self.ledger_due |= durable && due;
         if self.ledger_saved.is_some() && !is_there(disk, LEDGER, 1)? {
             self.ledger_saved = None;

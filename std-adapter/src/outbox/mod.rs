@@ -69,7 +69,8 @@
 //!   values are counted as corrupt, one file at a time. At the start spots are damage at once; an account
 //!   of which no byte can be read, as no other file either, is left alone ([`StoreEvent::Unusable`]).
 //! - `state` and `ledger`: what is whole in them counts, the rest is told ([`StoreEvent::DamagedFile`]). Removed or cut
-//!   while in use, they are written whole again, within 10 s ([`StoreEvent::FileGone`]).
+//!   while in use, they are written whole again, within 10 s ([`StoreEvent::FileGone`]). If not a byte of any file can be
+//!   read at the start, they are left as they are until the next one.
 //! - Files that can't be reached (rights, too many open files, an unmounted file system) are not damaged: nothing in
 //!   there is given up. At the start their account is left alone ([`StoreEvent::Unusable`]), and for `state` and `ledger`
 //!   that is an error ([`OpenError::File`]); later reading is tried again after 1 s, 2 s, and so on up to 60 s.
@@ -614,7 +615,8 @@ impl<D: Disk> Store<D> {
         if !store.busy.is_empty() {
             store.write_at = Some(Millis(0));
         }
-        let (book, damaged) = Book::open(&mut store.disk, &entries, found.values + found.corrupt)?;
+        let known = found.values + found.corrupt;
+        let (book, damaged) = Book::open(&mut store.disk, &entries, known, others_read)?;
         store.book = book;
         damaged.into_iter().for_each(|event| store.tell(event));
         Ok((store, found))

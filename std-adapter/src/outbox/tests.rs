@@ -649,6 +649,8 @@ fn a_disk_that_reads_nothing_while_the_process_starts_costs_nothing() {
     let (mut store, _) = open(&disk, small());
     take_many(&mut store, 0, 7, 0..20_000);
     take_many(&mut store, 0, 8, 0..10);
+    store.set_state(Millis(0), 1, 1, b"state");
+    store.set_ledger(Millis(0), &Ledger { collected: 20_010, queued: 20_010, ..Ledger::EMPTY });
     store.flush(Millis(0), unix(0));
     drop(store);
     for file in disk.files() {
@@ -656,11 +658,19 @@ fn a_disk_that_reads_nothing_while_the_process_starts_costs_nothing() {
     }
     let (mut store, found) = open(&disk, small());
     assert_eq!(found, Found::default());
-    assert!(events(&mut store).iter().any(|e| matches!(e, StoreEvent::Unusable { account: 7, .. })));
+    let told = events(&mut store);
+    assert!(told.iter().any(|e| matches!(e, StoreEvent::Unusable { account: 7, .. })), "{told:?}");
+    let left_alone = |file| told.iter().any(|e| e.to_string().contains(&format!("{file}: it can't be read")));
+    assert!(left_alone("state") && left_alone("ledger"), "{told:?}");
+    store.set_state(Millis(0), 1, 1, b"other");
+    store.set_ledger(Millis(0), &Ledger { collected: 1, delivered: 1, ..Ledger::EMPTY });
     store.flush(Millis(0), unix(0));
     drop(store);
     disk.heal();
     let (mut store, found) = open(&disk, small());
+    assert_eq!(events(&mut store), []);
+    assert_eq!(store.states().map(|s| s.bytes).collect::<Vec<_>>(), [b"state".to_vec()]);
+    assert_eq!((store.totals().collected, store.totals().lives), (20_010, 2));
     assert_eq!(found, Found { values: 20_010, corrupt: 0 });
     assert_eq!(feed_all(&mut store, 0, 7), (0..20_000).collect::<Vec<_>>());
 }

@@ -415,7 +415,8 @@ pub enum ReportReason {
     UnknownEngineId,
     /// usmStatsWrongDigests: a wrong password or protocol for authentication.
     WrongDigest,
-    /// usmStatsDecryptionErrors: a wrong password or protocol for privacy.
+    /// usmStatsDecryptionErrors: a wrong password or protocol for privacy. Agents need not notice: net-snmp mostly
+    /// says nothing then, so that a device which reports other mistakes but is silent now has another password.
     DecryptionError,
     /// snmpUnknownSecurityModels: the agent has no user-based security.
     UnknownSecurityModel,

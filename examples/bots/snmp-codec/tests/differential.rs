@@ -1,8 +1,11 @@
 //! Another implementation reads what this one writes, and the other way round: messages, keys and encryption.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
-use async_snmp::message::{CommunityMessage, MsgFlags, MsgGlobalData, RawMsgData, RawV3Message, ScopedPdu, V3Message};
+use async_snmp::message::{
+    CommunityMessage, MsgFlags, MsgGlobalData, RawMsgData, RawV3Message, ScopedPdu, V3Message,
+};
 use async_snmp::v3::auth::{authenticate_message, verify_message};
 use async_snmp::v3::{DesSaltState, MasterKey, PrivKey, SaltCounter, UsmSecurityParams};
 use async_snmp::{AuthProtocol as TheirAuth, DecodeConfig, PrivProtocol as TheirPriv};
@@ -23,7 +26,8 @@ fn their_version(version: Version) -> async_snmp::client::CommunityVersion {
 }
 
 fn their_decode(datagram: &[u8]) -> async_snmp::Result<CommunityMessage> {
-    CommunityMessage::decode(Bytes::copy_from_slice(datagram), DecodeConfig::STRICT).map(|outcome| outcome.value)
+    CommunityMessage::decode(Bytes::copy_from_slice(datagram), DecodeConfig::STRICT)
+        .map(|outcome| outcome.value)
 }
 
 proptest! {
@@ -86,14 +90,21 @@ fn both_make_the_same_keys_of_passwords() {
     let id = EngineId::new(b"\x80\x00\x1f\x88\x80some engine").unwrap();
     for (auth, their_auth) in AUTH {
         let master = MasterKey::from_password(their_auth, b"for privacy").unwrap();
-        let auth_key = MasterKey::from_password(their_auth, b"authentication").unwrap().localize(id.as_bytes()).unwrap();
+        let auth_key =
+            MasterKey::from_password(their_auth, b"authentication").unwrap().localize(id.as_bytes()).unwrap();
         for (privacy, their_privacy) in PRIVACY {
-            let keys = MasterKeys::auth_priv(auth, b"authentication", privacy, b"for privacy").unwrap().localize(&id);
+            let keys = MasterKeys::auth_priv(auth, b"authentication", privacy, b"for privacy")
+                .unwrap()
+                .localize(&id);
             assert_eq!(keys.auth_key().unwrap(), auth_key.as_bytes());
             // The part of the key that makes DES' initialization vectors shows in the messages below.
             let theirs = PrivKey::from_master_key(&master, their_privacy, id.as_bytes()).unwrap();
             let ours = keys.priv_key().unwrap();
-            assert_eq!(&ours[..theirs.encryption_key().len()], theirs.encryption_key(), "{auth:?} {privacy:?}");
+            assert_eq!(
+                &ours[..theirs.encryption_key().len()],
+                theirs.encryption_key(),
+                "{auth:?} {privacy:?}"
+            );
         }
     }
 }
@@ -112,7 +123,9 @@ fn keys(id: EngineId) -> impl Strategy<Value = Keys> {
     (auth, privacy, any::<[u8; 32]>(), any::<[u8; 32]>()).prop_map(move |(auth, privacy, a, b)| {
         let bytes = [a, b].concat();
         let auth = auth.map(|(ours, theirs)| (ours, theirs, bytes[..ours.key_bytes()].to_vec()));
-        let privacy = privacy.filter(|_| auth.is_some()).map(|(ours, theirs)| (ours, theirs, a[..ours.key_bytes()].to_vec()));
+        let privacy = privacy
+            .filter(|_| auth.is_some())
+            .map(|(ours, theirs)| (ours, theirs, a[..ours.key_bytes()].to_vec()));
         Keys {
             ours: LocalizedKeys::from_keys(
                 id,
@@ -141,7 +154,8 @@ fn engine() -> Engine {
 
 fn verify_and_read(datagram: &[u8], keys: &Keys) -> (RawV3Message, UsmSecurityParams, ScopedPdu) {
     let message = RawV3Message::decode(Bytes::copy_from_slice(datagram), DecodeConfig::STRICT).unwrap().value;
-    let usm = UsmSecurityParams::decode(message.security_params().clone(), DecodeConfig::STRICT).unwrap().value;
+    let usm =
+        UsmSecurityParams::decode(message.security_params().clone(), DecodeConfig::STRICT).unwrap().value;
     usm.validate_for_security_level(message.security_level()).unwrap();
     if let Some(key) = &keys.auth {
         let (at, len) = UsmSecurityParams::find_auth_params_offset(datagram).unwrap();
@@ -159,11 +173,20 @@ fn verify_and_read(datagram: &[u8], keys: &Keys) -> (RawV3Message, UsmSecurityPa
 }
 
 /// A message of the other implementation, with its own signature and encryption.
-fn write_theirs(spec: &Spec, keys: &Keys, engine: &Engine, user: &[u8], id: i32, salts: (&SaltCounter, &DesSaltState)) -> Vec<u8> {
+fn write_theirs(
+    spec: &Spec,
+    keys: &Keys,
+    engine: &Engine,
+    user: &[u8],
+    id: i32,
+    salts: (&SaltCounter, &DesSaltState),
+) -> Vec<u8> {
     let level = their_level(keys.ours.level());
     let size = async_snmp::MessageSize::new(65_507).unwrap();
     let global = MsgGlobalData::new(id, size, MsgFlags::new(level, false)).unwrap();
-    let usm = UsmSecurityParams::new(engine.id.as_bytes().to_vec(), engine.boots, engine.time_s, user.to_vec()).unwrap();
+    let usm =
+        UsmSecurityParams::new(engine.id.as_bytes().to_vec(), engine.boots, engine.time_s, user.to_vec())
+            .unwrap();
     let usm = match &keys.auth {
         Some(key) => usm.with_auth_placeholder(key.mac_len()).unwrap(),
         None => usm,
@@ -262,7 +285,8 @@ fn the_other_implementation_takes_a_discovery_and_its_report_is_understood() {
         header: grafolean_snmp_codec::PduHeader::report(6),
         var_binds: vec![("1.3.6.1.6.3.15.1.1.4.0".parse().unwrap(), support::Owned::Counter32(3))],
     };
-    let salts = (SaltCounter::new().unwrap(), DesSaltState::install(|_| Ok::<_, std::io::Error>(())).unwrap());
+    let salts =
+        (SaltCounter::new().unwrap(), DesSaltState::install(|_| Ok::<_, std::io::Error>(())).unwrap());
     let answer = write_theirs(&spec, &none, &there, b"", 5, (&salts.0, &salts.1));
     let found = Engine::from_discovery(&answer, 9).unwrap();
     assert_eq!(found, Engine { learned_at_ms: 9, is_verified: false, ..there });

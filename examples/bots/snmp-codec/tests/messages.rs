@@ -1,4 +1,5 @@
 //! Identifiers, values, errors and limits of messages, by examples.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use grafolean_snmp_codec::{
     DecodeError, DecodeErrorKind, EncodeError, ErrorStatus, MAX_ARCS, Message, MessageWriter, Oid, OidError,
@@ -149,7 +150,10 @@ fn values_are_read_as_sloppy_agents_send_them() {
         (&[0x47, 1, 3], "Unsigned32(3)"),
         (&[0x43, 4, 0x80, 0, 0, 0], "TimeTicks(2147483648)"),
         (&[0x46, 8, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "Counter64(18446744073709551615)"),
-        (&[0x46, 10, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff], "Counter64(18446744073709551615)"),
+        (
+            &[0x46, 10, 0, 0, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff],
+            "Counter64(18446744073709551615)",
+        ),
         (&[0x40, 4, 192, 0, 2, 1], "IpAddress([192, 0, 2, 1])"),
         (&[0x06, 0], "ObjectIdentifier(0.0)"),
         (&[0x04, 0x81, 2, b'h', b'i'], "OctetString([104, 105])"),
@@ -181,7 +185,11 @@ fn values_out_of_range_or_of_unknown_types_are_errors_with_their_place() {
         (&[0x45, 1, 0], 0, ValueTag { tag: 0x45 }),
         (&[0x04, 0x80, 0, 0], 0, Length),
         (&[0x04, 0x85, 0, 0, 0, 0, 0], 0, Length),
-        (&[0x04, 0x84, 0xff, 0xff, 0xff, 0xff], 0, BeyondEnd { length_bytes: u32::MAX as usize, available_bytes: 0 }),
+        (
+            &[0x04, 0x84, 0xff, 0xff, 0xff, 0xff],
+            0,
+            BeyondEnd { length_bytes: u32::MAX as usize, available_bytes: 0 },
+        ),
         (&[0x04, 5, 1, 2], 0, BeyondEnd { length_bytes: 5, available_bytes: 2 }),
         (&[0x04, 0x82, 1], 0, Truncated),
         (&[0x04], 0, Truncated),
@@ -297,7 +305,10 @@ fn version_1_has_no_bulk_requests_no_64_bit_counters_and_no_exceptions() {
 #[test]
 fn bulk_fields_and_error_fields_are_never_negative() {
     let bulk = PduHeader::get_bulk(1, u32::MAX, 10);
-    assert_eq!((bulk.kind(), bulk.non_repeaters(), bulk.max_repetitions()), (PduKind::GetBulk, 0x7fff_ffff, 10));
+    assert_eq!(
+        (bulk.kind(), bulk.non_repeaters(), bulk.max_repetitions()),
+        (PduKind::GetBulk, 0x7fff_ffff, 10)
+    );
     // A response with error-index -1, as some agents send it.
     let mut datagram = response(&[5, 0]);
     let at = datagram.windows(3).position(|bytes| bytes == [2, 1, 0]).unwrap() + 3;
@@ -309,9 +320,25 @@ fn bulk_fields_and_error_fields_are_never_negative() {
 #[test]
 fn error_statuses_have_the_names_and_numbers_of_the_standard() {
     let names = [
-        "noError", "tooBig", "noSuchName", "badValue", "readOnly", "genErr", "noAccess", "wrongType",
-        "wrongLength", "wrongEncoding", "wrongValue", "noCreation", "inconsistentValue", "resourceUnavailable",
-        "commitFailed", "undoFailed", "authorizationError", "notWritable", "inconsistentName",
+        "noError",
+        "tooBig",
+        "noSuchName",
+        "badValue",
+        "readOnly",
+        "genErr",
+        "noAccess",
+        "wrongType",
+        "wrongLength",
+        "wrongEncoding",
+        "wrongValue",
+        "noCreation",
+        "inconsistentValue",
+        "resourceUnavailable",
+        "commitFailed",
+        "undoFailed",
+        "authorizationError",
+        "notWritable",
+        "inconsistentName",
     ];
     for (code, name) in (0..).zip(names) {
         let status = ErrorStatus::from_code(code);
@@ -324,7 +351,8 @@ fn error_statuses_have_the_names_and_numbers_of_the_standard() {
 #[test]
 fn a_tag_is_read_from_the_beginning_of_a_message_whatever_comes_behind() {
     let mut buffer = [0; 100];
-    let writer = MessageWriter::new(&mut buffer, Version::V1, b"public", PduHeader::get_next(-70_000)).unwrap();
+    let writer =
+        MessageWriter::new(&mut buffer, Version::V1, b"public", PduHeader::get_next(-70_000)).unwrap();
     let mut datagram = writer.finish().unwrap().to_vec();
     assert_eq!(request_tag(&datagram), Some(RequestTag::RequestId(-70_000)));
     let last = datagram.len() - 2;

@@ -1,6 +1,7 @@
 //! net-snmp's agent answers this crate's requests, and its tools understand this crate's answers.
 //!
 //! Needs Debian's packages `snmp` and `snmpd`, or whatever else provides `snmpget`, `snmpbulkget` and `snmpd`.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
 use std::io;
@@ -12,8 +13,8 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use grafolean_snmp_codec::v3::{
-    Answer, AnswerError, AuthProtocol, Engine, EngineId, LocalizedKeys, MasterKeys, PrivProtocol, Report, ReportReason,
-    RequestParams, Security, discovery_request,
+    Answer, AnswerError, AuthProtocol, Engine, EngineId, LocalizedKeys, MasterKeys, PrivProtocol, Report,
+    ReportReason, RequestParams, Security, discovery_request,
 };
 use grafolean_snmp_codec::{
     ErrorStatus, Message, MessageWriter, Oid, OidRef, PduHeader, PduKind, Value, Version, request_tag,
@@ -109,7 +110,8 @@ impl Agent {
             command.arg("-C").arg("-c").arg(folder.0.join("agent.conf"));
             command.arg("-Lf").arg(folder.0.join("agent.log")).args(["-f", "-r"]);
             command.arg("-x").arg(folder.0.join("agentx")).arg(format!("udp:{address}"));
-            let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            let child =
+                command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
             let mut agent = Self { child, address, folder };
             if agent.answers() {
                 return agent;
@@ -168,7 +170,8 @@ impl Socket {
     fn get(&self, version: Version, community: &str, name: &str) -> io::Result<Vec<u8>> {
         let mut buffer = [0; 484];
         let mut writer =
-            MessageWriter::new(&mut buffer, version, community.as_bytes(), PduHeader::get(next_id())).unwrap();
+            MessageWriter::new(&mut buffer, version, community.as_bytes(), PduHeader::get(next_id()))
+                .unwrap();
         writer.push_oid(&oid(name)).unwrap();
         self.exchange(writer.finish().unwrap())
     }
@@ -218,7 +221,12 @@ impl User {
             Answer::Response(scoped) => {
                 assert_eq!(scoped.context_engine_id, self.engine.id.as_bytes());
                 assert_eq!(scoped.pdu.header.request_id(), request_id);
-                Ok(scoped.pdu.var_binds.map(|v| v.unwrap()).map(|v| format!("{} {:?}", v.oid, v.value)).collect())
+                Ok(scoped
+                    .pdu
+                    .var_binds
+                    .map(|v| v.unwrap())
+                    .map(|v| format!("{} {:?}", v.oid, v.value))
+                    .collect())
             }
             Answer::Report(report) => Err(report),
         })
@@ -277,7 +285,10 @@ fn the_agent_answers_bulk_requests_with_as_many_variables_as_were_asked_for() {
     assert_eq!(read.len(), 5);
     assert_eq!(read[0].oid, oid(UPTIME));
     assert!(matches!(read[0].value, Value::TimeTicks(_)));
-    assert!(read[1..].is_sorted_by(|a, b| a.oid < b.oid) && read[1..].iter().all(|v| v.oid.starts_with(&oid("1.3.6.1.2.1.1"))));
+    assert!(
+        read[1..].is_sorted_by(|a, b| a.oid < b.oid)
+            && read[1..].iter().all(|v| v.oid.starts_with(&oid("1.3.6.1.2.1.1")))
+    );
     assert!(matches!(read[2].value, Value::ObjectIdentifier(id) if id.starts_with(&oid("1.3.6.1.4.1.8072"))));
 }
 
@@ -305,8 +316,13 @@ fn the_agent_answers_users_with_every_level_and_every_protocol() {
                 user.assert_gets_the_contact();
                 assert!(user.engine.is_verified);
                 for (privacy, priv_name) in PRIVACY {
-                    let keys =
-                        MasterKeys::auth_priv(auth, AUTH_PASSWORD.as_bytes(), privacy, PRIV_PASSWORD.as_bytes()).unwrap();
+                    let keys = MasterKeys::auth_priv(
+                        auth,
+                        AUTH_PASSWORD.as_bytes(),
+                        privacy,
+                        PRIV_PASSWORD.as_bytes(),
+                    )
+                    .unwrap();
                     User::new(agent, &format!("{name}+{priv_name}"), &keys).assert_gets_the_contact();
                 }
             });
@@ -333,13 +349,16 @@ fn the_agent_reports_what_is_wrong_with_a_user() {
     User::new(&agent, "signs", &md5).assert_is_refused_with(ReportReason::WrongDigest);
     User::new(&agent, "stranger", &signs(right)).assert_is_refused_with(ReportReason::UnknownUserName);
     User::new(&agent, "stranger", &MasterKeys::none()).assert_is_refused_with(ReportReason::UnknownUserName);
-    User::new(&agent, "signs", &both(aes, right)).assert_is_refused_with(ReportReason::UnsupportedSecurityLevel);
+    User::new(&agent, "signs", &both(aes, right))
+        .assert_is_refused_with(ReportReason::UnsupportedSecurityLevel);
     // No whole number of DES' blocks.
-    User::new(&agent, "des", &both(aes, PRIV_PASSWORD.as_bytes())).assert_is_refused_with(ReportReason::DecryptionError);
+    User::new(&agent, "des", &both(aes, PRIV_PASSWORD.as_bytes()))
+        .assert_is_refused_with(ReportReason::DecryptionError);
 
     // net-snmp does not notice that what a wrong password gives is no message, and says nothing: what comes first is
     // the answer to the next request.
-    let (silent, mut user) = (User::new(&agent, "des", &both(PrivProtocol::Des, wrong)), User::new(&agent, "des", &des_keys));
+    let (silent, mut user) =
+        (User::new(&agent, "des", &both(PrivProtocol::Des, wrong)), User::new(&agent, "des", &des_keys));
     user.socket.0.send(&silent.request().0).unwrap();
     let (request, _) = user.request();
     user.socket.0.send(&request).unwrap();
@@ -362,10 +381,15 @@ fn a_wrong_clock_is_set_by_the_agents_report_and_the_request_then_succeeds() {
     let user = User::new(&agent, "signs", &keys);
     let (true_boots, id) = (user.engine.boots, user.engine.id);
     // One which knows only the name, and one which remembers what was before a restart.
-    for engine in [Engine::new(id), Engine { boots: true_boots - 1, time_s: 5_000, is_verified: true, ..user.engine }] {
+    for engine in
+        [Engine::new(id), Engine { boots: true_boots - 1, time_s: 5_000, is_verified: true, ..user.engine }]
+    {
         let mut user = User { engine, ..User::new(&agent, "signs", &keys) };
         let report = user.ask().unwrap().unwrap_err();
-        assert_eq!((report.reason, report.is_verified, report.send_again), (ReportReason::NotInTimeWindow, true, true));
+        assert_eq!(
+            (report.reason, report.is_verified, report.send_again),
+            (ReportReason::NotInTimeWindow, true, true)
+        );
         assert_eq!((user.engine.boots, user.engine.is_verified), (true_boots, true));
         user.assert_gets_the_contact();
     }
@@ -384,7 +408,10 @@ fn table() -> Vec<Row> {
         (Value::OctetString(b"some text"), "STRING: \"some text\""),
         (Value::OctetString(&[0, 0xff, 0x10]), "Hex-STRING: 00 FF 10 "),
         (Value::OctetString(b""), "\"\""),
-        (Value::ObjectIdentifier(OidRef::from_ber(&[0x2b, 6, 1, 0x8f, 0xff, 0xff, 0xff, 0x7f]).unwrap()), "OID: .1.3.6.1.4294967295"),
+        (
+            Value::ObjectIdentifier(OidRef::from_ber(&[0x2b, 6, 1, 0x8f, 0xff, 0xff, 0xff, 0x7f]).unwrap()),
+            "OID: .1.3.6.1.4294967295",
+        ),
         (Value::ObjectIdentifier(OidRef::from_ber(NULL_OID).unwrap()), "OID: .0.0"),
         (Value::IpAddress([192, 0, 2, 255]), "IpAddress: 192.0.2.255"),
         (Value::Counter32(u32::MAX), "Counter32: 4294967295"),
@@ -472,6 +499,7 @@ fn the_tools_read_every_type_of_value() {
         agent.join().unwrap();
         printed
     });
-    let lines = |rows: &[Row]| rows.iter().map(|(oid, _, shown)| format!(".{oid} = {shown}\n")).collect::<String>();
+    let lines =
+        |rows: &[Row]| rows.iter().map(|(oid, _, shown)| format!(".{oid} = {shown}\n")).collect::<String>();
     assert_eq!(printed, [lines(&all), lines(&old), lines(&all[2..7])]);
 }

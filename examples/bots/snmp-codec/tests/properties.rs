@@ -1,4 +1,5 @@
 //! What holds for every message, and for any bytes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 

@@ -1,10 +1,12 @@
 //! The user-based security model: keys, what is accepted and what is not, clocks, reports, and any bytes.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod support;
 
 use grafolean_snmp_codec::v3::{
-    Answer, AnswerError, AuthProtocol, Engine, EngineId, KeyError, LocalizedKeys, MasterKeys, PrivProtocol, Report,
-    ReportReason, RequestParams, Security, SecurityLevel, TIME_WINDOW_S, UserNameTooLong, discovery_request,
+    Answer, AnswerError, AuthProtocol, Engine, EngineId, KeyError, LocalizedKeys, MasterKeys, PrivProtocol,
+    Report, ReportReason, RequestParams, Security, SecurityLevel, TIME_WINDOW_S, UserNameTooLong,
+    discovery_request,
 };
 use grafolean_snmp_codec::{
     DecodeErrorKind, EncodeError, ErrorStatus, Message, MessageWriter, Oid, PduHeader, PduKind, Value,
@@ -112,8 +114,9 @@ fn passwords_give_the_keys_of_rfc_3414() {
         let keys = MasterKeys::auth(protocol, password.as_bytes()).unwrap().localize(&id);
         assert_eq!(keys.auth_key().unwrap(), hex(key), "{protocol:?} {password}");
         assert_eq!(keys.priv_key(), None);
-        let keys =
-            MasterKeys::auth_priv(protocol, b"other", PrivProtocol::Aes128, password.as_bytes()).unwrap().localize(&id);
+        let keys = MasterKeys::auth_priv(protocol, b"other", PrivProtocol::Aes128, password.as_bytes())
+            .unwrap()
+            .localize(&id);
         assert_eq!(keys.priv_key().unwrap(), &hex(key)[..16]);
     }
 }
@@ -121,7 +124,9 @@ fn passwords_give_the_keys_of_rfc_3414() {
 #[test]
 fn passwords_of_any_length_are_repeated_without_a_gap() {
     // A password and its repetition expand to the same megabyte; 1,024 bytes and more take another way than 512.
-    let key = |password: &[u8]| MasterKeys::auth(AuthProtocol::Md5, password).unwrap().localize(&id()).auth_key().unwrap().to_vec();
+    let key = |password: &[u8]| {
+        MasterKeys::auth(AuthProtocol::Md5, password).unwrap().localize(&id()).auth_key().unwrap().to_vec()
+    };
     let once = key(b"12345678");
     assert_eq!(once, key(&b"12345678".repeat(64)));
     assert_eq!(once, key(&b"12345678".repeat(65)));
@@ -136,11 +141,15 @@ fn keys_for_longer_ciphers_differ_between_the_two_drafts_only_where_the_digest_i
         master.localize(&id()).priv_key().unwrap().to_vec()
     };
     use PrivProtocol::{Aes128, Aes256Blumenthal, Aes256Reeder};
-    let [short, blumenthal, reeder] = [Aes128, Aes256Blumenthal, Aes256Reeder].map(|p| priv_key(AuthProtocol::Md5, p));
+    let [short, blumenthal, reeder] =
+        [Aes128, Aes256Blumenthal, Aes256Reeder].map(|p| priv_key(AuthProtocol::Md5, p));
     assert_eq!((blumenthal.len(), reeder.len()), (32, 32));
     assert_eq!((&blumenthal[..16], &reeder[..16]), (&short[..], &short[..]));
     assert_ne!(blumenthal[16..], reeder[16..]);
-    assert_eq!(priv_key(AuthProtocol::Sha256, Aes256Blumenthal), priv_key(AuthProtocol::Sha256, Aes256Reeder));
+    assert_eq!(
+        priv_key(AuthProtocol::Sha256, Aes256Blumenthal),
+        priv_key(AuthProtocol::Sha256, Aes256Reeder)
+    );
 }
 
 #[test]
@@ -151,7 +160,8 @@ fn keys_of_wrong_lengths_and_empty_passwords_are_errors() {
     let error = LocalizedKeys::from_keys(id(), Some((AuthProtocol::Sha1, &[0; 16])), None).unwrap_err();
     assert_eq!(error, KeyError::KeyLength { expected_bytes: 20, found_bytes: 16 });
     let auth = Some((AuthProtocol::Md5, &[0; 16][..]));
-    let error = LocalizedKeys::from_keys(id(), auth, Some((PrivProtocol::Aes192Reeder, &[0; 32]))).unwrap_err();
+    let error =
+        LocalizedKeys::from_keys(id(), auth, Some((PrivProtocol::Aes192Reeder, &[0; 32]))).unwrap_err();
     assert_eq!(error, KeyError::KeyLength { expected_bytes: 24, found_bytes: 32 });
     let keys = LocalizedKeys::from_keys(id(), None, Some((PrivProtocol::Des, &[0; 16]))).unwrap();
     assert_eq!(keys.level(), SecurityLevel::NoAuthNoPriv);
@@ -162,14 +172,24 @@ fn keys_of_wrong_lengths_and_empty_passwords_are_errors() {
 #[test]
 fn protocols_are_read_by_their_usual_names() {
     for (protocol, names) in AUTH.into_iter().zip([
-        &["MD5", "md5"][..], &["SHA", "sha1", "SHA-1"], &["SHA-224", "sha224"], &["SHA256"], &["SHA-384"], &["SHA-512"],
+        &["MD5", "md5"][..],
+        &["SHA", "sha1", "SHA-1"],
+        &["SHA-224", "sha224"],
+        &["SHA256"],
+        &["SHA-384"],
+        &["SHA-512"],
     ]) {
         for name in names {
             assert_eq!(name.parse(), Ok(protocol), "{name}");
         }
     }
     for (protocol, names) in PRIVACY.into_iter().zip([
-        &["DES", "des"][..], &["AES", "AES128", "aes-128"], &["AES-192", "AES192"], &["AES256"], &["AES-192-C"], &["AES256C"],
+        &["DES", "des"][..],
+        &["AES", "AES128", "aes-128"],
+        &["AES-192", "AES192"],
+        &["AES256"],
+        &["AES-192-C"],
+        &["AES256C"],
     ]) {
         for name in names {
             assert_eq!(name.parse(), Ok(protocol), "{name}");
@@ -191,7 +211,11 @@ fn every_combination_of_protocols_gives_back_what_was_written() {
     for (auth, privacy) in levels.chain([(None, None)]) {
         let keys = keys(auth, privacy, 9);
         let datagram = answer(&keys, &engine());
-        assert_eq!(decode(&keys, &mut engine(), &datagram, 0), Ok(Ok("Integer(7)".to_owned())), "{auth:?} {privacy:?}");
+        assert_eq!(
+            decode(&keys, &mut engine(), &datagram, 0),
+            Ok(Ok("Integer(7)".to_owned())),
+            "{auth:?} {privacy:?}"
+        );
         let is_readable = datagram.windows(5).any(|bytes| bytes == [6, 3, 0x2b, 6, 1]);
         assert_eq!(is_readable, privacy.is_none());
     }
@@ -211,9 +235,11 @@ fn a_message_encrypted_with_another_key_is_told_from_a_forged_one() {
     for privacy in PRIVACY {
         let key = [3; 32];
         let auth = Some((AuthProtocol::Sha1, &[1; 20][..]));
-        let theirs = LocalizedKeys::from_keys(id(), auth, Some((privacy, &key[..privacy.key_bytes()]))).unwrap();
+        let theirs =
+            LocalizedKeys::from_keys(id(), auth, Some((privacy, &key[..privacy.key_bytes()]))).unwrap();
         let key = [4; 32];
-        let ours = LocalizedKeys::from_keys(id(), auth, Some((privacy, &key[..privacy.key_bytes()]))).unwrap();
+        let ours =
+            LocalizedKeys::from_keys(id(), auth, Some((privacy, &key[..privacy.key_bytes()]))).unwrap();
         let refused = decode(&ours, &mut engine(), &answer(&theirs, &engine()), 0);
         assert!(matches!(refused, Err(AnswerError::Decryption { error: Some(_) })), "{refused:?}");
     }
@@ -253,7 +279,8 @@ fn an_answer_of_another_engine_or_for_another_user_is_refused() {
     for level in [None, Some(AuthProtocol::Md5)] {
         let ours = keys(level, None, 1);
         let key = [1; 16];
-        let theirs = LocalizedKeys::from_keys(other, level.map(|protocol| (protocol, &key[..])), None).unwrap();
+        let theirs =
+            LocalizedKeys::from_keys(other, level.map(|protocol| (protocol, &key[..])), None).unwrap();
         let datagram = answer(&theirs, &Engine { id: other, ..engine() });
         assert_eq!(decode(&ours, &mut engine(), &datagram, 0), Err(AnswerError::EngineId));
         let mut datagram = answer(&ours, &engine());
@@ -280,7 +307,10 @@ fn requests_are_not_written_with_the_keys_of_another_engine_or_a_negative_number
     let params = RequestParams::new(-1, PduHeader::get(1), 0, 0);
     assert_eq!(security.encode_request(&mut buffer, &engine(), params).unwrap_err(), EncodeError::MessageId);
     assert_eq!(discovery_request(&mut buffer, -1, 1).unwrap_err(), EncodeError::MessageId);
-    assert!(matches!(discovery_request(&mut buffer[..40], 1, 1), Err(EncodeError::DoesNotFit { part: "header", .. })));
+    assert!(matches!(
+        discovery_request(&mut buffer[..40], 1, 1),
+        Err(EncodeError::DoesNotFit { part: "header", .. })
+    ));
 }
 
 #[test]
@@ -372,7 +402,10 @@ fn a_report_without_signature_changes_nothing() {
     let datagram = report(&keys(None, None, 0), &there, NOT_IN_TIME_WINDOW);
     let mut here = engine();
     let found = decode(&strong(), &mut here, &datagram, 60).unwrap().unwrap_err();
-    assert_eq!((found.reason, found.is_verified, found.send_again), (ReportReason::NotInTimeWindow, false, false));
+    assert_eq!(
+        (found.reason, found.is_verified, found.send_again),
+        (ReportReason::NotInTimeWindow, false, false)
+    );
     assert_eq!(here, engine());
 }
 
@@ -431,7 +464,11 @@ fn a_discovery_takes_reports_only() {
 fn messages_of_other_versions_are_told_apart() {
     let mut buffer = [0; 100];
     let version = grafolean_snmp_codec::Version::V2c;
-    let old = MessageWriter::new(&mut buffer, version, b"public", PduHeader::get(1)).unwrap().finish().unwrap().to_vec();
+    let old = MessageWriter::new(&mut buffer, version, b"public", PduHeader::get(1))
+        .unwrap()
+        .finish()
+        .unwrap()
+        .to_vec();
     let Err(AnswerError::Message(error)) = decode(&strong(), &mut engine(), &old, 0) else { panic!() };
     assert_eq!(error.kind(), &DecodeErrorKind::Version { found: 1 });
     let new = answer(&strong(), &engine());
@@ -457,7 +494,8 @@ fn the_salt_makes_equal_messages_different() {
 
 #[test]
 fn keys_names_and_passwords_are_not_displayed() {
-    let master = MasterKeys::auth_priv(AuthProtocol::Md5, b"password", PrivProtocol::Des, b"password").unwrap();
+    let master =
+        MasterKeys::auth_priv(AuthProtocol::Md5, b"password", PrivProtocol::Des, b"password").unwrap();
     let localized = keys(Some(AuthProtocol::Sha1), Some(PrivProtocol::Aes128), 0xab);
     let security = Security::new(b"someone", &localized).unwrap();
     let mut buffer = [0; 500];
@@ -487,7 +525,11 @@ fn read_any(keys: &LocalizedKeys, bytes: &[u8]) -> Result<(), AnswerError> {
     };
     Engine::from_discovery(bytes, 0).inspect_err(check).ok();
     let (mut engine, mut datagram) = (engine(), bytes.to_vec());
-    match Security::new(b"u", keys).unwrap().decode_response(&mut engine, &mut datagram, 0).inspect_err(check)? {
+    match Security::new(b"u", keys)
+        .unwrap()
+        .decode_response(&mut engine, &mut datagram, 0)
+        .inspect_err(check)?
+    {
         Answer::Response(scoped) => assert!(scoped.pdu.var_binds.count() <= bytes.len() / 2),
         Answer::Report(report) => assert!(!report.reason.to_string().is_empty()),
     }

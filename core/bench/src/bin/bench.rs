@@ -9,17 +9,26 @@ use grafolean_bench::groups::{self, Effort};
 
 type Group = (&'static str, fn(Effort));
 
-const GROUPS: [Group; 4] = [
+const GROUPS: [Group; 6] = [
     ("timer", groups::timer::run),
     ("json", groups::json::run),
     ("values", groups::values::run),
     ("refresh", groups::refresh::run),
+    ("wire", groups::wire::run),
+    ("system", groups::system::run),
 ];
 
 fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    if let [child, rest @ ..] = &arguments[..]
+        && child == "--child"
+    {
+        groups::bots::child(rest);
+        return ExitCode::SUCCESS;
+    }
     let mut effort = Effort::Full;
     let mut wanted = Vec::new();
-    for arg in std::env::args().skip(1) {
+    for arg in arguments {
         match GROUPS.iter().find(|g| g.0 == arg) {
             Some(group) => wanted.push(group),
             None if arg == "--quick" => effort = Effort::Quick,

@@ -1,9 +1,13 @@
 //! What `core/bench/run` prints, group by group.
 
+pub mod bots;
 pub mod json;
 pub mod refresh;
+pub mod sink;
+pub mod system;
 pub mod timer;
 pub mod values;
+pub mod wire;
 
 use std::sync::OnceLock;
 use std::time::Duration;

@@ -139,6 +139,8 @@ pub struct RequestParams<'e> {
     pub message_id: i32,
     /// The PDU's first fields.
     pub header: PduHeader,
+    /// The engine that holds the context; none for the one asked. Proxies have others.
+    pub context_engine_id: Option<EngineId>,
     /// The context that holds the variables; usually empty.
     pub context_name: &'e [u8],
     /// The longest answer that may come, in bytes; at least [`MIN_MESSAGE_BYTES`] are told.
@@ -153,7 +155,15 @@ pub struct RequestParams<'e> {
 impl<'e> RequestParams<'e> {
     /// For the default context and answers of any length.
     pub const fn new(message_id: i32, header: PduHeader, now_ms: u64, salt: u64) -> Self {
-        Self { message_id, header, context_name: &[], max_answer_bytes: 65_507, now_ms, salt }
+        Self {
+            message_id,
+            header,
+            context_engine_id: None,
+            context_name: &[],
+            max_answer_bytes: 65_507,
+            now_ms,
+            salt,
+        }
     }
 
     /// For another context.
@@ -372,16 +382,18 @@ pub struct ScopedPdu<'d> {
     pub context_name: &'d [u8],
     /// The PDU.
     pub pdu: Pdu<'d>,
+    /// The longest message that the agent takes, in bytes (msgMaxSize); at least 484 by the standard, not checked.
+    pub max_message_bytes: u32,
 }
 
 impl<'d> ScopedPdu<'d> {
-    fn read(element: &Element<'d>) -> Result<Self, DecodeError> {
+    fn read(element: &Element<'d>, max_message_bytes: u32) -> Result<Self, DecodeError> {
         let mut fields = element.reader();
         let context_engine_id = fields.expect(OCTET_STRING)?.content;
         let context_name = fields.expect(OCTET_STRING)?.content;
         let pdu = Pdu::read(&mut fields)?;
         fields.end()?;
-        Ok(Self { context_engine_id, context_name, pdu })
+        Ok(Self { context_engine_id, context_name, pdu, max_message_bytes })
     }
 }
 
@@ -589,6 +601,7 @@ impl Part {
 
 /// Where the parts of a datagram are, so that it can be verified and decrypted in between.
 struct Frame {
+    max_message_bytes: u32,
     level: SecurityLevel,
     engine: Part,
     boots: u32,
@@ -614,7 +627,7 @@ impl Frame {
 
         let mut global = fields.expect(SEQUENCE)?.reader();
         natural(&mut global, "msgID")?;
-        natural(&mut global, "msgMaxSize")?;
+        let max_message_bytes = natural(&mut global, "msgMaxSize")?;
         let flags = global.expect(OCTET_STRING)?;
         let level = match flags.content {
             [flags] if flags & (FLAG_AUTH | FLAG_PRIV) == 0 => SecurityLevel::NoAuthNoPriv,
@@ -650,6 +663,7 @@ impl Frame {
         };
         fields.end()?;
         Ok(Self {
+            max_message_bytes,
             level,
             engine: Part::content(&engine),
             boots,
@@ -676,7 +690,7 @@ impl Frame {
     /// What is behind it after decryption is padding (RFC 3414, section 8.1.1.3), which some agents add with AES too.
     fn scoped<'d>(&self, datagram: &'d [u8]) -> Result<ScopedPdu<'d>, DecodeError> {
         let mut reader = Reader::at(self.data.of(datagram), self.data.at);
-        ScopedPdu::read(&reader.expect(SEQUENCE)?)
+        ScopedPdu::read(&reader.expect(SEQUENCE)?, self.max_message_bytes)
     }
 }
 

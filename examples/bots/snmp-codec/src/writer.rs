@@ -12,8 +12,8 @@ use crate::{
     keys::{AuthProtocol, MAX_MAC, PrivProtocol, SecurityLevel},
     message::VERSION_3,
     usm::{
-        Engine, FLAG_AUTH, FLAG_PRIV, FLAG_REPORTABLE, MIN_MESSAGE_BYTES, RequestParams, SALT_BYTES,
-        Security, USM, max_padding,
+        Engine, EngineId, FLAG_AUTH, FLAG_PRIV, FLAG_REPORTABLE, MIN_MESSAGE_BYTES, RequestParams,
+        SALT_BYTES, Security, USM, max_padding,
     },
 };
 
@@ -105,6 +105,10 @@ impl UsmEnvelope<'_> {
         self.peer.as_ref().map_or(&[], |(_, engine)| engine.id.as_bytes())
     }
 
+    fn context_engine_id(&self) -> &[u8] {
+        self.params.context_engine_id.as_ref().map_or(self.engine_id(), EngineId::as_bytes)
+    }
+
     fn user_name(&self) -> &[u8] {
         self.peer.as_ref().map_or(&[], |(security, _)| security.user_name())
     }
@@ -139,7 +143,8 @@ impl UsmEnvelope<'_> {
             + element_len(mac)
             + element_len(salt);
         // Version; frames of the message, the encrypted and the plain scoped PDU, the PDU and its list.
-        let context = element_len(self.engine_id().len()) + element_len(self.params.context_name.len());
+        let context =
+            element_len(self.context_engine_id().len()) + element_len(self.params.context_name.len());
         let front = 3 + element_len(global) + element_len(element_len(security)) + context + 5 * frame;
         (front, max_padding(self.priv_protocol()))
     }
@@ -155,7 +160,7 @@ impl UsmEnvelope<'_> {
         let mut back = Back::new(buffer.get_mut(..start).ok_or(Full)?);
         write_pdu_front(&mut back, header, end)?;
         back.element(OCTET_STRING, self.params.context_name)?;
-        back.element(OCTET_STRING, self.engine_id())?;
+        back.element(OCTET_STRING, self.context_engine_id())?;
         back.header(SEQUENCE, end)?;
         let scoped = back.at();
         let salt = self.params.salt.to_be_bytes();

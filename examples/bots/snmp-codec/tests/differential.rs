@@ -92,7 +92,9 @@ fn both_make_the_same_keys_of_passwords() {
         let master = MasterKey::from_password(their_auth, b"for privacy").unwrap();
         let auth_key =
             MasterKey::from_password(their_auth, b"authentication").unwrap().localize(id.as_bytes()).unwrap();
-        for (privacy, their_privacy) in PRIVACY {
+        // The others' keys are long enough for every cipher.
+        let is_short = auth.key_bytes() < 32;
+        for (privacy, their_privacy) in PRIVACY.into_iter().take(if is_short { 6 } else { 1 }) {
             let keys = MasterKeys::auth_priv(auth, b"authentication", privacy, b"for privacy")
                 .unwrap()
                 .localize(&id);
@@ -216,13 +218,18 @@ fn write_theirs(
 proptest! {
     #[test]
     fn the_other_implementation_verifies_decrypts_and_reads_requests(
-        spec in spec(), keys in keys(engine().id), id in 0..=i32::MAX, salt: u64, now_ms in 5_000..1_000_000_u64,
+        spec in spec(), keys in keys(engine().id), id in 0..=i32::MAX, salt: u64, now_ms in 5_000..1_000_000_u64, proxied: bool,
         user in proptest::collection::vec(any::<u8>(), 1..=32),
     ) {
         let engine = engine();
         let security = Security::new(&user, &keys.ours).unwrap();
         let mut buffer = vec![0; 65_535];
-        let params = RequestParams { max_answer_bytes: 1_472, ..RequestParams::new(id, spec.header, now_ms, salt) };
+        let context_engine_id = proxied.then(|| EngineId::new(b"behind a proxy").unwrap());
+        let params = RequestParams {
+            max_answer_bytes: 1_472,
+            context_engine_id,
+            ..RequestParams::new(id, spec.header, now_ms, salt)
+        };
         let mut writer = security.encode_request(&mut buffer, &engine, params.with_context(b"vlan-1")).unwrap();
         spec.push_to(&mut writer);
         let datagram = writer.finish().unwrap();
@@ -237,7 +244,7 @@ proptest! {
         prop_assert_eq!(&usm.engine_id()[..], engine.id.as_bytes());
         prop_assert_eq!(usm.engine_boots(), 7);
         prop_assert_eq!(u64::from(usm.engine_time()), 70_000 + (now_ms - 5_000) / 1000);
-        let id = engine.id;
+        let id = context_engine_id.unwrap_or(engine.id);
         prop_assert_eq!(scoped, ScopedPdu::new(id.as_bytes().to_vec(), b"vlan-1".to_vec(), spec.their_pdu()));
     }
 
@@ -258,6 +265,7 @@ proptest! {
             Answer::Response(scoped) => {
                 prop_assert_eq!(scoped.context_engine_id, there.id.as_bytes());
                 prop_assert_eq!(scoped.context_name, b"context");
+                prop_assert_eq!(scoped.max_message_bytes, 65_507);
                 spec.assert_read_as(&scoped.pdu);
             }
             Answer::Report(report) => panic!("{report:?}"),

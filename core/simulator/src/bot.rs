@@ -13,6 +13,7 @@ use crate::plan::{Fault, Plan};
 use crate::random::{Purpose, Random};
 use crate::server::{INVALID, ODD, PROTOCOL};
 use crate::violation::Invariant;
+use crate::wire;
 
 /// How many values an evil backend answers by 500 in one simulation: to find each takes minutes.
 const MOST_ODD: u32 = 2;
@@ -55,7 +56,7 @@ impl SimBot {
     }
 
     fn value<C: Context<Bot = Self>>(&self, cx: &mut C, path: &str) -> Result<(), RunError> {
-        let number = self.shared.values.borrow().next_number();
+        let number = wire::number(self.shared.values.borrow().next_number());
         Ok(cx.value(path, number)?)
     }
 }
@@ -148,7 +149,8 @@ impl Bot for SimBot {
             self.value(cx, &path(0))?;
             self.value(cx, &path(0))?;
         }
-        if self.may(Fault::Bursts) && r.chance(20) {
+        let bursts = if self.plan.thins() { 150 } else { 20 };
+        if self.may(Fault::Bursts) && r.chance(bursts) {
             for n in 0..r.scaled(5, if self.plan.cells < 1000 { 60 } else { 500 }) {
                 self.value(
                     cx,
@@ -172,7 +174,7 @@ impl Bot for SimBot {
         if self.may(Fault::OwnTimes) && r.chance(50) {
             let hours_ms = r.between(0, 7_200_000);
             let time = UnixMillis((self.clock.true_unix_ms() + hours_ms).saturating_sub(3_600_000));
-            let number = self.shared.values.borrow().next_number();
+            let number = wire::number(self.shared.values.borrow().next_number());
             cx.value_at(time, format!("own.d{entity}.s{item}"), number)?;
         }
         if self.may(Fault::OwnRequests) && r.chance(30) {

@@ -20,7 +20,7 @@
 //! # What is real, what is simulated
 //! Real: `grafolean-core` with all its rooms; the durable outboxes with the drivers' own glue, on hosts
 //! in files (`grafolean_std::outbox`), on boards in flash (`grafolean_embassy::flash`); the backend's answers (the stand-in's, checked against recorded ones).
-//! Simulated: time, the machine's clocks, the disk, the flash, the transport as the collector sees it (heads, pieces of bodies, failures), and
+//! Simulated: time, the machine's clocks, the disk (syncs take their time beside the loop, as on the driver's thread), the flash, the transport as the collector sees it (heads, pieces of bodies, failures), and
 //! the driver's loop. Not simulated: sockets, HTTP, TLS, and threads (the adapters' own tests).
 //!
 //! # Phases of a simulation
@@ -30,7 +30,8 @@
 //!
 //! # The oracle
 //! Each value's number is its identity, so it is followed without the collector's help: in requests (path, time, and that nothing
-//! is sent again that must not be), in the backend's rows, in acknowledgements. The collector's ledger must agree at every step,
+//! is sent again that must not be), in the backend's rows, in acknowledgements. What a life of the process must find of the one before
+//! follows from what was written or synced then, and where values were thinned out, the lowest, highest and last one of each window must arrive. The collector's ledger must agree at every step,
 //! and of each drop it is asked which rule allows it. When jobs must run is worked out from their keys and intervals alone.
 //!
 //! # Planted bugs

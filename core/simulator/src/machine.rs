@@ -15,10 +15,13 @@ use grafolean_core::time::{Millis, UnixMillis};
 use grafolean_core::values::NumberText;
 use grafolean_std::driver::Keeper;
 use grafolean_std::outbox::faulty::FaultyDisk;
+use grafolean_std::outbox::{SyncJob, Synced};
 
 use crate::bot::SimBot;
 use crate::flash::BoardFlash;
+use crate::random::Random;
 use crate::values::Values;
+use crate::wire;
 
 /// True time, and the clocks of the machine. All in milliseconds.
 #[derive(Debug)]
@@ -129,8 +132,86 @@ pub(crate) struct Process<S: Storage<SimBot>> {
 /// Where values are that outlive the process.
 pub(crate) enum Durable {
     Nowhere,
-    Files(Box<RefCell<Keeper<FaultyDisk>>>),
+    Files(Box<RefCell<Files>>),
     Flash(Box<RefCell<BoardFlash>>),
+}
+
+/// A sync that takes its time.
+enum Work {
+    /// The disk does it at the end: what is written meanwhile is synced as well.
+    AtEnd(SyncJob),
+    /// The disk has done it at once, and says so at the end.
+    AtOnce(Synced),
+}
+
+impl Work {
+    fn end(self) -> Synced {
+        match self {
+            Work::AtEnd(job) => job.run(),
+            Work::AtOnce(synced) => synced,
+        }
+    }
+}
+
+/// A host's files, with what the driver's thread for syncs does.
+pub(crate) struct Files {
+    keeper: Keeper<FaultyDisk>,
+    /// What is under way, and when it ends.
+    under_way: Option<(Millis, Work)>,
+    longest_ms: u64,
+    random: Random,
+}
+
+impl Files {
+    /// `longest_ms`: of a sync.
+    pub(crate) fn new(mut keeper: Keeper<FaultyDisk>, longest_ms: u64, random: Random) -> Self {
+        keeper.sync_elsewhere();
+        Files { keeper, under_way: None, longest_ms, random }
+    }
+
+    fn begin_sync(&mut self, now: Millis) {
+        if self.under_way.is_none()
+            && let Some(job) = self.keeper.poll_sync(now)
+        {
+            let ends = now.saturating_add(self.random.between(0, self.longest_ms));
+            let at_once = self.random.chance(500);
+            self.under_way = Some((ends, if at_once { Work::AtOnce(job.run()) } else { Work::AtEnd(job) }));
+        }
+    }
+
+    fn end_sync(&mut self, now: Millis) {
+        if let Some((_, work)) = self.under_way.take() {
+            self.keeper.handle_synced(now, work.end());
+        }
+    }
+
+    fn is_over(&self, now: Millis) -> bool {
+        self.under_way.as_ref().is_some_and(|(ends, _)| *ends <= now)
+    }
+
+    /// Waits for all syncs that are due.
+    fn wait(&mut self, now: Millis) {
+        self.begin_sync(now);
+        while self.under_way.is_some() {
+            self.end_sync(now);
+            self.begin_sync(now);
+        }
+    }
+
+    fn keep<S: Storage<SimBot>>(
+        &mut self,
+        c: &mut Collector<SimBot, S>,
+        now: Millis,
+        unix: UnixMillis,
+        feeding: bool,
+    ) -> Millis {
+        if self.is_over(now) {
+            self.end_sync(now);
+        }
+        let at = self.keeper.step(c, now, unix, feeding);
+        self.begin_sync(now);
+        self.under_way.as_ref().map_or(at, |(ends, _)| at.min(*ends))
+    }
 }
 
 impl<S: Storage<SimBot>> Process<S> {
@@ -156,9 +237,9 @@ impl<S: Storage<SimBot>> Process<S> {
     pub(crate) fn keep(&self, feeding: bool) -> Option<Millis> {
         match &self.outbox {
             Durable::Nowhere => None,
-            Durable::Files(keeper) => {
-                let mut keeper = keeper.borrow_mut();
-                Some(self.lend(|c| keeper.step(c, self.now(), UnixMillis(self.clock.wall_ms()), feeding)))
+            Durable::Files(files) => {
+                let mut files = files.borrow_mut();
+                Some(self.lend(|c| files.keep(c, self.now(), UnixMillis(self.clock.wall_ms()), feeding)))
             }
             Durable::Flash(flash) => Some(flash.borrow_mut().keep(self)),
         }
@@ -168,8 +249,11 @@ impl<S: Storage<SimBot>> Process<S> {
     pub(crate) fn close(&self) -> bool {
         match &self.outbox {
             Durable::Nowhere => true,
-            Durable::Files(keeper) => {
-                let mut keeper = keeper.borrow_mut();
+            Durable::Files(files) => {
+                let mut files = files.borrow_mut();
+                // As the driver does.
+                files.end_sync(self.now());
+                let keeper = &mut files.keeper;
                 self.lend(|c| {
                     keeper.close(c, self.now(), UnixMillis(self.clock.wall_ms()));
                     keeper.totals(c, self.now()).balanced()
@@ -262,8 +346,15 @@ impl<S: Storage<SimBot>> Lender for Process<S> {
         let unix = UnixMillis(self.clock.wall_ms());
         self.lend(|c| match &self.outbox {
             Durable::Nowhere | Durable::Flash(_) => c.handle_value(account, time, path, number),
-            Durable::Files(keeper) => {
-                keeper.borrow_mut().hand_over(c, self.now(), unix, account, time, path, number)
+            Durable::Files(files) => {
+                let mut files = files.borrow_mut();
+                let result = files.keeper.hand_over(c, self.now(), unix, account, time, path, number);
+                if files.keeper.take_unsynced().is_some() {
+                    files.wait(self.now());
+                } else {
+                    files.begin_sync(self.now());
+                }
+                result
             }
         })
     }
@@ -274,7 +365,7 @@ impl<S: Storage<SimBot>> Lender for Process<S> {
             self.tell();
         }
         let known = time.or_else(|| self.lend(|c| c.wall()));
-        let number = number.as_str().parse().unwrap_or(0);
+        let number = wire::identity(number.as_str().parse().unwrap_or(0));
         let time_ms = known.map(|unix| unix.0);
         // As the rule has it: a time far from the wall clock's is the value's own.
         let wall = self.lend(|c| c.wall()).map(|unix| unix.0);

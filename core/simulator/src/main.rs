@@ -89,7 +89,7 @@ fn main() -> ExitCode {
     let (stats, failures) = all(&args);
     let days = stats.simulated_ms / 86_400_000;
     println!(
-        "{} seeds, {days} simulated days, {} values, {} runs, {} requests, {} faults, {} lives of processes, {} values recovered in {:.1} s; digest {:016x}",
+        "{} seeds, {days} simulated days, {} values, {} runs, {} requests, {} faults, {} lives of processes, {} values recovered, {} thinned in {:.1} s; digest {:016x}",
         args.seeds,
         stats.values,
         stats.runs,
@@ -97,6 +97,7 @@ fn main() -> ExitCode {
         stats.faults,
         stats.lives,
         stats.recovered,
+        stats.thinned,
         began.elapsed().as_secs_f64(),
         stats.digest,
     );
@@ -131,6 +132,7 @@ fn all(args: &Args) -> (Stats, BTreeMap<u64, Violation>) {
             all.faults += one.faults;
             all.lives += one.lives;
             all.recovered += one.recovered;
+            all.thinned += one.thinned;
             // In whatever order they end.
             all.digest = all.digest.wrapping_add(one.digest);
             if let Some(violation) = report.violation {

@@ -82,11 +82,13 @@ pub enum Fault {
     DiskErrors,
     /// A bit of a file flips.
     BitFlip,
+    /// Accounts come late, go, and come back.
+    Accounts,
 }
 
 impl Fault {
     /// All of them.
-    pub const ALL: [Fault; 35] = [
+    pub const ALL: [Fault; 36] = [
         Fault::NotSent,
         Fault::Dropped,
         Fault::Lost,
@@ -122,7 +124,29 @@ impl Fault {
         Fault::DiskFull,
         Fault::DiskErrors,
         Fault::BitFlip,
+        Fault::Accounts,
     ];
+
+    /// Those by which a value may end that thinning is to keep.
+    const fn ends_values(self) -> bool {
+        use Fault::{Accounts, PowerCut, TooLarge};
+        use Fault::{BitFlip, ClockJump, DieWriting, DiskErrors, DiskFull, Invalid, NoPut, Odd, Status4xx};
+        matches!(
+            self,
+            BitFlip
+                | ClockJump
+                | DieWriting
+                | DiskErrors
+                | DiskFull
+                | Invalid
+                | NoPut
+                | Odd
+                | Status4xx
+                | Accounts
+                | PowerCut
+                | TooLarge
+        )
+    }
 
     /// Those that happen to single requests.
     pub(crate) const OF_REQUESTS: [Fault; 13] = [
@@ -223,6 +247,8 @@ pub enum Act {
     DiskErrors(u64),
     /// A bit flips, as this number chooses.
     BitFlip(u64),
+    /// An account is removed, with its values, and made again after so many milliseconds.
+    Account(u64),
 }
 
 impl Act {
@@ -243,6 +269,7 @@ impl Act {
             Act::DiskFull(_) => Fault::DiskFull,
             Act::DiskErrors(_) => Fault::DiskErrors,
             Act::BitFlip(_) => Fault::BitFlip,
+            Act::Account(_) => Fault::Accounts,
         }
     }
 }
@@ -296,8 +323,12 @@ pub struct Plan {
     pub post_only: bool,
     /// The memory for values that wait, in cells of 48 bytes.
     pub cells: usize,
+    /// Outages are of values only: the configuration is had nevertheless, or a new life would measure nothing.
+    pub outages_of_values: bool,
     /// The durable outbox, if there is one.
     pub store: Option<StoreSettings>,
+    /// The longest that a sync takes, in milliseconds.
+    pub sync_ms: u64,
     /// A board's durable outbox, if there is one.
     pub flash: Option<FlashPlan>,
     /// Everything on the machine may be so late.
@@ -310,6 +341,8 @@ pub struct Plan {
 
 /// Cells of a board's memory.
 pub(crate) const BOARD_CELLS: usize = 96;
+/// Ages that no value reaches.
+const WEEK_MS: u64 = 7 * 86_400_000;
 /// Cells of a host's memory.
 pub(crate) const HOST_CELLS: usize = 4096;
 
@@ -329,7 +362,9 @@ impl Plan {
                 faults = faults.with(fault);
             }
         }
-        let accounts = if custom { 1 } else { r.between(1, 3) as u32 };
+        let thins = !board && Random::of(seed, Purpose::Store, 2).chance(150);
+        // Several accounts whose waiting values fill memory push each other's out of it without end: a known defect.
+        let accounts = if custom || thins { 1 } else { r.between(1, 3) as u32 };
         let devices = if board { r.between(1, 3) } else { r.between(1, 8) } as u32;
         let pool: &[i32] = match r.between(0, 3) {
             0 => &[10, 15, 20, 30],
@@ -342,8 +377,29 @@ impl Plan {
         // About so many runs are worth their time.
         let runs = r.scaled(300, 1500);
         let chaos_ms = (runs * shortest * 2 / jobs.max(1)).clamp(600, 4 * 86_400) * 1000;
-        let flash = board.then(|| flash(seed)).flatten();
-        let acts = acts(&mut r, faults, chaos_ms, board, flash.is_some());
+        let flash = board.then(|| flash(seed, &mut faults)).flatten();
+        if thins {
+            for fault in Fault::ALL {
+                if fault.ends_values() {
+                    faults = faults.without(fault);
+                }
+            }
+            faults = faults.with(Fault::Bursts).with(Fault::Outage).with(Fault::Kill);
+        }
+        let cuts = if thins { Vec::new() } else { store_cuts(seed, board, &mut faults) };
+        let mut acts = acts(&mut r, faults, chaos_ms, board, flash.is_some());
+        acts.extend(cuts.iter().map(|(at_per_mille, act)| (chaos_ms / 1000 * at_per_mille, *act)));
+        if !cuts.is_empty() {
+            acts.push((chaos_ms / 10, Act::Outage(chaos_ms / 10 * 8)));
+        }
+        if thins {
+            // No value gets through for most of the time, and after each start all that waits is in files.
+            acts.push((0, Act::Outage(chaos_ms / 10 * 9)));
+            let mut r = Random::of(seed, Purpose::Store, 3);
+            let kills = r.between(3, 12);
+            acts.extend((0..kills).map(|_| (r.between(0, chaos_ms), Act::Kill(r.scaled(1, 20_000)))));
+        }
+        acts.sort_by_key(|(at_ms, _)| *at_ms);
         let slow = r.chance(200);
         let max_values = if board { r.pick(&[10, 50, 100]) } else { r.pick(&[7, 100, 1000]) };
         let front_limit = if faults.has(Fault::SmallFront) { r.between(700, 6000) as usize } else { 1 << 20 };
@@ -354,8 +410,9 @@ impl Plan {
         let room_ms = per_request * 1000 * shortest / (most.max(1) * 3 * u64::from(accounts)).max(1) / 8;
         latency_ms.1 = latency_ms.1.min(room_ms.max(2));
         latency_ms.0 = latency_ms.0.min(latency_ms.1);
-        let max_age_ms = if r.chance(150) { r.scaled(60_000, 3_600_000) } else { 7 * 86_400_000 };
-        let store = (!board && r.chance(600)).then(|| StoreSettings {
+        let max_age_ms = if r.chance(150) { r.scaled(60_000, 3_600_000) } else { WEEK_MS };
+        let max_age_ms = if thins { WEEK_MS } else { max_age_ms };
+        let mut store = (!board && r.chance(600)).then(|| StoreSettings {
             write: if r.chance(300) { WritePolicy::First } else { WritePolicy::Behind },
             sync: match r.between(0, 3) {
                 0 => Sync::Never,
@@ -366,6 +423,19 @@ impl Plan {
             max_age_ms,
             ..StoreSettings::DEFAULT
         });
+        let mut sync_ms: &[u64] = &[0, 20, 1_000, 1_000, 10_000];
+        if !cuts.is_empty() {
+            let mut kept = store.unwrap_or(StoreSettings { max_age_ms, ..StoreSettings::DEFAULT });
+            kept.max_bytes = StoreSettings::DEFAULT.max_bytes;
+            kept.sync = if kept.sync == Sync::Never { StoreSettings::DEFAULT.sync } else { kept.sync };
+            store = Some(kept);
+            sync_ms = &[20, 1_000, 1_000, 3_000];
+        }
+        if thins {
+            let kept = store.unwrap_or(StoreSettings::DEFAULT);
+            let max_bytes = Random::of(seed, Purpose::Store, 4).pick(&[16 << 10, 32 << 10, 96 << 10]);
+            store = Some(StoreSettings { max_bytes, max_age_ms: WEEK_MS, thin: true, ..kept });
+        }
         Plan {
             seed,
             target,
@@ -383,9 +453,11 @@ impl Plan {
             backoff_max_ms: r.pick(&[5_000, 30_000, 300_000]),
             max_values,
             max_age_ms,
-            post_only: r.chance(60),
+            post_only: r.chance(60) && !thins,
             cells: if board { BOARD_CELLS } else { HOST_CELLS },
+            outages_of_values: thins || !cuts.is_empty(),
             store,
+            sync_ms: Random::of(seed, Purpose::Store, 0).pick(sync_ms),
             flash,
             busy_ms: if faults.has(Fault::Busy) { r.scaled(20, 2000) } else { 0 },
             front_limit,
@@ -398,11 +470,20 @@ impl Plan {
         self.store.is_some() || self.flash.is_some()
     }
 
+    /// Whether values are thinned where there are too many.
+    pub(crate) fn thins(&self) -> bool {
+        self.store.is_some_and(|store| store.thin)
+    }
+
     /// Whether values that waited are to be there after a crash: the disk does what it is told.
     pub(crate) fn healthy_disk(&self) -> bool {
-        let faults = [Fault::DiskFull, Fault::DiskErrors, Fault::BitFlip];
+        let has = |fault| self.faults.has(fault);
+        // A flash is filled by values alone.
+        let full = has(Fault::DiskFull) && self.flash.is_none();
         (self.flash.is_some() || self.store.is_some_and(|store| store.max_bytes > 1 << 20))
-            && !faults.into_iter().any(|f| self.faults.has(f))
+            && !full
+            && !has(Fault::DiskErrors)
+            && !has(Fault::BitFlip)
     }
 
     /// The seconds of simulated time that it takes for certain.
@@ -413,15 +494,41 @@ impl Plan {
 }
 
 /// A stream of its own, so that the rest of the plan does not depend on it.
-fn flash(seed: u64) -> Option<FlashPlan> {
+fn flash(seed: u64, faults: &mut Faults) -> Option<FlashPlan> {
     let mut r = Random::of(seed, Purpose::Flash, 0);
-    r.chance(600).then(|| FlashPlan {
-        pages: r.pick(&[5, 8, 24, 160, 160]),
-        settings: FlashSettings {
-            store_after_ms: r.pick(&[1_000, 10_000, 30_000, 30_000]),
-            states_every_ms: r.pick(&[10_000, 600_000]),
-        },
-    })
+    if !r.chance(600) {
+        return None;
+    }
+    let settings = FlashSettings {
+        store_after_ms: r.pick(&[1_000, 10_000, 30_000, 30_000]),
+        states_every_ms: r.pick(&[10_000, 600_000]),
+    };
+    // One that an outage fills, or one that none does.
+    let small = r.chance(250);
+    let pages = if small { r.pick(&[5, 6, 8]) } else { r.pick(&[24, 160, 160]) };
+    if small {
+        *faults = faults.with(Fault::Outage);
+    }
+    if r.chance(600) {
+        // Nothing excuses a loss, and values wait when the board ends.
+        *faults = faults.without(Fault::DiskErrors).without(Fault::BitFlip).with(Fault::Outage);
+        *faults = faults.with(if r.chance(500) { Fault::Kill } else { Fault::PowerCut });
+    }
+    Some(FlashPlan { pages, settings })
+}
+
+/// In some plans a host loses power often, nothing excuses a loss, and values wait for long. Times are in thousandths of the chaos.
+fn store_cuts(seed: u64, board: bool, faults: &mut Faults) -> Vec<(u64, Act)> {
+    let mut r = Random::of(seed, Purpose::Store, 1);
+    let many = !board && r.chance(250);
+    if many {
+        for fault in [Fault::DiskFull, Fault::DiskErrors, Fault::BitFlip] {
+            *faults = faults.without(fault);
+        }
+        *faults = faults.with(Fault::PowerCut).with(Fault::Outage);
+    }
+    let cuts = if many { r.between(5, 30) } else { 0 };
+    (0..cuts).map(|_| (r.between(0, 1000), Act::PowerCut(r.scaled(1, 20_000)))).collect()
 }
 
 fn acts(r: &mut Random, faults: Faults, chaos_ms: u64, board: bool, flash: bool) -> Vec<(u64, Act)> {
@@ -448,9 +555,12 @@ fn acts(r: &mut Random, faults: Faults, chaos_ms: u64, board: bool, flash: bool)
                 Fault::DiskFull if !board => Act::DiskFull(r.scaled(5_000, chaos_ms / 4)),
                 Fault::DiskErrors if !board || flash => Act::DiskErrors(r.scaled(5_000, chaos_ms / 4)),
                 Fault::BitFlip if !board || flash => Act::BitFlip(r.next() >> 1),
+                Fault::Accounts => Act::Account(r.scaled(30_000, chaos_ms / 2)),
                 _ => break,
             };
-            acts.push((at_ms, act));
+            // One that is not there at first comes new.
+            let new = fault == Fault::Accounts && r.chance(300);
+            acts.push((if new { 0 } else { at_ms }, act));
         }
     }
     acts.sort_by_key(|(at_ms, _)| *at_ms);

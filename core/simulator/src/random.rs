@@ -13,6 +13,8 @@ pub(crate) enum Purpose {
     Busy = 6,
     Disk = 7,
     Flash = 8,
+    Sync = 9,
+    Store = 10,
 }
 
 /// A stream of random numbers.

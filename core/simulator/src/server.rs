@@ -41,6 +41,8 @@ struct Tenant {
 pub(crate) struct Server {
     backend: Backend,
     tenants: BTreeMap<i32, Tenant>,
+    /// Accounts that are not there at present.
+    away: BTreeMap<i32, Tenant>,
     intervals_s: Vec<i32>,
     next_id: i32,
     custom: bool,
@@ -68,6 +70,7 @@ impl Server {
         let mut server = Server {
             backend,
             tenants: BTreeMap::new(),
+            away: BTreeMap::new(),
             intervals_s: plan.intervals_s.clone(),
             next_id: 1000,
             custom: plan.custom,
@@ -77,10 +80,7 @@ impl Server {
         };
         let mut r = Random::of(plan.seed, Purpose::Config, u64::MAX);
         for id in 1..=i32::try_from(plan.accounts).unwrap_or(1) {
-            server
-                .backend
-                .set_account(Account { id, name: format!("Account {id}") })
-                .map_err(|e| e.to_string())?;
+            server.make_account(id)?;
             server.tenants.insert(id, Tenant::default());
         }
         server.set_permissions(true)?;
@@ -89,8 +89,6 @@ impl Server {
                 continue;
             }
             server.next_id += 1;
-            let credential = Credential::new(id * 10 + 1, "Credential", PROTOCOL);
-            server.backend.set_credential(id, credential).map_err(|e| e.to_string())?;
             for _ in 0..r.between(1, 4) {
                 server.add_sensor(id, &mut r, false)?;
             }
@@ -241,9 +239,55 @@ impl Server {
         }
     }
 
+    /// Removes an account with all that is in it, as this number chooses: which one, unless it is the only one.
+    pub(crate) fn account_goes(&mut self, choice: u64, now_ms: u64) -> Result<Option<i32>, String> {
+        if self.tenants.len() < 2 || self.custom {
+            return Ok(None);
+        }
+        let id = self.tenants.keys().nth(choice as usize % self.tenants.len()).copied();
+        let Some((id, mut tenant)) = id.and_then(|id| self.tenants.remove_entry(&id)) else {
+            return Ok(None);
+        };
+        tenant.changed_ms = now_ms;
+        self.away.insert(id, tenant);
+        self.backend.remove_account(id).map_err(|e| e.to_string())?;
+        Ok(Some(id))
+    }
+
+    /// Makes an account again that has gone.
+    pub(crate) fn account_comes(&mut self, id: i32, now_ms: u64) -> Result<(), String> {
+        let Some(mut tenant) = self.away.remove(&id) else { return Ok(()) };
+        tenant.changed_ms = now_ms;
+        self.make_account(id)?;
+        let (sensors, devices) = (tenant.sensors.clone(), tenant.devices.keys().copied().collect::<Vec<_>>());
+        self.tenants.insert(id, tenant);
+        for (sensor, interval) in sensors {
+            self.put_sensor(id, sensor, interval)?;
+        }
+        devices.into_iter().try_for_each(|device| self.put_device(id, device))
+    }
+
+    /// The accounts that are not there.
+    pub(crate) fn away(&self) -> Vec<i32> {
+        self.away.keys().copied().collect()
+    }
+
+    fn make_account(&mut self, id: i32) -> Result<(), String> {
+        let account = Account { id, name: format!("Account {id}") };
+        self.backend.set_account(account).map_err(|e| e.to_string())?;
+        if !self.custom {
+            let credential = Credential::new(id * 10 + 1, "Credential", PROTOCOL);
+            self.backend.set_credential(id, credential).map_err(|e| e.to_string())?;
+        }
+        Ok(())
+    }
+
     /// Whether an account's configuration has changed since then.
     pub(crate) fn changed_since(&self, account: u64, ms: u64) -> bool {
-        self.tenants.iter().any(|(id, tenant)| account_id(*id) == account && tenant.changed_ms >= ms)
+        self.tenants
+            .iter()
+            .chain(&self.away)
+            .any(|(id, tenant)| account_id(*id) == account && tenant.changed_ms >= ms)
     }
 
     /// The jobs that the bot must have of its configuration as it is now: none for a custom bot.
@@ -291,7 +335,7 @@ impl Server {
         }
         let post = request.method == "POST";
         let (reply, refusal) = match wire::elements(&request.body) {
-            Some(elements) if elements.iter().any(is_tainted) => {
+            Some(elements) if elements.iter().any(is_tainted) && !self.is_away(&request.target) => {
                 let good = elements.iter().take_while(|e| !is_tainted(e)).count() / PAGE * PAGE;
                 let odd = elements.iter().find(|e| is_tainted(e)).is_some_and(|e| e.path.starts_with(ODD));
                 let end = good.checked_sub(1).and_then(|last| elements.get(last)).map(|e| e.end);
@@ -313,7 +357,7 @@ impl Server {
         if let Some(reply) = reply {
             for stored in &reply.stored {
                 #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss)]
-                let number = stored.value as u64;
+                let number = wire::identity(stored.value as u64);
                 values.stored(account_id(stored.account), &stored.path, number, stored.time_us, post, ghost);
             }
             if refusal.is_none() || !(200..300).contains(&reply.status) {
@@ -323,6 +367,12 @@ impl Server {
         let (status, body) = stopped.or(refusal).unwrap_or_default();
         let validation = status == 400 && body.starts_with(b"Input validation failed");
         Answered { status, body, validation }
+    }
+
+    /// Whether a request's account is not there.
+    fn is_away(&self, target: &str) -> bool {
+        let id = target.split_once("/accounts/").and_then(|(_, rest)| rest.split('/').next()?.parse().ok());
+        id.is_some_and(|id: i32| self.away.contains_key(&id))
     }
 
     /// All rows: account, path, Unix microseconds, number.

@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 use grafolean_core::outbox::{Cell, DropReason, Ledger};
 
 use crate::violation::{Invariant, Violation};
-use crate::wire::Element;
+use crate::wire::{self, Element};
 
 #[derive(Clone, Debug)]
 struct Value {
@@ -35,6 +35,10 @@ struct Value {
     unknown: Option<u32>,
     /// It was refused when it was alone.
     refused_alone: bool,
+    /// It waited when its life ended, and may not have been stored.
+    unsafe_at_end: bool,
+    /// Its account was removed after it was stored.
+    removed: bool,
 }
 
 type Key = (u64, Box<str>, u64);
@@ -79,12 +83,22 @@ pub(crate) struct Values {
     pub(crate) stored: bool,
     /// They do so in flash.
     pub(crate) flash: bool,
-    /// The flash was full.
-    pub(crate) gave_way: bool,
+    /// The flash was full, in any life.
+    gave_way: bool,
+    /// In this one.
+    gives_way: bool,
     /// The disk does what it is told.
     pub(crate) healthy: bool,
     pub(crate) power_cuts: bool,
+    /// Values are thinned where there are too many.
+    pub(crate) thins: bool,
+    /// How often a file was thinned at most.
+    pub(crate) passes: u32,
+    /// Values were dropped for other reasons than that others are there.
+    others_dropped: bool,
     pub(crate) clock_jumps: bool,
+    /// A value that waited longer is dropped.
+    pub(crate) max_age_ms: u64,
     /// At least so many values must be found by the next life, at most so many can be.
     expected: Option<(u64, u64)>,
     /// The first that may still be open.
@@ -150,7 +164,7 @@ impl Values {
             );
             return;
         }
-        let digits = number.to_string().len();
+        let digits = wire::number(number).to_string().len();
         let cells = u32::try_from(Cell::needed(path.len() + digits)).unwrap_or(u32::MAX);
         let (handed_over_ms, life) = (self.now_ms, self.lives);
         self.life.handed_over += 1;
@@ -172,6 +186,8 @@ impl Values {
             superseded: false,
             unknown: None,
             refused_alone: false,
+            unsafe_at_end: false,
+            removed: false,
         });
         if let Some(time_ms) = time_ms {
             self.fix_time(number, time_ms);
@@ -404,11 +420,13 @@ impl Values {
             if let Some(count) = self.life.dropped.get_mut(at) {
                 *count = dropped;
             }
+            self.others_dropped |= !matches!(reason, DropReason::Thinned | DropReason::Superseded);
             let allowed = match reason {
                 DropReason::Refused => dropped <= life.refused_alone,
                 DropReason::Unknown => true,
                 DropReason::Superseded if self.stored => dropped <= self.superseded,
                 DropReason::Superseded => dropped <= life.superseded,
+                DropReason::Thinned => self.thins,
                 DropReason::Full if self.stored && !self.flash => !self.healthy,
                 DropReason::Full if self.gave_way => true,
                 DropReason::Corrupt => self.stored && !self.healthy,
@@ -453,23 +471,42 @@ impl Values {
         self.all.get(self.open).map_or(0, |value| self.now_ms - value.handed_over_ms)
     }
 
+    /// Values in flash have given way to later ones.
+    pub(crate) fn flash_is_full(&mut self) {
+        (self.gave_way, self.gives_way) = (true, true);
+    }
+
     /// The process has ended: of the values that waited, those must be found by the next life that were handed over more
-    /// than so many milliseconds ago; none: nobody knows.
+    /// than so many milliseconds ago; none: nobody knows. `stored_before_ms`: those handed over before are stored for certain.
     /// One that had not `begun` has changed nothing of what there was.
-    pub(crate) fn life_ended(&mut self, ledger: &Ledger, unsafe_ms: Option<u64>, begun: bool) {
-        let since_ms = |ms: u64| self.now_ms.saturating_sub(ms);
-        let healthy = self.stored && self.healthy && !self.gave_way;
+    pub(crate) fn life_ended(
+        &mut self,
+        ledger: &Ledger,
+        unsafe_ms: Option<u64>,
+        stored_before_ms: Option<u64>,
+        begun: bool,
+    ) {
+        let healthy = self.stored && self.healthy && !core::mem::take(&mut self.gives_way);
         if begun {
+            let safe_ms = unsafe_ms.map_or(0, |ms| self.now_ms.saturating_sub(ms));
+            for value in self.all.iter_mut().rev().take_while(|v| v.handed_over_ms >= safe_ms) {
+                value.unsafe_at_end |= value.acknowledged_ms.is_none();
+            }
             self.expected = unsafe_ms.filter(|_| healthy).map(|ms| {
+                let safe_ms = self.now_ms.saturating_sub(ms).max(stored_before_ms.unwrap_or(0));
                 let open = |v: &&Value| v.acknowledged_ms.is_none();
-                let fresh = self.all.iter().rev().take_while(|v| v.handed_over_ms >= since_ms(ms));
+                let fresh = self.all.iter().rev().take_while(|v| v.handed_over_ms >= safe_ms);
                 let fresh = fresh.filter(open).count() as u64;
                 // Boards find those too, but can't tell their times.
                 let of_life = self.all.iter().rev().take_while(|v| v.life == self.lives);
                 let untimed = of_life.filter(|v| self.flash && v.untimed).filter(open).count() as u64;
                 // What was done with a moment ago may not be written as done.
                 let done = ledger.delivered + ledger.dropped_total();
-                let least = ledger.queued.saturating_sub(fresh).saturating_sub(untimed);
+                // The store may know better than the collector, which was suspended or has not looked since.
+                let old =
+                    self.all.iter().take_while(|v| self.now_ms - v.handed_over_ms + 1_000 > self.max_age_ms);
+                let old = old.filter(open).count() as u64;
+                let least = ledger.queued.saturating_sub(fresh + untimed + old);
                 (least, ledger.queued + done.min(self.all.len() as u64))
             });
         }
@@ -519,11 +556,62 @@ impl Values {
         }
     }
 
+    /// An account was removed, and all that was stored in it.
+    pub(crate) fn account_gone(&mut self, id: i32) {
+        let account = u64::try_from(id).unwrap_or(0);
+        self.rows.retain(|key, _| key.0 != account);
+        for value in self.all.iter_mut().filter(|v| v.account == account && v.stored > 0) {
+            value.removed = true;
+        }
+    }
+
+    /// At the end: of each path and window the lowest, the highest and the last value have arrived, if thinning was all that values
+    /// were dropped for.
+    pub(crate) fn check_thinned(&mut self) {
+        if self.passes == 0 || self.others_dropped {
+            return;
+        }
+        // Narrower windows, of files that were thinned less, are parts of it.
+        let window_ms = 60_000 << (2 * (self.passes - 1));
+        let mut windows: BTreeMap<_, Vec<(u64, &Value)>> = BTreeMap::new();
+        for (value, identity) in self.all.iter().zip(1..) {
+            let Some(time_ms) = value.time_ms else { continue };
+            let key: (u64, &str, u64) = (value.account, &value.path, time_ms / window_ms);
+            windows.entry(key).or_default().push((identity, value));
+        }
+        let mut lost = None;
+        for values in windows.values().filter(|values| !values.iter().any(|(_, v)| v.unsafe_at_end)) {
+            let number = |(identity, _): &&(u64, &Value)| wire::number(*identity);
+            let last = values.iter().max_by_key(|(identity, v)| (v.time_ms, *identity));
+            let kept = [
+                ("lowest", values.iter().min_by_key(number)),
+                ("highest", values.iter().max_by_key(number)),
+                ("last", last),
+            ];
+            for (what, value) in kept {
+                if let Some((identity, value)) = value
+                    && value.acknowledged_ms.is_none()
+                    && !value.superseded
+                {
+                    lost = lost.or(Some((what, *identity, value.path.clone(), values.len())));
+                }
+            }
+        }
+        if let Some((what, identity, path, count)) = lost {
+            let text = format!(
+                "value {identity} was the {what} of {count} at {path} in its {window_ms} ms, and was thinned out"
+            );
+            self.violate(Invariant::Storage, text);
+        }
+    }
+
     /// Compares what was seen to be stored with the rows that the backend has now: each (path, time) once, with the right number.
     pub(crate) fn check_rows(&mut self, rows: impl Iterator<Item = (u64, String, i64, f64)>) {
         let mut seen = 0;
         for (account, path, time_us, number) in rows {
             let time_ms = u64::try_from((time_us + 500).div_euclid(1000)).unwrap_or(0);
+            #[allow(clippy::cast_precision_loss, clippy::cast_possible_truncation, clippy::cast_sign_loss)]
+            let number = wire::identity(number as u64) as f64;
             #[allow(clippy::cast_precision_loss)]
             let known = self
                 .rows
@@ -551,7 +639,7 @@ impl Values {
         }
         // Of several with the same path and time the latest counts, unless the network brought an earlier one late.
         let lost = self.all.iter().zip(1u64..).find_map(|(value, number)| {
-            if value.acknowledged_ms.is_none() || value.superseded || value.stored_by_post {
+            if value.acknowledged_ms.is_none() || value.superseded || value.stored_by_post || value.removed {
                 return None;
             }
             let key: Key = (value.account, value.path.clone(), value.time_ms?);

@@ -4,7 +4,7 @@
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(crate) struct Element<'a> {
     pub(crate) path: &'a str,
-    /// The number, which is the value's identity.
+    /// The value's identity, which its number tells.
     pub(crate) number: u64,
     /// Unix milliseconds; none in a POST.
     pub(crate) time_ms: Option<u64>,
@@ -36,12 +36,26 @@ pub(crate) fn elements(body: &[u8]) -> Option<Vec<Element<'_>>> {
             rest = rest_now;
         }
         rest = rest.strip_prefix('}')?;
-        all.push(Element { path, number, time_ms, end: text.len() - rest.len() });
+        all.push(Element { path, number: identity(number), time_ms, end: text.len() - rest.len() });
         match rest.strip_prefix(',') {
             Some(more) => rest = more,
             None => return (rest == "]").then_some(all),
         }
     }
+}
+
+/// Odd ones go down from here.
+const TOP: u64 = 10_000_000;
+
+/// The number that a value with this identity has: even ones go up and odd ones down, so that the lowest, the highest and the last one
+/// of several values are three of them.
+pub(crate) const fn number(identity: u64) -> u64 {
+    if identity.is_multiple_of(2) { identity } else { TOP - identity }
+}
+
+/// The identity of the value with this number.
+pub(crate) const fn identity(number: u64) -> u64 {
+    if number > TOP / 2 { TOP - number } else { number }
 }
 
 fn digits(text: &str) -> Option<(u64, &str)> {

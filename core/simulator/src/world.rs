@@ -16,7 +16,7 @@ use grafolean_core::context::{Lender, RunContext};
 use grafolean_core::hash::Fnv1a64;
 use grafolean_core::jobs::{Due, JobKey, RunId};
 use grafolean_core::journal::{Event, RefreshSummary};
-use grafolean_core::outbox::DeliveryMethod;
+use grafolean_core::outbox::{DeliveryMethod, DropReason};
 use grafolean_core::storage::Storage;
 use grafolean_core::time::{Millis, UnixMillis};
 use grafolean_stand_in::Request;
@@ -27,7 +27,7 @@ use grafolean_test::Memory;
 
 use crate::bot::SimBot;
 use crate::flash::{BoardFlash, Nor, PAGE};
-use crate::machine::{Clock, Durable, Process, Shared, Wants};
+use crate::machine::{Clock, Durable, Files, Process, Shared, Wants};
 use crate::plan::{Act, BOARD_CELLS, Fault, Plan, Target};
 use crate::random::{Purpose, Random};
 use crate::schedule::Jobs;
@@ -68,6 +68,8 @@ pub struct Stats {
     pub lives: u64,
     /// Values that a life found in its durable outbox.
     pub recovered: u64,
+    /// Values that a life thinned out at most.
+    pub thinned: u64,
     /// FNV-1a over all that happened: the same seed gives the same number, on every machine.
     pub digest: u64,
 }
@@ -154,6 +156,8 @@ enum Happening {
     /// The outage ends, if it is still this one.
     OutageEnds,
     PutAgain,
+    /// This account is made again.
+    AccountComes(i32),
     DiskWorks,
     /// Faults end.
     Calm,
@@ -256,6 +260,9 @@ struct World<S: Room> {
     /// How long the process stays away if it dies in a writing.
     dies_for: u64,
     disk_faults_until: u64,
+    /// Values that this life has thinned out, and how often a file was thinned at most in all lives.
+    thinned: u64,
+    passes: u32,
     /// When the durable outbox wants to be called.
     keep_at: Option<u64>,
     backend_offset: i64,
@@ -293,6 +300,8 @@ impl<S: Room> World<S> {
             values.stored = plan.is_stored();
             values.flash = plan.flash.is_some();
             values.healthy = plan.healthy_disk();
+            values.thins = plan.thins();
+            values.max_age_ms = plan.max_age_ms;
             // Each end of a board is one.
             values.power_cuts = plan.faults.has(Fault::PowerCut) || plan.flash.is_some();
             values.clock_jumps = plan.faults.has(Fault::ClockJump)
@@ -327,6 +336,8 @@ impl<S: Room> World<S> {
             begun: false,
             dies_for: 0,
             disk_faults_until: 0,
+            thinned: 0,
+            passes: 0,
             keep_at: None,
             backend_offset: 0,
             stopping: false,
@@ -472,6 +483,7 @@ impl<S: Room> World<S> {
                     self.permit_put(true);
                 }
             }
+            Happening::AccountComes(id) => self.account_comes(id),
             Happening::DiskWorks => {
                 if self.clock.now_ms() >= self.disk_faults_until {
                     self.nor.with(|nor| nor.fail(false));
@@ -508,7 +520,7 @@ impl<S: Room> World<S> {
         trace!(self, "ACT {act:?}");
         self.note(1, i as u64);
         match act {
-            Act::Outage(ms) => self.outage_until = now_ms + ms,
+            Act::Outage(ms) => self.outage_until = self.outage_until.max(now_ms + ms),
             Act::ClockJump(ms) => self.clock.jump(ms),
             Act::BackendClock(ms) => {
                 self.backend_offset += ms;
@@ -582,6 +594,15 @@ impl<S: Room> World<S> {
                     self.disk.flip_bit(file, bit / 8, (bit % 8) as u8);
                 }
             }
+            Act::Account(ms) => match self.server.account_goes(ms, now_ms) {
+                Ok(Some(id)) => {
+                    trace!(self, "account {id} goes");
+                    self.shared.values.borrow_mut().account_gone(id);
+                    self.after(ms, Happening::AccountComes(id));
+                }
+                Ok(None) => {}
+                Err(why) => self.violate(Invariant::Rest, why),
+            },
             Act::NoPut(ms) => {
                 self.permit_put(false);
                 self.no_put_until = now_ms + ms;
@@ -592,6 +613,13 @@ impl<S: Room> World<S> {
 
     fn permit_put(&mut self, put: bool) {
         if let Err(why) = self.server.set_permissions(put) {
+            self.violate(Invariant::Rest, why);
+        }
+    }
+
+    fn account_comes(&mut self, id: i32) {
+        trace!(self, "account {id} comes");
+        if let Err(why) = self.server.account_comes(id, self.clock.now_ms()) {
             self.violate(Invariant::Rest, why);
         }
     }
@@ -615,6 +643,7 @@ impl<S: Room> World<S> {
         self.clock.set_calm();
         self.outage_until = 0;
         self.permit_put(true);
+        self.server.away().into_iter().for_each(|id| self.account_comes(id));
         self.disk.set_faults(faulty::Faults::default());
         self.nor.with(|nor| {
             nor.fail(false);
@@ -630,7 +659,8 @@ impl<S: Room> World<S> {
         }
         let faults = self.plan.faults;
         let retry_ms = if faults.has(Fault::TooMany) { self.plan.retry_after_max_s * 1000 } else { 0 };
-        let denied_ms = if faults.has(Fault::Status4xx) { 600_000 } else { 0 };
+        let denied = faults.has(Fault::Status4xx) || faults.has(Fault::Accounts);
+        let denied_ms = if denied { 600_000 } else { 0 };
         let refresh_ms = u64::from(self.plan.refresh_interval_s) * 1000;
         let waits_ms = u64::from(self.plan.backoff_max_ms).max(retry_ms).max(denied_ms).max(refresh_ms);
         let mut settle_ms = waits_ms + SILENCE_MS * 2 + 20 * self.request_ms() + STOP_MS;
@@ -691,7 +721,10 @@ impl<S: Room> World<S> {
             self.violate(Invariant::Drain, format!("it has stopped, and values wait: {ledger}"));
         }
         let rows: Vec<_> = self.server.rows().collect();
-        self.shared.values.borrow_mut().check_rows(rows.into_iter());
+        let mut values = self.shared.values.borrow_mut();
+        values.check_rows(rows.into_iter());
+        values.check_thinned();
+        drop(values);
         self.ended = true;
     }
 
@@ -726,7 +759,11 @@ impl<S: Room> World<S> {
         if let Some(store) = plan.store {
             collector.handle_system_clock(UnixMillis(self.clock.wall_ms()));
             match Keeper::open(self.disk.handle(), store, &mut collector) {
-                Ok(open) => outbox = Durable::Files(Box::new(RefCell::new(open))),
+                Ok(keeper) => {
+                    let random = Random::of(plan.seed, Purpose::Sync, self.stats.lives);
+                    let files = Files::new(keeper, plan.sync_ms, random);
+                    outbox = Durable::Files(Box::new(RefCell::new(files)));
+                }
                 Err(error) => {
                     trace!(self, "the process can't start: {error}");
                     if self.clock.calm() || matches!(error, OpenError::InUse) {
@@ -776,7 +813,7 @@ impl<S: Room> World<S> {
             self.violate(Invariant::Storage, format!("a healthy flash fails: {error}"));
         }
         if was_full {
-            self.shared.values.borrow_mut().gave_way = true;
+            self.shared.values.borrow_mut().flash_is_full();
             // Two pages are for states, one is being filled, one is free; records do not cross pages.
             let pages = u64::from(self.plan.flash.map_or(0, |flash| flash.pages));
             let (written, room) = (self.nor.with(|nor| nor.steps()) * 4, pages.saturating_sub(4) * 700);
@@ -800,6 +837,8 @@ impl<S: Room> World<S> {
         if self.nor.with(|nor| nor.is_off()) {
             end = End::PowerCut;
         }
+        let unstored = self.lend(|c| c.oldest_unstored(Millis(u64::MAX), &mut [])).flatten();
+        let unstored_ms = unstored.map(|value| self.clock.since_start_ms(value.handed_over));
         // What the store gave up at the end is counted.
         let ledger = self.lend(|c| *c.ledger()).unwrap_or(ledger);
         self.process = None;
@@ -808,7 +847,13 @@ impl<S: Room> World<S> {
         match end {
             End::Killed | End::Stopped => self.disk.restart(),
             End::PowerCut => {
-                self.disk.power_cut();
+                // Half of them leave nothing that was not synced, the others some of it.
+                let mut r = Random::of(self.plan.seed, Purpose::Disk, self.stats.lives << 32);
+                if r.chance(500) {
+                    self.disk.power_cut_losing_all()
+                } else {
+                    self.disk.power_cut()
+                };
                 self.nor.with(|nor| nor.power_on());
             }
         }
@@ -819,12 +864,16 @@ impl<S: Room> World<S> {
         let unsafe_ms = self.plan.store.and_then(|store| {
             let written_ms = if store.write == WritePolicy::First { 0 } else { 1_000 };
             let busy_ms = self.plan.busy_ms;
+            // The one under way, and then the next one.
+            let synced_ms = 2 * (self.plan.sync_ms + 2 * busy_ms);
             match (end, store.sync) {
                 (End::Stopped, _) => Some(0),
                 (End::Killed, _) => Some(written_ms + busy_ms),
                 (End::PowerCut, Sync::Never) => None,
-                (End::PowerCut, Sync::Always) => Some(written_ms + busy_ms),
-                (End::PowerCut, Sync::Every { ms }) => Some(written_ms + ms + 100 + 2 * busy_ms),
+                // A hand-over waits for its sync.
+                (End::PowerCut, Sync::Always) if store.write == WritePolicy::First => Some(busy_ms),
+                (End::PowerCut, Sync::Always) => Some(written_ms + busy_ms + synced_ms),
+                (End::PowerCut, Sync::Every { ms }) => Some(written_ms + ms + 100 + 2 * busy_ms + synced_ms),
             }
         });
         // A suspended machine writes nothing.
@@ -844,7 +893,12 @@ impl<S: Room> World<S> {
         // Those that did not run in this life are as they were.
         kept.append(&mut states);
         drop(kept);
-        self.shared.values.borrow_mut().life_ended(&ledger, unsafe_ms, self.begun);
+        // Of a board's values each has its record, or is none of those that the collector names for the flash.
+        let stored_before_ms = unstored_ms.unwrap_or(u64::MAX);
+        let stored_before_ms = (self.plan.flash.is_some() && end != End::Stopped).then_some(stored_before_ms);
+        let mut values = self.shared.values.borrow_mut();
+        values.life_ended(&ledger, unsafe_ms, stored_before_ms, self.begun);
+        drop(values);
         self.note(3, 0);
     }
 
@@ -908,7 +962,13 @@ impl<S: Room> World<S> {
                 return;
             }
         }
-        self.violate(Invariant::Rest, "it never comes to rest");
+        let (ledger, at) = self.lend(|c| (*c.ledger(), c.poll_timeout())).unzip();
+        let at_ms = at.flatten().map(|at| self.clock.since_start_ms(at));
+        let (keep_at, parked) = (self.keep_at, self.lend(|c| c.parked()));
+        self.violate(
+            Invariant::Rest,
+            format!("it never comes to rest: the collector waits for {at_ms:?} ms, its outbox for {keep_at:?} ms; {ledger:?}, {parked:?} parked"),
+        );
     }
 
     /// What must hold whenever all is done.
@@ -932,7 +992,27 @@ impl<S: Room> World<S> {
     fn check_values(&mut self) {
         let Some((ledger, parked)) = self.lend(|c| (*c.ledger(), c.parked())) else { return };
         let (cells, max_age_ms) = (self.plan.cells, self.plan.max_age_ms);
-        self.shared.values.borrow_mut().check(&ledger, parked, cells, max_age_ms);
+        let thinned = ledger.dropped_by(DropReason::Thinned);
+        if thinned != self.thinned {
+            (self.thinned, self.passes) = (thinned, self.passes.max(self.passes_of_files()));
+            trace!(self, "thinned: {thinned} values, passes {}", self.passes);
+            self.stats.thinned = self.stats.thinned.max(thinned);
+        }
+        let mut values = self.shared.values.borrow_mut();
+        values.passes = self.passes;
+        values.check(&ledger, parked, cells, max_age_ms);
+    }
+
+    /// How often the file was thinned that was thinned most, as its first frame says: kind, length, checksum, and then numbers, of which
+    /// it is the fourth.
+    fn passes_of_files(&self) -> u32 {
+        let files = self.disk.files().into_iter().filter(|file| file.ends_with(".seg"));
+        let passes = files.filter_map(|file| {
+            let bytes = self.disk.contents(&file)?;
+            let mut numbers = bytes.get(7..)?.split_inclusive(|byte| byte & 0x80 == 0);
+            numbers.nth(3)?.first().map(|byte| u32::from(*byte))
+        });
+        passes.max().unwrap_or(0)
     }
 
     // Runs.
@@ -1191,7 +1271,7 @@ impl<S: Room> World<S> {
         }
         let mut r = Random::of(self.plan.seed, Purpose::Request, number);
         let _ = (r.next(), r.next());
-        let fate = self.fate(&mut r, now_ms);
+        let fate = self.fate(&mut r, now_ms, values);
         trace!(
             self,
             "request {number}: {} {} {} bytes, values {:?}..{:?}: {fate:?}",
@@ -1236,8 +1316,8 @@ impl<S: Room> World<S> {
         }
     }
 
-    fn fate(&self, r: &mut Random, now_ms: u64) -> Fate {
-        if now_ms < self.outage_until {
+    fn fate(&self, r: &mut Random, now_ms: u64, values: bool) -> Fate {
+        if now_ms < self.outage_until && (values || !self.plan.outages_of_values) {
             return if r.chance(500) { Fate::NotSent } else { Fate::Dropped };
         }
         if self.clock.calm() || !r.chance(self.plan.faulty_per_mille) {

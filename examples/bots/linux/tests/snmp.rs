@@ -129,7 +129,7 @@ impl Agent {
             let script = script.display();
             let config = format!(
                 "rocommunity public\nview script included .{SCRIPT_OID}\nrocommunity narrow default -V script\n\
-                 sysName one\nextend number /bin/echo 42.5\npass_persist .{SCRIPT_OID} {script}\n{config}\n"
+                 sysName one\nsysServices 72\nextend number /bin/echo 42.5\npass_persist .{SCRIPT_OID} {script}\n{config}\n"
             );
             fs::write(path("agent.conf"), config).unwrap();
             let port = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port();
@@ -514,8 +514,8 @@ fn snmpv3_is_spoken_at_all_levels_and_wrong_users_and_passwords_are_told() {
     let bad = [
         (user("stranger", None, None), "the agent does not know this user"),
         (user("userSHA", Some(("SHA", "the wrong password")), None), "wrong digest"),
-        (user("userSHAAES", Some(("SHA", auth)), Some(("AES", "the wrong password"))), "decrypt"),
-        (user("userSHA", None, None), ""),
+        (user("userSHAAES", Some(("SHA", auth)), Some(("AES", "the wrong password"))), "no answer"),
+        (user("userSHA", None, None), "authorizationError"),
     ];
     let mut device = |details: Value| {
         let credential = account.credential(details);

@@ -183,7 +183,7 @@ impl fmt::Display for PollFault {
             PollFault::NoAnswer { tries } => {
                 write!(
                     f,
-                    "no answer to {tries} requests: is the agent up, and are address, port and community right?"
+                    "no answer to {tries} requests: is the agent up, and are address, port and credential right?"
                 )
             }
             PollFault::Unreadable(error) => write!(f, "the agent's answer is not readable {error}"),

@@ -284,7 +284,8 @@ impl Values {
             }
             if !post && let Some((later, in_life)) = self.later_acknowledged(&value, number) {
                 // A board's live value can't see that an earlier one of the same millisecond is in flash only.
-                if in_life == life && !self.flash || self.healthy && !self.power_cuts {
+                // Nor can a host's that one of an earlier life is in files only, after its clock was set back.
+                if in_life == life && value.life == life && !self.flash || self.healthy && !self.power_cuts {
                     self.violate(
                         Invariant::Repeats,
                         format!(

@@ -266,6 +266,19 @@ fn a_writer_without_room_says_what_is_too_long_and_what_is_left() {
 }
 
 #[test]
+fn lengths_are_written_in_their_shortest_form() {
+    let mut buffer = [0; 1000];
+    for (len, length) in [(127, &[127][..]), (128, &[0x81, 128]), (255, &[0x81, 255]), (256, &[0x82, 1, 0])] {
+        let mut writer = MessageWriter::new(&mut buffer, Version::V2c, b"", PduHeader::set(1)).unwrap();
+        writer.push(&oid("1.3"), Value::OctetString(&[7; 256][..len])).unwrap();
+        let datagram = writer.finish().unwrap();
+        let (before, _) = datagram.split_at(datagram.len() - len);
+        let written = [&[6, 1, 0x2b, 4][..], length].concat();
+        assert!(before.ends_with(&written), "{len}: {before:02x?}");
+    }
+}
+
+#[test]
 fn a_message_takes_at_most_65535_bytes_of_a_longer_buffer() {
     let mut buffer = vec![0; 100_000];
     let mut writer = MessageWriter::new(&mut buffer, Version::V2c, b"public", PduHeader::set(1)).unwrap();
@@ -394,6 +407,7 @@ fn numbers_which_net_snmp_puts_into_opaque_are_read() {
         (&[0x9f, 0x78, 4, 0, 0, 0], None),
         (&[0x9f, 0x78, 4, 0, 0, 0, 0, 0], None),
         (&[0x9f, 0x77, 1, 0], None),
+        (&[0x9f, 0x7a, 1, 5, 6], None),
         (&[0x04, 1, 0], None),
         (&[], None),
     ] {

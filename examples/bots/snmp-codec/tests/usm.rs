@@ -261,6 +261,22 @@ fn an_encryption_of_another_shape_is_an_error() {
 }
 
 #[test]
+fn des_adds_no_more_than_fills_its_last_block() {
+    let aes = keys(Some(AuthProtocol::Md5), Some(PrivProtocol::Aes128), 1);
+    let des = keys(Some(AuthProtocol::Md5), Some(PrivProtocol::Des), 1);
+    let header = PduHeader::response(1, ErrorStatus::NoError, 0);
+    let mut padding: Vec<_> = (0..8)
+        .map(|len| {
+            let len =
+                |keys| message(keys, &engine(), header, "1.3.6.1", Value::OctetString(&[0; 8][..len])).len();
+            len(&des) - len(&aes)
+        })
+        .collect();
+    padding.sort_unstable();
+    assert_eq!(padding, [0, 1, 2, 3, 4, 5, 6, 7]);
+}
+
+#[test]
 fn an_answer_with_less_protection_than_the_request_is_refused() {
     let none = keys(None, None, 0);
     for (ours, theirs) in [(strong(), &none), (strong(), &signing()), (signing(), &none)] {

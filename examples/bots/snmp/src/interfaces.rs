@@ -201,6 +201,15 @@ fn name_of(descr: &[u8], index: u32) -> heapless::String<MAX_NAME> {
     name
 }
 
+/// What the backend does not take is remembered, and the others go on; any other error ends the run.
+fn go_on(error: BackendError, refused: &mut Option<BackendError>) -> Result<(), SnmpError> {
+    if !matches!(error, BackendError::Status(400 | 409 | 413 | 422) | BackendError::TooLong { .. }) {
+        return Err(backend(error));
+    }
+    refused.get_or_insert(error);
+    Ok(())
+}
+
 fn backend(error: BackendError) -> SnmpError {
     SnmpError::of(Problem::Backend(error))
 }
@@ -242,7 +251,8 @@ impl<
         {
             return Ok(());
         }
-        match self.make_equal(due.key.entity, cx, &mut found).await {
+        let mut refused = None;
+        match self.make_equal(due.key.entity, cx, &mut found, &mut refused).await {
             Ok(()) => self.allow(due),
             Err(SnmpError { problem: Problem::Backend(BackendError::Status(403)), .. }) => {
                 return self.deny(due, cx.now());
@@ -253,9 +263,9 @@ impl<
         for (to, from) in known.iter_mut().zip(hash.into_iter().chain(now)) {
             *to = from;
         }
-        // If it has no room, the entities are listed again next time.
+        // If it has no room, the entities are listed again next time. What was refused is tried again in an hour.
         let _ = cx.set_state(KNOWN, &known);
-        Ok(())
+        refused.map_or(Ok(()), |error| Err(backend(error)))
     }
 
     /// Reads all interfaces of the device.
@@ -343,12 +353,14 @@ impl<
         Ok(())
     }
 
-    /// Makes the backend's entities equal to what was found.
+    /// Makes the backend's entities equal to what was found. A single one that the backend does not take, as one whose
+    /// protocols name a bot that is gone, holds up no others.
     async fn make_equal<C: Context<Bot = Self>>(
         &self,
         device: u64,
         cx: &mut C,
         found: &mut Found<M::Bytes>,
+        refused: &mut Option<BackendError>,
     ) -> Result<(), SnmpError> {
         let mut element = M::Bytes::default();
         while element.as_slice().len() < MAX_ENTITY && element.append(&[0; 64]).is_ok() {}
@@ -379,7 +391,7 @@ impl<
                 match done {
                     // Somebody else has deleted it.
                     Ok(()) | Err(BackendError::Status(404)) => {}
-                    Err(error) => return Err(backend(error)),
+                    Err(error) => go_on(error, refused)?,
                 }
             }
             if let Some(error) = compared.unread {
@@ -400,7 +412,9 @@ impl<
                     details: &details,
                     protocols: None,
                 };
-                cx.create_entity(&draft).await.map_err(backend)?;
+                if let Err(error) = cx.create_entity(&draft).await {
+                    go_on(error, refused)?;
+                }
             }
             if compared.is_complete {
                 return Ok(());

@@ -426,6 +426,26 @@ fn a_report_without_signature_changes_nothing() {
 }
 
 #[test]
+fn a_signed_report_of_anything_but_the_clock_is_no_reason_to_send_again() {
+    let datagram = report(&signing(), &engine(), "1.3.6.1.6.3.15.1.1.6.0");
+    let found = decode(&strong(), &mut engine(), &datagram, 0).unwrap().unwrap_err();
+    assert_eq!(
+        (found.reason, found.is_verified, found.send_again),
+        (ReportReason::DecryptionError, true, false)
+    );
+}
+
+#[test]
+fn encryption_without_a_signature_is_no_level() {
+    let mut datagram = answer(&keys(None, None, 0), &engine());
+    // msgFlags, and the security model behind it.
+    let at = datagram.windows(6).position(|bytes| bytes == [4, 1, 0, 2, 1, 3]).unwrap();
+    datagram[at + 2] = 2;
+    let Err(AnswerError::Message(error)) = decode(&strong(), &mut engine(), &datagram, 0) else { panic!() };
+    assert_eq!((error.offset(), error.kind()), (at, &DecodeErrorKind::Field { name: "msgFlags" }));
+}
+
+#[test]
 fn a_report_of_another_engine_tells_its_name() {
     let other = EngineId::new(b"replaced").unwrap();
     let none = LocalizedKeys::from_keys(other, None, None).unwrap();

@@ -272,6 +272,10 @@ pub struct Report {
     pub turns: u64,
     /// With files: values that wait and are written, which the next start finds.
     pub written: u64,
+    /// With files: how many bytes they have.
+    pub file_bytes: u64,
+    /// With files: how long ago the oldest value that waits was handed over, in seconds.
+    pub oldest_s: Option<u64>,
     /// With files: counts over all starts with this directory.
     pub totals: Option<Totals>,
 }
@@ -285,7 +289,13 @@ impl fmt::Display for Report {
             r.runs, self.failed_runs, r.cancelled, r.coalesced, r.missed, self.ledger
         )?;
         match &self.totals {
-            Some(totals) => write!(f, "; {} of them written; of all starts: {totals}", self.written),
+            Some(totals) => {
+                write!(f, "; {} of them written, files of {} bytes", self.written, self.file_bytes)?;
+                if let Some(seconds) = self.oldest_s {
+                    write!(f, ", the oldest waits for {seconds} s")?;
+                }
+                write!(f, "; of all starts: {totals}")
+            }
             None => Ok(()),
         }
     }
@@ -618,7 +628,8 @@ impl<B: Bot> Runner<B> {
         self.shared.with(look)
     }
 
-    /// Where values are and what happened to runs so far: from any thread, while it runs, too. O(1).
+    /// Where values are and what happened to runs so far: from any thread, while it runs, too. O(1); with files
+    /// O(accounts).
     #[must_use]
     pub fn report(&self) -> Report {
         let (failed_runs, turns) =
@@ -630,10 +641,14 @@ impl<B: Bot> Runner<B> {
             failed_runs,
             turns,
             written: 0,
+            file_bytes: 0,
+            oldest_s: None,
             totals: None,
         };
         if let Some(mut keeper) = self.shared.keeper() {
             report.written = keeper.written();
+            report.file_bytes = keeper.file_bytes();
+            report.oldest_s = keeper.oldest_s(UnixMillis(system_unix_ms()));
             report.totals = Some(keeper.totals(&collector, self.shared.now()));
         }
         report

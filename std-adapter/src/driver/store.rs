@@ -125,9 +125,6 @@ impl<D: Disk> Keeper<D> {
         }
         let mut keeper = Keeper { states_forgotten: c.states_forgotten(), ..Keeper::of(store) };
         keeper.tell_events(c.now(), true);
-        if found.values > 0 {
-            tracing::info!("{} values of earlier runs of this program wait in the outbox", found.values);
-        }
         Ok(keeper)
     }
 
@@ -386,6 +383,7 @@ impl<D: Disk> Keeper<D> {
     }
 
     /// Writes all that waits: for the end. Waits for the disk. A job that is under way has to end before.
+    #[cfg(any(test, feature = "test-disk"))]
     pub fn close<B: Bot, S: Storage<B>>(&mut self, c: &mut Collector<B, S>, now: Millis, unix: UnixMillis) {
         while self.close_step(c, now, unix) {
             while let Some(job) = self.store.poll_sync(now) {
@@ -403,6 +401,16 @@ impl<D: Disk> Keeper<D> {
     /// Waiting values that the next life will find.
     pub fn written(&self) -> u64 {
         self.store.written()
+    }
+
+    /// Bytes of its files.
+    pub fn file_bytes(&self) -> u64 {
+        self.store.bytes()
+    }
+
+    /// How many seconds ago the oldest waiting value was handed over. O(accounts).
+    pub fn oldest_s(&self, unix: UnixMillis) -> Option<u64> {
+        Some(unix.0.saturating_sub(self.store.oldest()?.0) / 1000)
     }
 }
 

@@ -156,7 +156,7 @@ const KEPT_BYTES: usize = 1 << 20;
 /// Files and accounts that are synced in one go at most.
 const SYNC_FILES: usize = 64;
 /// Events that wait at most.
-const EVENTS: usize = 32;
+const EVENTS: usize = 1024;
 
 /// When a value is written.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]

@@ -536,7 +536,16 @@ mod tests {
         let mut ledger = Ledger { collected: 157, delivered: 140, queued: 14, ..Ledger::EMPTY };
         ledger.dropped[0] = 3;
         let runs = JobCounters { runs: 21, coalesced: 2, ..JobCounters::default() };
-        Report { ledger, runs, failed_runs: 4, turns: 0, written: 0, totals: None }
+        Report {
+            ledger,
+            runs,
+            failed_runs: 4,
+            turns: 0,
+            written: 0,
+            file_bytes: 0,
+            oldest_s: None,
+            totals: None,
+        }
     }
 
     fn bot(name: &'static str) -> BotPicture {

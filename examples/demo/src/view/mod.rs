@@ -393,6 +393,8 @@ mod tests {
                     failed_runs: 0,
                     turns: 0,
                     written: 0,
+                    file_bytes: 0,
+                    oldest_s: None,
                     totals: None,
                 },
                 load: (0, 0),

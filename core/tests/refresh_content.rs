@@ -548,7 +548,9 @@ fn a_sensor_that_a_bot_refuses_is_named_with_field_and_column_and_makes_no_run_d
         settings(),
     );
     let at = |sensor: u64, column: u32| {
-        format!("account 7, entity 5, sensor {sensor}: `metric`, column {column}: a 2; the sensor is left out")
+        format!(
+            "account 7, entity 5, sensor {sensor}: `metric`, column {column}: a 2; the sensor is left out"
+        )
     };
     let told = |sim: &mut Sim<VecStorage>| -> (Vec<String>, Vec<String>) {
         let (came, gone) = sim.faults();

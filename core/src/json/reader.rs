@@ -286,22 +286,17 @@ impl<'a> Reader<'a> {
     /// The next value is not a string.
     pub fn text(&mut self) -> Result<Text<'a>, ReadError> {
         self.expect(Kind::String)?;
-        let rest = self.bytes.get(self.at + 1..).unwrap_or_default();
-        let run = plain_run(rest);
-        let (span, escaped) = if rest.get(run) == Some(&b'"') {
+        let offset = self.at;
+        let rest = self.bytes.get(offset + 1..).unwrap_or_default();
+        if let Some((raw, [b'"', ..])) = rest.split_at_checked(plain_run(rest)) {
             // The usual case, without the scanner.
-            let start = self.at;
-            self.at += run + 2;
+            self.at += raw.len() + 2;
             self.entered = false;
-            (Span { start, end: self.at }, false)
-        } else {
-            self.scan()?
-        };
-        let inner = self.bytes.get(span.start + 1..span.end - 1).unwrap_or_default();
-        // It has been checked, so this can't fail.
-        let raw = core::str::from_utf8(inner)
-            .map_err(|_| ReadError { offset: span.start, kind: ReadErrorKind::Syntax(Syntax::BadUtf8) })?;
-        Ok(Text { raw, escaped, offset: span.start })
+            return Ok(Text { raw, escaped: false, offset });
+        }
+        let (span, escaped) = self.scan()?;
+        let raw = self.bytes.get(span.start + 1..span.end - 1).unwrap_or_default();
+        Ok(Text { raw, escaped, offset })
     }
 
     /// Reads a string: it is borrowed from the text if it has no escapes, else resolved into `scratch`.
@@ -397,11 +392,12 @@ impl<'a> Reader<'a> {
     ///
     /// No value begins here.
     pub fn null(&mut self) -> Result<bool, ReadError> {
-        if self.peek()? != Kind::Null {
-            return Ok(false);
+        self.skip_blanks();
+        match self.byte() {
+            Some(b'n') => self.scan().map(|_| true),
+            Some(b'"' | b'{' | b'[' | b'1'..=b'9') => Ok(false),
+            _ => self.peek().map(|_| false),
         }
-        self.scan()?;
-        Ok(true)
     }
 
     /// Reads over a value of any kind, checks its syntax, and says where it lies.
@@ -446,14 +442,25 @@ impl<'a> Reader<'a> {
     }
 
     fn expect(&mut self, wanted: Kind) -> Result<(), ReadError> {
+        // The usual case first.
+        if let (Kind::String, Some(b'"')) | (Kind::Object, Some(b'{')) | (Kind::Array, Some(b'[')) =
+            (wanted, self.byte())
+        {
+            return Ok(());
+        }
         let found = self.peek()?;
         if found == wanted { Ok(()) } else { Err(self.wrong_kind(wanted, found)) }
     }
 
     /// Reads over the value that begins here; says whether a string in it has an escape.
     fn scan(&mut self) -> Result<(Span, bool), ReadError> {
-        let mut scanner = Scanner::new();
         let start = self.at;
+        if let Some(length) = self.bytes.get(start..).and_then(usual) {
+            self.at += length;
+            self.entered = false;
+            return Ok((Span { start, end: self.at }, false));
+        }
+        let mut scanner = Scanner::new();
         let rest = self.bytes.get(start..).unwrap_or_default();
         let length = match scanner.scan(rest) {
             Ok(Some(length)) => length,
@@ -493,12 +500,34 @@ impl<'a> Reader<'a> {
     }
 }
 
+/// The length of the value that `text` begins with, in the usual cases that need no scanner: a string of ASCII without escapes, a
+/// whole number, a literal.
+fn usual(text: &[u8]) -> Option<usize> {
+    let (first, rest) = text.split_first()?;
+    let literal = |word: &[u8]| text.starts_with(word).then_some(word.len());
+    match first {
+        b'"' => {
+            let run = plain_run(rest);
+            (rest.get(run) == Some(&b'"')).then_some(run + 2)
+        }
+        b'1'..=b'9' => {
+            let run = digit_run(rest);
+            (!matches!(rest.get(run), Some(b'.' | b'e' | b'E'))).then_some(run + 1)
+        }
+        b'n' => literal(b"null"),
+        b't' => literal(b"true"),
+        b'f' => literal(b"false"),
+        _ => None,
+    }
+}
+
 /// A string as it is written in the text: its escapes are not resolved yet.
 ///
 /// It equals a `str` whose characters are the same once they are: `key == "id"`. It has no `Debug` output of its content.
 #[derive(Clone, Copy)]
 pub struct Text<'a> {
-    raw: &'a str,
+    /// UTF-8: it has been checked. It becomes a `str` where one is asked for, since that checks it again.
+    raw: &'a [u8],
     escaped: bool,
     /// Offset of the opening quote.
     offset: usize,
@@ -508,7 +537,15 @@ impl<'a> Text<'a> {
     /// The string, if it is written without escapes.
     #[must_use]
     pub const fn plain(&self) -> Option<&'a str> {
-        if self.escaped { None } else { Some(self.raw) }
+        if self.escaped { None } else { Some(self.raw()) }
+    }
+
+    const fn raw(&self) -> &'a str {
+        match core::str::from_utf8(self.raw) {
+            Ok(raw) => raw,
+            // Does not happen.
+            Err(_) => "",
+        }
     }
 
     /// Where in the text its opening quote stands, in bytes.
@@ -524,7 +561,7 @@ impl<'a> Text<'a> {
     /// [`ReadErrorKind::LoneSurrogate`].
     #[must_use]
     pub const fn chars(&self) -> TextChars<'a> {
-        TextChars { rest: self.raw, offset: self.offset + 1 }
+        TextChars { rest: self.raw(), offset: self.offset + 1 }
     }
 
     /// The string: borrowed from the text if it has no escapes, else resolved into `scratch`.
@@ -562,6 +599,9 @@ impl<'a> Text<'a> {
     /// It is longer than `N` bytes, or holds half a surrogate pair.
     pub fn to_string<const N: usize>(&self) -> Result<heapless::String<N>, ReadError> {
         let mut string = heapless::String::new();
+        if let Some(plain) = self.plain() {
+            return string.push_str(plain).map(|()| string).map_err(|_| self.too_long(N));
+        }
         for char in self.chars() {
             string.push(char?).map_err(|_| self.too_long(N))?;
         }
@@ -581,13 +621,11 @@ impl fmt::Debug for Text<'_> {
 
 impl PartialEq<str> for Text<'_> {
     fn eq(&self, other: &str) -> bool {
-        match self.plain() {
-            Some(plain) => plain == other,
-            None => {
-                let mut others = other.chars();
-                self.chars().all(|char| char.is_ok() && char.ok() == others.next()) && others.next().is_none()
-            }
+        if !self.escaped {
+            return self.raw == other.as_bytes();
         }
+        let mut others = other.chars();
+        self.chars().all(|char| char.is_ok() && char.ok() == others.next()) && others.next().is_none()
     }
 }
 

@@ -31,6 +31,9 @@ use crate::storage::{Parts, Storage};
 use crate::time::{DateNotice, Millis, UnixMillis, WallClock, WallSource};
 use crate::values::{MAX_PATH_BYTES, NumberText, ValuePath};
 
+/// So many removed jobs' states are forgotten by one look at all states.
+const FORGOTTEN_AT_ONCE: usize = 32;
+
 /// How long a list of a bot's own waits for its next entity to be asked for, in milliseconds.
 pub const LISTING_LIMIT_MS: u32 = 60_000;
 /// How often it is tried when the backend is not ready, in milliseconds.
@@ -733,16 +736,26 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
         while self.work {
             let Parts { mut config, faults, events, states, .. } = self.storage.parts();
             let mut journal = Journal::new(&mut self.journal, faults, events);
-            let forgotten = &mut self.states_forgotten;
+            // Several at a time, because forgetting looks at all states.
+            let mut removed = heapless::Vec::<u64, FORGOTTEN_AT_ONCE>::new();
+            let mut any = false;
             let mut forget = |event: &JobEvent| {
-                if let JobEvent::Removed { key, .. } = event
-                    && States::new(states).forget(key)
-                {
-                    *forgotten = forgotten.wrapping_add(1);
+                if let JobEvent::Removed { key, .. } = event {
+                    if removed.is_full() {
+                        any |= States::new(states).forget_all(&mut removed);
+                        removed.clear();
+                    }
+                    let _ = removed.push(key.fnv1a64());
                 }
             };
             let (now, jobs) = (self.now, &mut self.jobs);
             let done = self.config.work(bot, &mut config, jobs, &mut journal, now, &mut forget);
+            if !removed.is_empty() {
+                any |= States::new(states).forget_all(&mut removed);
+            }
+            if any {
+                self.states_forgotten = self.states_forgotten.wrapping_add(1);
+            }
             if journal.is_half_full() {
                 self.grow_events();
             }
@@ -1089,7 +1102,12 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
     /// # Errors
     /// [`StateError::Full`].
     pub fn restore_state(&mut self, state: StateSlot) -> Result<(), StateError> {
-        States::new(self.storage.parts().states).restore(state)
+        match States::new(self.storage.parts().states).restore(state) {
+            Err(StateError::Full { .. }) if self.storage.grow_states() => {
+                States::new(self.storage.parts().states).restore(state)
+            }
+            result => result,
+        }
     }
 
     /// A run has ended, by itself or because it was cancelled. Late calls are harmless.
@@ -1114,7 +1132,12 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
     /// # Errors
     /// [`StateError`].
     pub fn set_state(&mut self, job: &JobKey, name: &str, value: &[u8]) -> Result<(), StateError> {
-        States::new(self.storage.parts().states).set(job, name, value)
+        match States::new(self.storage.parts().states).set(job, name, value) {
+            Err(StateError::Full { .. }) if self.storage.grow_states() => {
+                States::new(self.storage.parts().states).set(job, name, value)
+            }
+            result => result,
+        }
     }
 
     // A bot's own requests.

@@ -61,14 +61,21 @@ impl StateSlot {
 impl Probed for StateSlot {
     const EMPTY: Self = StateSlot::EMPTY;
     fn hash(&self) -> Option<u64> {
-        (self.len != 0).then_some(self.job)
+        (self.len != 0).then_some(home_of(self.job, self.name))
     }
+}
+
+/// What decides where a state is: of the job and the name, so that the thousands of states that a job may have (a counter
+/// for each row of a table) do not stand in each other's way.
+const fn home_of(job: u64, name: u64) -> u64 {
+    (job ^ name.rotate_left(32)).wrapping_mul(0x9e37_79b9_7f4a_7c15)
 }
 
 /// The states for the time of a call.
 ///
-/// A state is found by the FNV-1a 64 hashes of its job's key and of its name; the states of a job are together. Cost: a
-/// look at each state of the jobs in the same stretch; all slots if a new state is refused for want of room.
+/// A state is found by the FNV-1a 64 hashes of its job's key and of its name, wherever the job's other states are. Cost: a few
+/// looks, however many states a job has; all slots if a new state is refused for want of room, or those of a job are
+/// forgotten.
 #[derive(Debug)]
 pub struct States<'a> {
     slots: &'a mut [StateSlot],
@@ -91,7 +98,7 @@ impl<'a> States<'a> {
     #[must_use]
     pub fn get(&self, job: &JobKey, name: &str, buf: &mut [u8]) -> Option<usize> {
         let (job, name) = (job.fnv1a64(), Fnv1a64::of(name.as_bytes()));
-        let slot = self.slots.get(probe::find(self.slots, job, |s| s.is(job, name))?)?;
+        let slot = self.slots.get(probe::find(self.slots, home_of(job, name), |s| s.is(job, name))?)?;
         let value = slot.value();
         buf.get_mut(..value.len())?.copy_from_slice(value);
         Some(value.len())
@@ -163,18 +170,37 @@ impl<'a> States<'a> {
         }
     }
 
-    /// Forgets all states of a job; whether there were any.
+    /// Forgets all states of a job; whether there were any. O(slots).
     pub fn forget(&mut self, job: &JobKey) -> bool {
-        let (job, mut any) = (job.fnv1a64(), false);
-        while let Some(at) = probe::find(self.slots, job, |s| s.job == job) {
-            probe::remove(self.slots, at);
-            any = true;
+        self.forget_all(&mut [job.fnv1a64()])
+    }
+
+    /// Forgets all states of the jobs with these hashes, which it sorts; whether there were any. O(slots), times the
+    /// logarithm of the number of jobs.
+    pub fn forget_all(&mut self, jobs: &mut [u64]) -> bool {
+        jobs.sort_unstable();
+        let (mut at, mut any) = (0, false);
+        while let Some(slot) = self.slots.get(at) {
+            if slot.len != 0 && jobs.binary_search(&slot.job).is_ok() {
+                // A later one may have taken its place.
+                probe::remove(self.slots, at);
+                any = true;
+            } else {
+                at += 1;
+            }
         }
         any
     }
 
+    /// Takes over what is in `slots`, which are fewer than its own: for an owner that makes room for more.
+    pub fn take_over(&mut self, slots: &[StateSlot]) {
+        for slot in slots.iter().filter(|slot| slot.len != 0) {
+            probe::insert(self.slots, *slot);
+        }
+    }
+
     fn find_mut(&mut self, job: u64, name: u64) -> Option<&mut StateSlot> {
-        let at = probe::find(self.slots, job, |s| s.is(job, name))?;
+        let at = probe::find(self.slots, home_of(job, name), |s| s.is(job, name))?;
         self.slots.get_mut(at)
     }
 
@@ -283,6 +309,64 @@ mod tests {
         s.all_changed();
         assert_eq!([(); 2].map(|()| s.next_changed().is_some()), [true; 2]);
         assert_eq!(s.next_changed(), None);
+    }
+
+    #[test]
+    fn a_job_with_thousands_of_states_finds_each_after_a_few_looks() {
+        const STATES: usize = 10_000;
+        let mut slots = vec![StateSlot::EMPTY; STATES * 5 / 4];
+        let mut s = States::new(&mut slots);
+        let key = JobKey::new(1, 2);
+        let name = |n: usize| std::format!("{n}");
+        for n in 0..STATES {
+            s.set(&key, &name(n), &(n as u64).to_le_bytes()).unwrap();
+        }
+        let looks = |job: u64, name: u64| {
+            let looks = core::cell::Cell::new(0usize);
+            let count = |slot: &StateSlot| {
+                looks.set(looks.get() + 1);
+                slot.is(job, name)
+            };
+            assert!(probe::find(s.slots, home_of(job, name), count).is_some());
+            looks.get()
+        };
+        let of = |n| looks(key.fnv1a64(), Fnv1a64::of(name(n).as_bytes()));
+        let all: usize = (0..STATES).map(of).sum();
+        assert!(all < STATES * 10, "{all} looks for {STATES} states");
+        assert!((0..STATES).map(of).max().unwrap() < 100);
+    }
+
+    #[test]
+    fn states_of_several_jobs_are_forgotten_at_once_and_others_stay() {
+        let mut slots = [StateSlot::EMPTY; 40];
+        let mut s = States::new(&mut slots);
+        for n in 0..40u64 {
+            s.set(&JobKey::new(1, n % 5), &std::format!("{n}"), &[n as u8]).unwrap();
+        }
+        let hash = |job| JobKey::new(1, job).fnv1a64();
+        assert!(s.forget_all(&mut [hash(3), hash(9), hash(1)]));
+        assert!(!s.forget_all(&mut [hash(3), hash(1)]));
+        for n in 0..40u64 {
+            let mut buf = [0; 32];
+            let there = s.get(&JobKey::new(1, n % 5), &std::format!("{n}"), &mut buf);
+            assert_eq!(there, (n % 5 != 1 && n % 5 != 3).then_some(1), "{n}");
+        }
+    }
+
+    #[test]
+    fn larger_memory_takes_over_all_states_and_which_of_them_changed() {
+        let (mut few, mut many) = ([StateSlot::EMPTY; 4], [StateSlot::EMPTY; 8]);
+        let key = JobKey::new(1, 2);
+        let mut s = States::new(&mut few);
+        s.set(&key, "a", &[1]).unwrap();
+        s.changed(|_| {});
+        s.set(&key, "b", &[2]).unwrap();
+        let mut larger = States::new(&mut many);
+        larger.take_over(&few);
+        let mut buf = [0; 32];
+        assert_eq!((larger.get(&key, "a", &mut buf), buf[0]), (Some(1), 1));
+        assert_eq!(larger.next_changed().unwrap().value(), [2]);
+        assert_eq!(larger.next_changed(), None);
     }
 
     proptest! {

@@ -50,6 +50,11 @@ pub trait Storage<B: Bot> {
         false
     }
 
+    /// Makes room for more keyed states, keeping what is there (by [`crate::state::States::take_over`]); `false` if it can't.
+    fn grow_states(&mut self) -> bool {
+        false
+    }
+
     /// Makes room for more events; `false` if it can't.
     fn grow_events(&mut self) -> bool {
         false

@@ -7,7 +7,7 @@ use grafolean_core::journal::{Event, FaultSlot, Kind};
 use grafolean_core::model::{DetailRecord, EntityRecord, ItemKey, Link, LinkList, LinksFull};
 use grafolean_core::outbox::{AccountQueue, Cell, OutboxMem};
 use grafolean_core::schedule::{Class, Entry, Extra};
-use grafolean_core::state::StateSlot;
+use grafolean_core::state::{StateSlot, States};
 use grafolean_core::storage::{Parts, Storage};
 use grafolean_core::table::{NONE, Slot, TableMem};
 
@@ -33,7 +33,7 @@ pub struct Limits {
     pub outbox_bytes: usize,
     /// Bytes of one entity, credential or sensor.
     pub element_bytes: usize,
-    /// Keyed states of all jobs together.
+    /// Keyed states of all jobs together: 56 bytes each, when they are there.
     pub states: usize,
     /// Remembered faults.
     pub faults: usize,
@@ -50,7 +50,7 @@ impl Default for Limits {
             runs: 1_000,
             outbox_bytes: 16 << 20,
             element_bytes: 256 << 10,
-            states: 4_096,
+            states: 1_000_000,
             faults: 1_024,
         }
     }
@@ -125,6 +125,9 @@ impl<K, V> Room<K, V> {
 /// Cells that an outbox begins with.
 const INITIAL_CELLS: usize = 4096;
 
+/// Keyed states that there is room for at the beginning.
+const INITIAL_STATES: usize = 64;
+
 const fn cells_of(bytes: usize) -> usize {
     let cells = bytes / Cell::BYTES;
     if cells < 64 { 64 } else { cells }
@@ -165,7 +168,7 @@ pub struct Heap<B: Bot> {
 }
 
 impl<B: Bot> Heap<B> {
-    /// Memory that begins small and grows up to `limits`; what bounds runs and states has its size from the beginning.
+    /// Memory that begins small and grows up to `limits`; what bounds runs has its size from the beginning.
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         let cells = cells_of(limits.outbox_bytes).min(INITIAL_CELLS);
@@ -194,7 +197,7 @@ impl<B: Bot> Heap<B> {
             left: Vec::new(),
             faults: vec![FaultSlot::EMPTY; limits.faults],
             events: vec![None; 64],
-            states: vec![StateSlot::EMPTY; limits.states],
+            states: vec![StateSlot::EMPTY; limits.states.min(INITIAL_STATES)],
             listing: vec![0; limits.element_bytes.max(1024)],
         };
         heap.resize_jobs(64.min(limits.jobs.max(1)));
@@ -303,6 +306,16 @@ impl<B: Bot> Storage<B> for Heap<B> {
         more
     }
 
+    fn grow_states(&mut self) -> bool {
+        let len = grown(self.states.len(), self.limits.states);
+        let more = len > self.states.len();
+        if more {
+            let few = core::mem::replace(&mut self.states, vec![StateSlot::EMPTY; len]);
+            States::new(&mut self.states).take_over(&few);
+        }
+        more
+    }
+
     fn grow_events(&mut self) -> bool {
         grow_vec(&mut self.events, None, self.limits.faults.saturating_mul(2).max(256))
     }
@@ -315,4 +328,52 @@ fn grow_vec<T: Clone>(vec: &mut Vec<T>, empty: T, limit: usize) -> bool {
         vec.resize(len, empty);
     }
     more
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use grafolean_core::bot::{Anything, Context};
+    use grafolean_core::jobs::{Due, JobKey};
+
+    struct Nothing;
+
+    impl Bot for Nothing {
+        type Name = ();
+        type Entity = Anything;
+        type Credential = Anything;
+        type Sensor = Anything;
+        type Job = ();
+        type Error = &'static str;
+        fn protocol(&self) -> Option<&str> {
+            None
+        }
+        async fn perform<C: Context<Bot = Self>>(
+            &self,
+            (): &(),
+            _: &Due,
+            _: &mut C,
+        ) -> Result<(), &'static str> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn room_for_states_grows_up_to_its_limit_and_keeps_them() {
+        let mut heap = Heap::<Nothing>::new(Limits { states: 200, ..Limits::default() });
+        let key = JobKey::new(1, 2);
+        for n in 0..200u8 {
+            let name = n.to_string();
+            if States::new(&mut heap.states).set(&key, &name, &[n]).is_err() {
+                assert!(heap.grow_states(), "{n}");
+                States::new(&mut heap.states).set(&key, &name, &[n]).unwrap();
+            }
+        }
+        assert!(!heap.grow_states());
+        for n in 0..200u8 {
+            let mut kept = [0; 4];
+            assert_eq!(States::new(&mut heap.states).get(&key, &n.to_string(), &mut kept), Some(1));
+            assert_eq!(kept[0], n);
+        }
+    }
 }

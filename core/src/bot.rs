@@ -690,6 +690,11 @@ pub trait Context {
     /// [`StateError`]; the old state remains.
     fn set_state(&mut self, name: &str, value: &[u8]) -> Result<(), StateError>;
 
+    /// Forgets those states of the job that it has neither read nor set since the last call, or since the process began: of
+    /// a table's rows that are gone, say. A store writes all states anew after it, and it looks at all states of all jobs: not
+    /// for each run.
+    fn forget_untouched_states(&mut self) {}
+
     /// Begins to list the account's entities of all protocols and types (`GET /accounts/A/entities`). A list that is open
     /// ends, as it does when something is created, changed or deleted.
     ///

@@ -1140,6 +1140,13 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
         }
     }
 
+    /// Forgets those states of a job that it has neither read nor set since the last call: see [`States::forget_untouched`].
+    pub fn forget_untouched_states(&mut self, job: &JobKey) {
+        if States::new(self.storage.parts().states).forget_untouched(job) {
+            self.states_forgotten = self.states_forgotten.wrapping_add(1);
+        }
+    }
+
     // A bot's own requests.
 
     /// Queues a bot's own request: its id, or `None` while another run's is under way (try again when something has

@@ -227,6 +227,10 @@ impl<L: Lender> Context for RunContext<'_, L> {
         self.lender.lend(|c| c.set_state(&self.due.key, name, value))
     }
 
+    fn forget_untouched_states(&mut self) {
+        self.lender.lend(|c| c.forget_untouched_states(&self.due.key));
+    }
+
     async fn list_entities(&mut self) -> Result<(), BackendError> {
         self.list = None;
         self.list = Some(self.begin(OwnRequest::List, None).await?);

@@ -10,13 +10,16 @@ pub const MAX_STATE_BYTES: usize = 32;
 
 /// Marks a state that a store does not have yet.
 const CHANGED: u8 = 0x80;
+/// Marks a state that its job has read or set since untouched ones were forgotten last.
+const TOUCHED: u8 = 0x40;
+const LEN: u8 = 0x3f;
 
 /// Room for one state, or a state as a store keeps it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StateSlot {
     job: u64,
     name: u64,
-    /// Length and 1, and [`CHANGED`]; 0 is an empty slot.
+    /// Length and 1, [`CHANGED`] and [`TOUCHED`]; 0 is an empty slot.
     len: u8,
     bytes: [u8; MAX_STATE_BYTES],
 }
@@ -49,7 +52,7 @@ impl StateSlot {
     /// What it holds.
     #[must_use]
     pub fn value(&self) -> &[u8] {
-        let len = usize::from(self.len & !CHANGED).saturating_sub(1);
+        let len = usize::from(self.len & LEN).saturating_sub(1);
         self.bytes.get(..len).unwrap_or_default()
     }
 
@@ -96,9 +99,9 @@ impl<'a> States<'a> {
 
     /// Reads a state into `buf`: its length, `None` if there is none or `buf` is too short.
     #[must_use]
-    pub fn get(&self, job: &JobKey, name: &str, buf: &mut [u8]) -> Option<usize> {
-        let (job, name) = (job.fnv1a64(), Fnv1a64::of(name.as_bytes()));
-        let slot = self.slots.get(probe::find(self.slots, home_of(job, name), |s| s.is(job, name))?)?;
+    pub fn get(&mut self, job: &JobKey, name: &str, buf: &mut [u8]) -> Option<usize> {
+        let slot = self.find_mut(job.fnv1a64(), Fnv1a64::of(name.as_bytes()))?;
+        slot.len |= TOUCHED;
         let value = slot.value();
         buf.get_mut(..value.len())?.copy_from_slice(value);
         Some(value.len())
@@ -113,12 +116,13 @@ impl<'a> States<'a> {
         let Some(mut new) = StateSlot::new(job, name, value) else {
             return Err(StateError::TooLong { limit: MAX_STATE_BYTES });
         };
-        new.len |= CHANGED;
+        new.len |= CHANGED | TOUCHED;
         if let Some(slot) = self.find_mut(job, name) {
             // The same again is nothing to write, unless it never was: flash wears.
             if slot.value() != value {
                 *slot = new;
             }
+            slot.len |= TOUCHED;
             return Ok(());
         }
         self.insert(new)
@@ -130,7 +134,7 @@ impl<'a> States<'a> {
     /// # Errors
     /// [`StateError::Full`].
     pub fn restore(&mut self, state: StateSlot) -> Result<(), StateError> {
-        let restored = StateSlot { len: state.len & !CHANGED, ..state };
+        let restored = StateSlot { len: state.len & LEN, ..state };
         match self.find_mut(state.job, state.name) {
             _ if state.len == 0 => {}
             Some(there) if there.len & CHANGED != 0 => {}
@@ -188,6 +192,26 @@ impl<'a> States<'a> {
             } else {
                 at += 1;
             }
+        }
+        any
+    }
+
+    /// Forgets those states of a job that it has neither read nor set since the last call (or since they were restored);
+    /// whether there were any. O(slots).
+    pub fn forget_untouched(&mut self, job: &JobKey) -> bool {
+        let job = job.fnv1a64();
+        let mut any = false;
+        let mut at = 0;
+        while let Some(slot) = self.slots.get(at) {
+            if slot.len != 0 && slot.job == job && slot.len & TOUCHED == 0 {
+                probe::remove(self.slots, at);
+                any = true;
+            } else {
+                at += 1;
+            }
+        }
+        for slot in self.slots.iter_mut().filter(|slot| slot.job == job) {
+            slot.len &= !TOUCHED;
         }
         any
     }
@@ -351,6 +375,26 @@ mod tests {
             let there = s.get(&JobKey::new(1, n % 5), &std::format!("{n}"), &mut buf);
             assert_eq!(there, (n % 5 != 1 && n % 5 != 3).then_some(1), "{n}");
         }
+    }
+
+    #[test]
+    fn what_a_job_has_not_touched_for_a_while_can_be_forgotten() {
+        let mut slots = [StateSlot::EMPTY; 8];
+        let mut s = States::new(&mut slots);
+        let (key, other) = (JobKey::new(1, 2), JobKey::new(1, 3));
+        for name in ["read", "set", "same", "old"] {
+            s.set(&key, name, &[1]).unwrap();
+        }
+        s.set(&other, "old", &[1]).unwrap();
+        assert!(!s.forget_untouched(&key), "all are new");
+        let mut buf = [0; 32];
+        assert_eq!(s.get(&key, "read", &mut buf), Some(1));
+        s.set(&key, "set", &[2, 2]).unwrap();
+        s.set(&key, "same", &[1]).unwrap();
+        assert!(s.forget_untouched(&key));
+        let mut there = |key: &JobKey, name: &str| s.get(key, name, &mut buf).is_some();
+        assert_eq!(["read", "set", "same", "old"].map(|name| there(&key, name)), [true, true, true, false]);
+        assert!(there(&other, "old"));
     }
 
     #[test]

@@ -210,7 +210,8 @@ impl Account {
     /// A credential's id.
     fn credential(&mut self, details: Value) -> usize {
         let id = 100 + self.credentials.len();
-        self.credentials.push(json!({"id": id, "name": format!("c{id}"), "protocol": "snmp", "details": details}));
+        self.credentials
+            .push(json!({"id": id, "name": format!("c{id}"), "protocol": "snmp", "details": details}));
         id
     }
 
@@ -223,7 +224,8 @@ impl Account {
         let id = 200 + self.sensors.len();
         let oids: Vec<Value> =
             oids.iter().map(|(oid, method)| json!({"oid": oid, "fetch_method": method})).collect();
-        self.sensors.push(json!({"id": id, "name": format!("s{id}"), "protocol": "snmp", "default_interval": 2,
+        self.sensors
+            .push(json!({"id": id, "name": format!("s{id}"), "protocol": "snmp", "default_interval": 2,
             "details": {"oids": oids, "expression": expression, "output_path": output_path}}));
         id
     }
@@ -389,6 +391,22 @@ fn a_table_of_10_000_rows_is_read_to_the_end_of_the_agents_view() {
     // The second run of a job tells the counter's rate: nothing moves.
     assert_eq!(values(&stand_in, &format!("entity.{device}.snmp.rate"), 1)[0], 0.0);
     assert!(!bot.said().contains("WARN job"), "{}", bot.said());
+}
+
+#[test]
+fn each_of_10_000_rows_with_a_counter_has_its_rate_from_the_second_reading_on() {
+    let agent = Agent::start("");
+    let mut account = Account::default();
+    let counters = format!("{SCRIPT_OID}.1.3");
+    let sensors = [account.sensor(&[(&counters, "walk")], "$1", "rate.{$index}")];
+    let public = account.community("snmpv2c", "public");
+    let device = account.device(agent.port, public, &sensors);
+    let stand_in = account.stand_in(None);
+    let bot = Process::start(&stand_in, &NO_INTERFACES);
+    for row in (1..=ROWS).rev() {
+        assert_eq!(values(&stand_in, &format!("entity.{device}.snmp.rate.{row}"), 1)[0], 0.0);
+    }
+    assert!(!bot.said().contains("not remembered"), "{}", bot.said());
 }
 
 #[test]

@@ -218,6 +218,30 @@ fn is_affected<C: Context>(due: &Due, cx: &mut C) -> bool {
     false
 }
 
+/// The job's state of which counters it has: a hash of them, and whether what is not among them was forgotten.
+const COUNTERS: &str = "counters";
+
+/// Forgets the readings of counters whose rows are gone: when a complete run has met others than the one before, in that run
+/// and the next, because what is met once more only then is not known to be gone before.
+fn forget_gone_counters<C: Context>(cx: &mut C, met: u64) {
+    let mut state = [0; 9];
+    for (to, from) in state.iter_mut().zip(met.to_le_bytes()) {
+        *to = from;
+    }
+    let mut kept = [0; 9];
+    let is_known = cx.get_state(COUNTERS, &mut kept) == Some(9);
+    let is_same = is_known && kept.first_chunk::<8>() == state.first_chunk::<8>();
+    if is_same && kept.last() == Some(&1) || !is_known && met == 0 {
+        return;
+    }
+    if let Some(last) = state.last_mut() {
+        *last = u8::from(is_same);
+    }
+    // Without room for it, it is done at each run.
+    let _ = cx.set_state(COUNTERS, &state);
+    cx.forget_untouched_states();
+}
+
 /// What a row of a walk, or a sensor without one, is evaluated over.
 struct Row<'r, const OIDS: usize> {
     /// What was read for each OID.
@@ -250,6 +274,7 @@ impl<
         let mut gets = Gets::<M::Bytes>::default();
         let mut cells = Readings::<M::Bytes>::default();
         let mut from = 0;
+        let mut is_whole = true;
         loop {
             gets.clear();
             let (to, more) = collect::<_, _, NAME, CREDENTIAL, SENSOR, OIDS, OPS, P, C>(
@@ -271,6 +296,7 @@ impl<
             for n in from..to {
                 let Some(sensor) = cx.sensor(n) else { break };
                 if !sensor.interval.is_some_and(|interval| due.affects(interval)) {
+                    is_whole = false;
                     continue;
                 }
                 let Ok(plan) = plan::<SENSOR, OPS, OIDS>(&sensor.details) else { continue };
@@ -293,6 +319,9 @@ impl<
                 break;
             }
             from = to;
+        }
+        if is_whole && report.is_empty() {
+            forget_gone_counters(cx, report.counters);
         }
         report.into_result()
     }
@@ -500,6 +529,7 @@ impl<
         let mut name = heapless::String::<64>::new();
         // Never longer: 20, 2 and 16 digits.
         let _ = write!(name, "{sensor}.{k}.{:x}", row.unwrap_or_default());
+        report.counters ^= Fnv1a64::of(name.as_bytes());
         let mut kept = [0; MAX_STATE_BYTES];
         let earlier = cx
             .get_state(&name, &mut kept)

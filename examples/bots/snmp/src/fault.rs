@@ -119,6 +119,8 @@ pub(crate) fn short(oid: &Oid) -> Option<Oid<40>> {
 #[derive(Default)]
 pub(crate) struct Report {
     error: Option<SnmpError>,
+    /// The hashes of the states of counters that were met, one over the other.
+    pub(crate) counters: u64,
 }
 
 impl Report {
@@ -127,6 +129,10 @@ impl Report {
             Some(error) => error.more = error.more.saturating_add(1),
             None => self.error = Some(SnmpError { problem, sensor, oid: oid.and_then(short), more: 0 }),
         }
+    }
+
+    pub(crate) const fn is_empty(&self) -> bool {
+        self.error.is_none()
     }
 
     pub(crate) fn into_result(self) -> Result<(), SnmpError> {

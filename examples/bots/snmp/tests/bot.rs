@@ -239,6 +239,21 @@ fn counters_give_rates_by_the_devices_clock_also_in_each_row_of_a_walk() {
 }
 
 #[test]
+fn readings_of_rows_that_are_gone_do_not_fill_the_memory_of_states() {
+    let mut lab = lab(&[sensor(&[("1.3.6.1.1.2", "walk")], "$1", "row.{$indexes}")]);
+    // Ten new rows every run, of which 64 states have room for six runs.
+    for run_number in 0..30u32 {
+        for n in 0..10 {
+            lab.bot().network().remove(&format!("1.3.6.1.1.2.{}", (run_number.max(1) - 1) * 10 + n));
+            lab.bot().network().set(&format!("1.3.6.1.1.2.{}", run_number * 10 + n), Owned::Counter32(7));
+        }
+        assert_eq!(run(&mut lab), (Outcome::Done, vec![]), "{run_number}");
+    }
+    let (outcome, values) = run(&mut lab);
+    assert_eq!((outcome, values.len()), (Outcome::Done, 10));
+}
+
+#[test]
 fn what_goes_wrong_is_told_by_sensor_and_oid_and_the_rest_is_handed_over() {
     let mut lab = lab(&[
         sensor(&[("1.3.6.1.1.1.0", "get")], "$1", "good"),

@@ -836,13 +836,18 @@ impl Outbox {
     fn oldest_of_most(&self, mem: &mut OutboxMem<'_>) -> Option<(u16, Link)> {
         let slots =
             mem.accounts.iter().take(usize::from(self.accounts)).enumerate().filter(|(_, q)| q.waits());
-        let (slot, q) = slots.reduce(|most, q| if q.1.cells > most.1.cells { q } else { most })?;
-        let cells = Cells(mem.cells);
-        let oldest = [q.backlog.head, q.suspects.list.head, q.live.head]
+        let (slot, _) = slots.reduce(|most, q| if q.1.cells > most.1.cells { q } else { most })?;
+        Some((slot as u16, self.oldest_of(mem, slot as u16)?))
+    }
+
+    /// The oldest waiting value of the account at `slot`.
+    fn oldest_of(&self, mem: &mut OutboxMem<'_>, slot: u16) -> Option<Link> {
+        let q = mem.accounts.get(usize::from(slot))?;
+        let cells = Cells(&mut *mem.cells);
+        [q.backlog.head, q.suspects.list.head, q.live.head]
             .into_iter()
             .filter(|&head| head != NONE)
-            .min_by_key(|&head| cells.since_ms(head))?;
-        Some((slot as u16, oldest))
+            .min_by_key(|&head| cells.since_ms(head))
     }
 
     /// Makes room: parks that value if it has a record, else drops it. `false` if none waits.

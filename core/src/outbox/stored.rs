@@ -23,7 +23,7 @@ use crate::values::{NumberText, ValuePath};
 pub const RECORD_MAX: u64 = u64::MAX >> 1;
 /// Marks a record in [`OutboxMem::left`] as parked.
 const PARKED: u64 = 1 << 63;
-/// So many parked values of an account may come back however short memory is, if the account has its fair share.
+/// So many parked values of an account may come back however short memory is, within what is assured to the account.
 const FEW: u32 = 16;
 /// Cells that a value is taken to need where it is not known: a path of up to 50 bytes.
 const USUAL_CELLS: u32 = 2;
@@ -201,7 +201,8 @@ impl Outbox {
     ///
     /// # Errors
     /// [`PushError`]: it stays parked, its record did not come in. [`PushError::NoRoom`] if nothing but dropping values or
-    /// taking room from accounts that use less would make room: try again when values have left.
+    /// taking from accounts what is assured to them (half of an equal share) would make room: try again when values have
+    /// left.
     #[expect(clippy::too_many_arguments, reason = "a value and its record")]
     pub fn recover(
         &mut self,
@@ -250,7 +251,8 @@ impl Outbox {
     }
 
     /// How many parked values of `account` to give to [`recover`](Outbox::recover) now: so many that about two requests of
-    /// backlog are in memory, and a quarter of it is left for live values. A hint: `recover` may find no room.
+    /// backlog are in memory, and a quarter of it is left for live values; if memory is short, a few, of which others that
+    /// fill it give way for up to half of an equal share. A hint: `recover` may find no room.
     #[must_use]
     pub fn room_for_backlog(&self, mem: &mut OutboxMem<'_>, account: u64) -> u32 {
         let slot = Table { slots: &mut *mem.accounts }.find(account);
@@ -260,8 +262,13 @@ impl Outbox {
         let flight = self.flight.as_ref().filter(|f| Some(f.slot) == slot && f.origin != Place::Live);
         let have = queue.map_or(0, |q| q.backlog.len.saturating_add(q.suspects.list.len))
             + flight.map_or(0, |f| f.list.len);
-        let spare = self.pool.free_cells(mem.cells).saturating_sub(Pool::capacity(mem.cells) / 4);
-        let room = (spare / USUAL_CELLS).max(FEW.saturating_sub(have));
+        let free = self.pool.free_cells(mem.cells);
+        let spare = free.saturating_sub(Pool::capacity(mem.cells) / 4);
+        // Where nothing is free, others give way up to the assured part, and no further: a hint of more would be kept by
+        // no one.
+        let assured = self.assured_cells(mem, slot.is_none()).saturating_sub(queue.map_or(0, |q| q.cells));
+        let few = FEW.saturating_sub(have).min(free.max(assured).div_ceil(USUAL_CELLS));
+        let room = (spare / USUAL_CELLS).max(few);
         let records = u32::try_from(mem.left.len()).unwrap_or(u32::MAX);
         let records = records.saturating_sub(self.stored.in_memory).saturating_sub(self.stored.waiting());
         let parked = u32::try_from(self.stored.parked).unwrap_or(u32::MAX);
@@ -521,14 +528,50 @@ impl Outbox {
         }
     }
 
-    /// Makes room for a parked value of the account at `slot` by parking others, of an account that will still use more
-    /// memory than this one: so two accounts never drive out each other's in turns.
+    /// Cells that an account is sure to get for parked values although others fill memory: half of an equal share, so that
+    /// one of the others always has more than that and its next value. At least one.
+    fn assured_cells(&self, mem: &OutboxMem<'_>, one_more: bool) -> u32 {
+        let accounts = u32::from(self.accounts) + u32::from(one_more);
+        (Pool::capacity(mem.cells) / (2 * accounts.max(1))).max(1)
+    }
+
+    /// Makes room for a parked value of the account at `slot`: if that has less than its assured cells, by parking others of
+    /// the account that uses the most memory, which keeps its own assured cells. If that is not enough, none is parked.
+    ///
+    /// So what is assured to all accounts and used by them only grows until values leave or come new: however large the
+    /// values are, accounts never drive out each other's in turns.
     pub(super) fn make_room_fairly(&mut self, mem: &mut OutboxMem<'_>, slot: u16, needed: usize) -> bool {
-        while (self.pool.free_cells(mem.cells) as usize) < needed {
-            let cells =
-                |mem: &OutboxMem<'_>, slot| mem.accounts.get(usize::from(slot)).map_or(0, |q| q.cells);
-            let Some((most, oldest)) = self.oldest_of_most(mem) else { return false };
-            if cells(mem, most) as usize <= cells(mem, slot) as usize + needed || !self.park(mem, oldest) {
+        let missing = (needed as u64).saturating_sub(u64::from(self.pool.free_cells(mem.cells)));
+        if missing == 0 {
+            return true;
+        }
+        let assured = self.assured_cells(mem, false);
+        if mem.accounts.get(usize::from(slot)).is_none_or(|q| q.cells >= assured) {
+            return false;
+        }
+        let Some((most, _)) = self.oldest_of_most(mem) else { return false };
+        let Some(from) = mem.accounts.get(usize::from(most)) else { return false };
+        // First look whether its oldest ones suffice, then park them.
+        let cells = Cells(&mut *mem.cells);
+        let mut heads = [from.backlog.head, from.suspects.list.head, from.live.head];
+        let (mut made, mut values) = (0, 0);
+        while made < missing {
+            let oldest =
+                heads.iter_mut().filter(|head| **head != NONE).min_by_key(|head| cells.since_ms(**head));
+            let Some(oldest) = oldest else { return false };
+            if record_of(mem.records, *oldest) == 0 {
+                return false;
+            }
+            made += u64::from(cells.cells_of(*oldest));
+            values += 1;
+            *oldest = cells.next(*oldest);
+        }
+        if u64::from(from.cells) < made + u64::from(assured) {
+            return false;
+        }
+        for _ in 0..values {
+            let Some(oldest) = self.oldest_of(mem, most) else { return false };
+            if !self.park(mem, oldest) {
                 return false;
             }
         }

@@ -68,7 +68,7 @@ fn set_all(lab: &SnmpLab, objects: Vec<(String, Owned)>) {
 
 /// What a run hands over, without the device's prefix.
 fn run(lab: &mut SnmpLab) -> (Outcome, Vec<String>) {
-    lab.take_handed_over();
+    let _ = lab.take_handed_over();
     let run = lab.next_run_of("");
     let values = lab.take_handed_over();
     (run.outcome, values.into_iter().map(|v| v.replace("entity.5.snmp.", "")).collect())

@@ -7,14 +7,13 @@ use grafolean_bot_snmp::network::{Network, NetworkFault};
 use grafolean_core::device::Host;
 use grafolean_core::time::Millis;
 use grafolean_snmp_codec::{
-    ErrorStatus, Message, MessageWriter, Oid, PduHeader, PduKind, RequestTag, Value, VarBind, Version,
-    request_tag,
+    ErrorStatus, Message, MessageWriter, Oid, PduHeader, PduKind, RequestTag, Value, Version, request_tag,
 };
 use grafolean_test::Clock;
 
 /// A value that owns its bytes.
 #[derive(Clone, PartialEq, Debug)]
-pub enum Owned {
+pub(crate) enum Owned {
     Integer(i32),
     Text(&'static str),
     Bytes(Vec<u8>),
@@ -39,36 +38,36 @@ impl Owned {
 }
 
 /// What an agent has, and how it behaves.
-pub struct State {
-    pub objects: BTreeMap<Oid, Owned>,
+pub(crate) struct State {
+    pub(crate) objects: BTreeMap<Oid, Owned>,
     /// What comes after a name, where that is not the next one.
-    pub next: HashMap<String, String>,
+    pub(crate) next: HashMap<String, String>,
     /// Longer answers are "too big"; GETBULK's are truncated to it if `truncates`.
-    pub max_answer_bytes: usize,
-    pub truncates: bool,
+    pub(crate) max_answer_bytes: usize,
+    pub(crate) truncates: bool,
     /// Requests that get no answer: the first so many.
-    pub lost: u32,
+    pub(crate) lost: u32,
     /// Answers come after this.
-    pub delay_ms: u32,
+    pub(crate) delay_ms: u32,
     /// GETBULK for more rows than this gets no answer.
-    pub silent_above: u32,
+    pub(crate) silent_above: u32,
     /// What was asked: kind, number, names, time-out in milliseconds.
-    pub log: Vec<(PduKind, i32, Vec<String>, u32)>,
+    pub(crate) log: Vec<(PduKind, i32, Vec<String>, u32)>,
     random: u32,
-    pub up_since_ms: u64,
+    pub(crate) up_since_ms: u64,
 }
 
 /// An agent, as a network of its own. Clones are the same.
 #[derive(Clone)]
-pub struct Agent {
+pub(crate) struct Agent {
     state: Arc<Mutex<State>>,
     clock: Option<Clock>,
 }
 
-pub const UPTIME: &str = "1.3.6.1.2.1.1.3.0";
+pub(crate) const UPTIME: &str = "1.3.6.1.2.1.1.3.0";
 
 impl Agent {
-    pub fn new(clock: Option<&Clock>) -> Self {
+    pub(crate) fn new(clock: Option<&Clock>) -> Self {
         let state = State {
             objects: BTreeMap::new(),
             next: HashMap::new(),
@@ -86,20 +85,20 @@ impl Agent {
         agent
     }
 
-    pub fn state(&self) -> MutexGuard<'_, State> {
+    pub(crate) fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }
 
-    pub fn set(&self, name: &str, value: Owned) {
+    pub(crate) fn set(&self, name: &str, value: Owned) {
         self.state().objects.insert(name.parse().unwrap(), value);
     }
 
-    pub fn remove(&self, name: &str) {
+    pub(crate) fn remove(&self, name: &str) {
         self.state().objects.remove(&name.parse::<Oid>().unwrap());
     }
 
     /// Names asked for, by requests of this kind.
-    pub fn asked(&self, kind: PduKind) -> Vec<Vec<String>> {
+    pub(crate) fn asked(&self, kind: PduKind) -> Vec<Vec<String>> {
         self.state().log.iter().filter(|(k, ..)| *k == kind).map(|(_, _, names, _)| names.clone()).collect()
     }
 
@@ -271,9 +270,4 @@ impl Network for Agent {
     fn now(&self) -> Millis {
         Millis(self.now_ms())
     }
-}
-
-/// Names and values, for comparison.
-pub fn shown(bind: VarBind<'_>) -> (String, String) {
-    (bind.oid.to_string(), format!("{:?}", bind.value))
 }

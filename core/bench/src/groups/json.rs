@@ -88,6 +88,9 @@ const CHUNKS: [(usize, &str); 4] =
 /// One row: what it is called, what callgrind's case is, and what it does.
 type Row<'a> = (String, String, Box<dyn Fn() + 'a>);
 
+type Chunked = fn(&[u8], usize) -> Taken;
+type Whole = fn(&[u8]) -> Taken;
+
 /// Prints it.
 pub fn run(effort: Effort) {
     let body = entities(300, 5);
@@ -95,7 +98,7 @@ pub fn run(effort: Effort) {
     let wanted = serde_json(body);
     assert_eq!((wanted.entities, wanted.sensors), (300, 1500));
     let mut rows: Vec<Row<'_>> = Vec::new();
-    let all: [(&str, &str, fn(&[u8], usize) -> Taken); 3] = [
+    let all: [(&str, &str, Chunked); 3] = [
         ("**core**: framed and taken apart, as a refresh does", "json-model", by_model),
         ("core: framed and decoded by serde", "json-serde", by_serde),
         ("core: framed and checked only", "json-frame", |body, chunk| {
@@ -117,7 +120,7 @@ pub fn run(effort: Effort) {
             ));
         }
     }
-    let peers: [(&str, fn(&[u8]) -> Taken); 3] =
+    let peers: [(&str, Whole); 3] =
         [("serde_json", serde_json), ("serde-json-core", serde_json_core), ("simd-json", simd_json)];
     for (name, work) in peers {
         assert_eq!(work(body), wanted, "{name}");

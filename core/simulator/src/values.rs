@@ -283,9 +283,12 @@ impl Values {
                 );
             }
             if !post && let Some((later, in_life)) = self.later_acknowledged(&value, number) {
-                // A board's live value can't see that an earlier one of the same millisecond is in flash only.
-                // Nor can a host's that one of an earlier life is in files only, after its clock was set back.
-                if in_life == life && value.life == life && !self.flash || self.healthy && !self.power_cuts {
+                // A board's live value can't see that an earlier one of the same millisecond is in flash only. Nor can a
+                // host's that one of an earlier life is in files only, if its clock was set back.
+                let unseen = self.flash || value.life != life && self.clock_jumps;
+                let excused =
+                    if in_life == life { unseen } else { !self.healthy || self.power_cuts };
+                if !excused {
                     self.violate(
                         Invariant::Repeats,
                         format!(

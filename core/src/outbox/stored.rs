@@ -10,8 +10,10 @@
 //! back in the order of their numbers, and numbers them in the order of hand-over. Live values, being measured now, are
 //! not held up by this. Few cases remain in which the earlier value may be written last, all only for a path handed over
 //! twice with the same millisecond: the later value has no record (a store that gives records late, or the wall clock
-//! was not known when it came), the earlier one lost its record ([`Outbox::forget_records`]) while the later one was parked, or a value was parked with a time in the future and its successor comes when that time is
-//! present.
+//! was not known when it came), the earlier one lost its record ([`Outbox::forget_records`]) while the later one was
+//! parked, a value was parked with a time in the future and its successor comes when that time is present, or the
+//! earlier one is of an earlier life and the clock was set back meanwhile: a clock that was ahead by a year must not
+//! hold up today's values.
 
 use super::account::Table;
 use super::cells::{Cells, Link, NONE, Place, Pool};

@@ -47,6 +47,7 @@ enum Variant<'a> {
     Mps2,
     Mps2Ping,
     Mps2Flash,
+    Mps2Snmp,
     /// Trusts the authority in this file.
     Mps2Tls(&'a Path),
     Lm3s6965,
@@ -58,6 +59,7 @@ impl Variant<'_> {
             Variant::Mps2 => &[],
             Variant::Mps2Ping => &["--no-default-features", "--features", "ping"],
             Variant::Mps2Flash => &["--features", "flash"],
+            Variant::Mps2Snmp => &["--features", "snmp"],
             Variant::Mps2Tls(_) => &["--features", "tls"],
             Variant::Lm3s6965 => &["--no-default-features", "--features", "lm3s6965evb,ping"],
         }
@@ -69,6 +71,7 @@ impl Variant<'_> {
             Variant::Mps2 => "mps2-an385",
             Variant::Mps2Ping => "mps2-an385-ping",
             Variant::Mps2Flash => "mps2-an385-flash",
+            Variant::Mps2Snmp => "mps2-an385-snmp",
             Variant::Mps2Tls(_) => "mps2-an385-tls",
             Variant::Lm3s6965 => "lm3s6965evb",
         }
@@ -141,6 +144,15 @@ impl Firmware {
         Self::measure(Machine::Mps2, compile(Variant::Mps2Flash)?)
     }
 
+    /// Builds the firmware for [`Machine::Mps2`] with the SNMP bot too. `EMULATION_FIRMWARE` doesn't count here.
+    ///
+    /// # Errors
+    /// [`EmulationError`].
+    pub fn build_with_snmp() -> Result<Self, EmulationError> {
+        let _one_at_a_time = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
+        Self::measure(Machine::Mps2, compile(Variant::Mps2Snmp)?)
+    }
+
     fn measure(machine: Machine, elf: PathBuf) -> Result<Self, EmulationError> {
         let bytes =
             std::fs::read(&elf).map_err(|source| EmulationError::File { file: elf.clone(), source })?;
@@ -187,6 +199,7 @@ fn compile(variant: Variant<'_>) -> Result<PathBuf, EmulationError> {
         "BACKEND_KEY",
         "PING_BOT_TOKEN",
         "PING_GRID_ONLY",
+        "SNMP_BOT_TOKEN",
         "SENSOR_BOT_TOKEN",
         "SENSOR_PATH",
         "SENSOR_INTERVAL",

@@ -24,6 +24,9 @@ const STOP_LIMIT_MS: u32 = 10_000;
 
 pub(crate) const PING: usize = 0;
 pub(crate) const SENSOR: usize = 1;
+#[cfg(feature = "snmp")]
+pub(crate) const SNMP: usize = 2;
+const BOTS: usize = if cfg!(feature = "snmp") { 3 } else { 2 };
 
 /// How one bot does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -52,7 +55,7 @@ pub struct Control {
     on_run: Cell<Option<fn(&Due)>>,
     /// Requests of the bots that have failed since one was answered.
     unanswered: Cell<u32>,
-    bots: [Cell<BotReport>; 2],
+    bots: [Cell<BotReport>; BOTS],
 }
 
 impl Control {
@@ -64,7 +67,7 @@ impl Control {
             stop: Cell::new(false),
             on_run: Cell::new(None),
             unanswered: Cell::new(0),
-            bots: [const { Cell::new(BotReport::EMPTY) }; 2],
+            bots: [const { Cell::new(BotReport::EMPTY) }; BOTS],
         }
     }
 
@@ -88,6 +91,13 @@ impl Control {
     #[must_use]
     pub fn sensor(&self) -> BotReport {
         self.bots[SENSOR].get()
+    }
+
+    /// How the SNMP bot does.
+    #[cfg(feature = "snmp")]
+    #[must_use]
+    pub fn snmp(&self) -> BotReport {
+        self.bots[SNMP].get()
     }
 
     /// Whether the loops of all bots that run have come round in the last 15 s: while they have, the board feeds its watchdog. Until
@@ -115,12 +125,11 @@ impl Control {
     }
 
     pub(crate) fn watch(&self, bot: usize) -> Watch<'_> {
-        // There are two.
         Watch {
             stop: &self.stop,
             on_run: &self.on_run,
             unanswered: &self.unanswered,
-            report: &self.bots[bot % 2],
+            report: &self.bots[bot % BOTS],
         }
     }
 }

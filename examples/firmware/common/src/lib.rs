@@ -1,15 +1,15 @@
 //! What the firmware examples share: the bots, how much memory each has, and what they report. A firmware adds its board.
 //!
-//! [`run`] is the whole application on a network stack: the ping bot and the sensor's bot, each with a connection of its own, until
-//! [`Control::stop`]. A firmware that needs something else takes it as a pattern: it is nothing but calls of `grafolean-embassy`.
+//! [`run`] is the whole application on a network stack: the ping bot, the sensor's bot and the SNMP bot, each with a connection of its own,
+//! until [`Control::stop`]. A firmware that needs something else takes it as a pattern: it is nothing but calls of `grafolean-embassy`.
 //!
 //! # Features
-//! `ping` and `sensor`, both on by default: a firmware that leaves one out is smaller by it. With `tls` the backend is reached by HTTPS
+//! `ping` and `sensor`, both on by default: a firmware that leaves one out is smaller by it. `snmp` adds the SNMP bot. With `tls` the backend is reached by HTTPS
 //! only, and [`run`] also takes the board's random numbers (`Random`). With `flash` it takes a part of the board's flash, where the values of
 //! the sensor's bot are kept that wait for longer than a while: module `flash` of grafolean-embassy.
 //!
 //! # Cost
-//! [`PING_BUDGET`] and [`SENSOR_BUDGET`], which are asserted when this is compiled.
+//! [`PING_BUDGET`], [`SENSOR_BUDGET`] and `SNMP_BUDGET`, which are asserted when this is compiled.
 #![no_std]
 #![forbid(unsafe_code)]
 #![allow(async_fn_in_trait)]
@@ -18,15 +18,19 @@ mod control;
 mod keep;
 mod pinger;
 mod sensor;
+#[cfg(feature = "snmp")]
+mod snmp;
 #[cfg(feature = "tls")]
 mod tls;
 
 use core::fmt;
 
-use embassy_futures::join::join;
+use embassy_futures::join::{join, join3};
 use embassy_net::Stack;
 use embassy_time::Timer;
 use grafolean_bot_ping::PingBot;
+#[cfg(feature = "snmp")]
+use grafolean_bot_snmp::memory::BoardMemory;
 use grafolean_embassy::core::api::{BaseUrl, Token, TokenError, UrlError};
 use grafolean_embassy::core::bot::Bot;
 use grafolean_embassy::core::collector::Settings as CollectorSettings;
@@ -46,6 +50,8 @@ pub use grafolean_embassy as embassy;
 pub use grafolean_firmware_settings::{SettingError, Settings};
 pub use pinger::NetPinger;
 pub use sensor::{Gauge, SensorBot};
+#[cfg(feature = "snmp")]
+pub use snmp::{AgentsHeads, AgentsMemory, NetAgents, SNMP_RUNS, Snmp};
 #[cfg(feature = "tls")]
 pub use tls::Random;
 
@@ -61,9 +67,17 @@ const LIMITS: Limits = Limits::DEFAULT;
 /// Pings at once: the W of the ping bot.
 pub const PINGS: usize = 2;
 
-/// The sockets that a stack must have: those of DHCP and DNS, of two connections, and of the pings.
-pub const SOCKETS: usize = net::STACK_SOCKETS + 2 * net::CONNECTOR_SOCKETS + PINGS;
-const _: () = net::assert_sockets(SOCKETS, 2, PINGS);
+/// The sockets that a stack must have: those of DHCP and DNS, of a connection for each bot, of the pings and of the SNMP runs.
+pub const SOCKETS: usize = net::STACK_SOCKETS + CONNECTIONS * net::CONNECTOR_SOCKETS + PINGS + AGENTS;
+const _: () = net::assert_sockets(SOCKETS, CONNECTIONS, PINGS + AGENTS);
+#[cfg(not(feature = "snmp"))]
+const CONNECTIONS: usize = 2;
+#[cfg(feature = "snmp")]
+const CONNECTIONS: usize = 3;
+#[cfg(not(feature = "snmp"))]
+const AGENTS: usize = 0;
+#[cfg(feature = "snmp")]
+const AGENTS: usize = SNMP_RUNS;
 
 /// The buffer of HTTP, and of a connection in each direction, in bytes.
 const BUFFER: usize = 1024;
@@ -95,6 +109,16 @@ grafolean_embassy::core::inline_storage! {
     }
 }
 
+#[cfg(feature = "snmp")]
+grafolean_embassy::core::inline_storage! {
+    /// Eight devices of an account with eight sensors, 24 counters, and 48 values that wait.
+    pub struct SnmpMemory for Snmp {
+        accounts: 1, entities: 8, links: 4, credentials: 2, sensors: 8, jobs: 16, spare: 1, intervals: 24,
+        distinct_intervals: 8, runs: SNMP_RUNS, cells: 96, element: 1024, scratch: 256, listing: 512, states: 32,
+        faults: 4, events: 4,
+    }
+}
+
 /// With flash, values have records in it.
 const STORED: usize = if cfg!(feature = "flash") { 1 } else { 0 };
 
@@ -114,6 +138,13 @@ pub const SENSOR_BUDGET: Budget =
         .and_memory(size_of::<SensorMemory>())
         .and_buffers(BUFFERS);
 
+/// The RAM of the SNMP bot. The stack's own is not in it.
+#[cfg(feature = "snmp")]
+pub const SNMP_BUDGET: Budget =
+    Budget::of::<Snmp, Lent<'static, SnmpMemory>, Transport, Watch<'static>, SNMP_RUNS>()
+        .and_memory(size_of::<SnmpMemory>())
+        .and_buffers(BUFFERS + size_of::<AgentsMemory<SNMP_RUNS>>() + size_of::<AgentsHeads<SNMP_RUNS>>());
+
 /// The RAM of the sensor's bot with its values in the flash `F`.
 #[cfg(feature = "flash")]
 #[must_use]
@@ -126,6 +157,8 @@ pub const fn sensor_budget_with_flash<F: MultiwriteNorFlash>() -> Budget {
 #[cfg(target_pointer_width = "32")]
 const _: () =
     assert!(PING_BUDGET.total() <= 24 * 1024 + TLS_RAM && SENSOR_BUDGET.total() <= 16 * 1024 + TLS_RAM);
+#[cfg(all(target_pointer_width = "32", feature = "snmp"))]
+const _: () = assert!(SNMP_BUDGET.total() <= 64 * 1024 + TLS_RAM);
 /// What TLS may take of each: its buffers, and what its handshake keeps while it waits.
 #[cfg(target_pointer_width = "32")]
 const TLS_RAM: usize = if TLS_BUFFERS == 0 { 0 } else { TLS_BUFFERS + 5 * 1024 };
@@ -136,7 +169,7 @@ const TLS_RAM: usize = if TLS_BUFFERS == 0 { 0 } else { TLS_BUFFERS + 5 * 1024 }
 pub enum StartError {
     /// `BACKEND_URL`
     Url(UrlError),
-    /// `PING_BOT_TOKEN` or `SENSOR_BOT_TOKEN`
+    /// `PING_BOT_TOKEN`, `SENSOR_BOT_TOKEN` or `SNMP_BOT_TOKEN`
     Token(TokenError),
     /// `SENSOR_INTERVAL`
     Interval,
@@ -192,13 +225,15 @@ impl From<SetupError> for StartError {
     }
 }
 
-/// How both bots ended: `None` for one that has no token.
+/// How the bots ended: `None` for one that has no token.
 #[derive(Clone, Copy, Debug)]
 pub struct Ends {
     /// The ping bot.
     pub ping: Option<Result<Ledger, StartError>>,
     /// The sensor's bot.
     pub sensor: Option<Result<Ledger, StartError>>,
+    /// The SNMP bot.
+    pub snmp: Option<Result<Ledger, StartError>>,
 }
 
 impl Ends {
@@ -210,7 +245,7 @@ impl Ends {
             Some(Ok(ledger)) => ledger.balanced() && ledger.queued == 0,
             Some(Err(_)) => false,
         };
-        well(self.ping) && well(self.sensor)
+        well(self.ping) && well(self.sensor) && well(self.snmp)
     }
 }
 
@@ -293,8 +328,24 @@ pub async fn run(
         let (seed, watch) = (seed.rotate_left(32), control.watch(control::SENSOR));
         Some(collect(stack, settings, token, &bot, &SENSOR, &MEMORY, seed, watch, flash, random).await)
     };
-    let (ping, sensor) = join(ping, sensor).await;
-    Ends { ping, sensor }
+    #[cfg(not(feature = "snmp"))]
+    let snmp = core::future::ready(None);
+    #[cfg(feature = "snmp")]
+    let snmp = async {
+        static MEMORY: ConstStaticCell<SnmpMemory> = ConstStaticCell::new(SnmpMemory::new());
+        static AGENTS: ConstStaticCell<AgentsMemory<SNMP_RUNS>> = ConstStaticCell::new(AgentsMemory::new());
+        static HEADS: StaticCell<AgentsHeads<SNMP_RUNS>> = StaticCell::new();
+        static SNMP: Place<Snmp, SnmpMemory, SNMP_RUNS> = Place::new();
+        let token = settings.snmp_bot_token?;
+        let (Some(agents), Some(heads)) = (AGENTS.try_take(), HEADS.try_init_with(AgentsHeads::new)) else {
+            return Some(Err(SetupError::RunBefore.into()));
+        };
+        let (seed, watch) = (seed.rotate_left(48), control.watch(control::SNMP));
+        let bot = Snmp::new(NetAgents::new(stack, agents, heads, seed.rotate_left(8)), BoardMemory::new());
+        Some(collect(stack, settings, token, &bot, &SNMP, &MEMORY, seed, watch, (), random).await)
+    };
+    let (ping, sensor, snmp) = join3(ping, sensor, snmp).await;
+    Ends { ping, sensor, snmp }
 }
 
 /// Runs one bot over a connection of its own.

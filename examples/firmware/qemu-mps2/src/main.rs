@@ -1,4 +1,4 @@
-//! Grafolean's ping bot and a sensor's bot on an emulated Cortex-M board: see `examples/firmware/README.md`.
+//! Grafolean's ping bot, a sensor's bot and, with the feature `snmp`, the SNMP bot on an emulated Cortex-M board: see `examples/firmware/README.md`.
 //!
 //! It runs until `q` is typed on the serial line (or until a fault), and ends QEMU with an exit code:
 //!
@@ -78,6 +78,8 @@ fn main() -> ! {
     say(format_args!("ram sensor bot: {SENSOR_BUDGET}"));
     #[cfg(feature = "flash")]
     say(format_args!("ram sensor bot: {}", grafolean_firmware::sensor_budget_with_flash::<nor::FileNor>()));
+    #[cfg(feature = "snmp")]
+    say(format_args!("ram snmp bot: {}", grafolean_firmware::SNMP_BUDGET));
     let settings = settings();
     #[cfg(feature = "tls")]
     say(format_args!(
@@ -260,7 +262,8 @@ fn code(ends: &Ends) -> u8 {
         end.and_then(Result::err).map(|error: StartError| say_error(name, &error))
     };
     let (ping, sensor) = (start_error("ping bot", ends.ping), start_error("sensor bot", ends.sensor));
-    match (ping.or(sensor), ends.is_well()) {
+    let snmp = start_error("snmp bot", ends.snmp);
+    match (ping.or(sensor).or(snmp), ends.is_well()) {
         (Some(()), _) => 2,
         (None, well) => u8::from(!well),
     }
@@ -280,6 +283,8 @@ fn report(control: &Control) {
     };
     line("ping", control.ping());
     line("sensor", control.sensor());
+    #[cfg(feature = "snmp")]
+    line("snmp", control.snmp());
     let (used, size) = stack_bytes();
     say(format_args!(
         "report stack: {used} of {size} bytes used at most, after {} ms",

@@ -259,6 +259,7 @@ fn source(settings: &Settings<'_>) -> String {
         backend_keys,
         ping_bot_token,
         ping_grid_only,
+        snmp_bot_token,
         sensor_bot_token,
         sensor_path,
         sensor_interval_s,
@@ -271,7 +272,7 @@ fn source(settings: &Settings<'_>) -> String {
     let backend_ca = backend_ca.join(", ");
     format!(
         "Settings {{ backend_url: {backend_url:?}, backend_ca: &[{backend_ca}], backend_keys: &{backend_keys:?}, ping_bot_token: {ping_bot_token:?}, ping_grid_only: {ping_grid_only}, \
-         sensor_bot_token: {sensor_bot_token:?}, sensor_path: {sensor_path:?}, \
+         snmp_bot_token: {snmp_bot_token:?}, sensor_bot_token: {sensor_bot_token:?}, sensor_path: {sensor_path:?}, \
          sensor_interval_s: {sensor_interval_s}, account: {account:?}, refresh_interval_s: {refresh_interval_s}, \
          wifi_ssid: {wifi_ssid:?}, wifi_password: {wifi_password:?} }}\n"
     )

@@ -14,6 +14,7 @@
 //! | `BACKEND_CA` | with `https`: a file with the certificates of the authorities that are trusted, PEM or DER, relative to the firmware's folder. It is read when the firmware is built | none; `https` needs this or `BACKEND_KEY` |
 //! | `BACKEND_KEY` | with `https`, instead of `BACKEND_CA`: the public key that the backend has, whoever signed its certificate, as the SHA-256 of its SubjectPublicKeyInfo in 64 hexadecimal digits; several are separated by spaces or commas. It is taken when the firmware is built | none |
 //! | `PING_BOT_TOKEN` | the token of the ping bot | the board does not ping |
+//! | `SNMP_BOT_TOKEN` | the token of the SNMP bot, for firmware that has a feature `snmp` | the board asks no agents |
 //! | `SENSOR_BOT_TOKEN` | the token of the custom bot that posts the sensor's values | the board posts none |
 //! | `SENSOR_PATH` | where its values go | `board.temperature` |
 //! | `SENSOR_INTERVAL` | seconds from one value to the next, 1 to 86400 | 60 |
@@ -65,6 +66,8 @@ pub struct Settings<'a> {
     pub ping_bot_token: Option<&'a str>,
     /// `PING_GRID_ONLY`
     pub ping_grid_only: bool,
+    /// `SNMP_BOT_TOKEN`
+    pub snmp_bot_token: Option<&'a str>,
     /// `SENSOR_BOT_TOKEN`
     pub sensor_bot_token: Option<&'a str>,
     /// `SENSOR_PATH`
@@ -146,10 +149,11 @@ impl core::error::Error for SettingError {}
 
 impl<'a> Settings<'a> {
     /// All settings that [`Settings::set`] takes: those that can be given at start too.
-    pub const KEYS: [&'static str; 10] = [
+    pub const KEYS: [&'static str; 11] = [
         "BACKEND_URL",
         "PING_BOT_TOKEN",
         "PING_GRID_ONLY",
+        "SNMP_BOT_TOKEN",
         "SENSOR_BOT_TOKEN",
         "SENSOR_PATH",
         "SENSOR_INTERVAL",
@@ -166,6 +170,7 @@ impl<'a> Settings<'a> {
         backend_keys: &[],
         ping_bot_token: None,
         ping_grid_only: false,
+        snmp_bot_token: None,
         sensor_bot_token: None,
         sensor_path: "board.temperature",
         sensor_interval_s: 60,
@@ -189,6 +194,7 @@ impl<'a> Settings<'a> {
             }
             "PING_BOT_TOKEN" => self.ping_bot_token = token(value)?,
             "PING_GRID_ONLY" => self.ping_grid_only = flag(value, default.ping_grid_only)?,
+            "SNMP_BOT_TOKEN" => self.snmp_bot_token = token(value)?,
             "SENSOR_BOT_TOKEN" => self.sensor_bot_token = token(value)?,
             "SENSOR_PATH" if empty => self.sensor_path = default.sensor_path,
             "SENSOR_PATH" => {
@@ -249,6 +255,7 @@ impl fmt::Debug for Settings<'_> {
             .field("backend_keys", &self.backend_keys.len())
             .field("ping_bot", &self.ping_bot_token.is_some())
             .field("ping_grid_only", &self.ping_grid_only)
+            .field("snmp_bot", &self.snmp_bot_token.is_some())
             .field("sensor_bot", &self.sensor_bot_token.is_some())
             .field("sensor_path", &self.sensor_path)
             .field("sensor_interval_s", &self.sensor_interval_s)
@@ -275,6 +282,7 @@ mod tests {
             TOKEN,
             "1",
             TOKEN,
+            TOKEN,
             "hall.temperature",
             "5",
             "7",
@@ -292,6 +300,7 @@ mod tests {
             backend_keys: &[],
             ping_bot_token: Some(TOKEN),
             ping_grid_only: true,
+            snmp_bot_token: Some(TOKEN),
             sensor_bot_token: Some(TOKEN),
             sensor_path: "hall.temperature",
             sensor_interval_s: 5,
@@ -337,6 +346,7 @@ mod tests {
     fn debug_shows_no_secret() {
         let settings = Settings {
             ping_bot_token: Some(TOKEN),
+            snmp_bot_token: Some(TOKEN),
             sensor_bot_token: Some(TOKEN),
             wifi_password: "hush",
             ..Settings::DEFAULT

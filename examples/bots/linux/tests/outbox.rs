@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
 mod outbox_support;
+mod support;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -12,10 +13,11 @@ use std::process::{Command, Stdio};
 
 use grafolean_stand_in::StandInThread;
 use outbox_support::*;
+use support::*;
 
 /// A host bot whose values find no way for some seconds: written to files, then stopped.
 fn leave_values(folder: &Folder, url: &str, runs: usize) -> Ledger {
-    let bot = Process::host(folder, url, &[]);
+    let bot = start_host(folder, url, &[]);
     wait_until("values are in files", || bytes_in(&folder.outbox()) > 0);
     // Each run adds to the file: at most one frame for each.
     let mut seen = BTreeSet::new();
@@ -25,7 +27,7 @@ fn leave_values(folder: &Folder, url: &str, runs: usize) -> Ledger {
     });
     let ended = bot.stop();
     assert_eq!(ended.status.code(), Some(0), "what is written is not lost: {}", ended.said);
-    let ledger = ended.ledger();
+    let ledger = Ledger::of(&ended);
     assert_eq!((ledger.queued, ledger.dropped), (ledger.written, 0), "{}", ended.said);
     ledger
 }
@@ -41,16 +43,16 @@ fn the_ledger_goes_on_over_stops_and_kills_and_all_values_arrive() {
     assert_eq!(waiting.len() as u64, first.queued);
 
     // The second life adds to them and is killed.
-    let bot = Process::host(&folder, &url, &[]);
+    let bot = start_host(&folder, &url, &[]);
     wait_until("a value of this life is in the files", || in_files(&folder.outbox()).len() > waiting.len());
     bot.kill();
     let waiting = in_files(&folder.outbox());
     assert!(waiting.len() as u64 > first.queued);
 
     stand_in.behave_all();
-    let bot = Process::host(&folder, &url, &[]);
+    let bot = start_host(&folder, &url, &[]);
     stand_in.wait_for(LIMIT, |s| arrived(s).is_superset(&waiting)).unwrap();
-    let third = bot.stop().ledger();
+    let third = Ledger::of(&bot.stop());
     assert_eq!(third.recovered, waiting.len() as u64, "{third:?}");
     assert_eq!((third.queued, third.dropped, third.all.dropped), (0, 0, 0), "{third:?}");
     assert_eq!(third.all.starts, 3, "{third:?}");
@@ -63,21 +65,21 @@ fn the_ledger_goes_on_over_stops_and_kills_and_all_values_arrive() {
 fn a_second_bot_with_the_same_directory_ends_with_code_1_and_names_it_and_the_first_goes_on() {
     let (stand_in, folder) = (backend(0), Folder::new());
     let url = stand_in.base_url();
-    let first = Process::host(&folder, &url, &[]);
+    let first = start_host(&folder, &url, &[]);
     stand_in.wait_for(LIMIT, |s| s.value_count() > 0).unwrap();
-    let second = Process::host(&folder, &url, &[]).end();
+    let second = start_host(&folder, &url, &[]).end();
     assert_eq!(second.status.code(), Some(1), "{}", second.said);
     assert!(second.said.contains(folder.outbox().to_str().unwrap()), "{}", second.said);
     assert!(second.said.contains("another process uses it"), "{}", second.said);
     let values = stand_in.value_count();
     stand_in.wait_for(LIMIT, |s| s.value_count() > values).unwrap();
-    assert_eq!(first.stop().ledger().all.starts, 1, "the second one counts for nothing");
+    assert_eq!(Ledger::of(&first.stop()).all.starts, 1, "the second one counts for nothing");
     // Free again, whatever way the holder ended.
-    let third = Process::host(&folder, &url, &[]);
+    let third = start_host(&folder, &url, &[]);
     let values = stand_in.value_count();
     stand_in.wait_for(LIMIT, |s| s.value_count() > values).unwrap();
     third.kill();
-    let last = Process::host(&folder, &url, &[]);
+    let last = start_host(&folder, &url, &[]);
     let values = stand_in.value_count();
     stand_in.wait_for(LIMIT, |s| s.value_count() > values).unwrap();
     assert_eq!(last.stop().status.code(), Some(0));
@@ -87,7 +89,7 @@ fn a_second_bot_with_the_same_directory_ends_with_code_1_and_names_it_and_the_fi
 fn a_directory_that_cannot_be_made_ends_the_bot_with_code_1_and_is_named() {
     let folder = Folder::new();
     std::fs::write(folder.outbox(), "a file").unwrap();
-    let ended = Process::host(&folder, "http://127.0.0.1:9/api", &[]).end();
+    let ended = start_host(&folder, "http://127.0.0.1:9/api", &[]).end();
     assert_eq!(ended.status.code(), Some(1), "{}", ended.said);
     assert!(ended.said.contains(folder.outbox().to_str().unwrap()), "{}", ended.said);
     assert_eq!(std::fs::read_to_string(folder.outbox()).unwrap(), "a file");
@@ -106,7 +108,7 @@ fn a_start_says_where_the_outbox_is_its_bounds_and_what_waits_and_keeps_other_us
     let url = stand_in.base_url();
     no_values(&stand_in);
     let tuned = [("GRAFOLEAN_OUTBOX_DISK_BYTES", "1048576"), ("GRAFOLEAN_OUTBOX_MAX_AGE", "7200")];
-    let bot = Process::host(&folder, &url, &tuned);
+    let bot = start_host(&folder, &url, &tuned);
     let outbox = folder.outbox();
     let line = format!(
         "outbox in {}: at most 1 MiB and 2 h, written within 0.9 s, synced 1 s later; 0 values wait in it",
@@ -125,8 +127,8 @@ fn a_start_says_where_the_outbox_is_its_bounds_and_what_waits_and_keeps_other_us
     // One that others may read stays as it is.
     let open = std::os::unix::fs::PermissionsExt::from_mode(0o755);
     std::fs::set_permissions(&outbox, open).unwrap();
-    let bot = Process::host(&folder, &url, &[]);
-    bot.wait_for(&format!("{} values wait in it", ended.ledger().written));
+    let bot = start_host(&folder, &url, &[]);
+    bot.wait_for(&format!("{} values wait in it", Ledger::of(&ended).written));
     bot.wait_for("is open to all users");
     assert_eq!(bot.stop().status.code(), Some(0));
     assert_eq!(mode(&outbox), 0o755);
@@ -140,7 +142,7 @@ fn settings_of_an_outbox_without_a_directory_are_warned_of() {
         ("GRAFOLEAN_OUTBOX_DISK_BYTES", "1048576"),
         ("GRAFOLEAN_OUTBOX_WRITE", "first"),
     ];
-    let bot = Process::host(&folder, &stand_in.base_url(), &none);
+    let bot = start_host(&folder, &stand_in.base_url(), &none);
     stand_in.wait_for(LIMIT, |s| s.value_count() > 0).unwrap();
     let ended = bot.stop();
     for name in ["GRAFOLEAN_OUTBOX_DISK_BYTES", "GRAFOLEAN_OUTBOX_WRITE"] {
@@ -161,17 +163,17 @@ fn a_ledger_that_may_not_be_used_ends_the_bot_with_code_1_and_a_damaged_one_is_t
     let bytes = std::fs::read(&ledger).unwrap();
     std::fs::remove_file(&ledger).unwrap();
     std::fs::create_dir(&ledger).unwrap();
-    let ended = Process::host(&folder, &url, &[]).end();
+    let ended = start_host(&folder, &url, &[]).end();
     assert_eq!(ended.status.code(), Some(1), "{}", ended.said);
     assert!(ended.said.contains(folder.outbox().to_str().unwrap()), "{}", ended.said);
     assert!(ended.said.contains("can't use its file ledger: "), "{}", ended.said);
 
     std::fs::remove_dir(&ledger).unwrap();
     std::fs::write(&ledger, vec![0x55; bytes.len()]).unwrap();
-    let bot = Process::host(&folder, &url, &[]);
+    let bot = start_host(&folder, &url, &[]);
     bot.wait_for("outbox's file ledger: ");
     bot.wait_for("totals begin anew");
-    let last = bot.stop().ledger();
+    let last = Ledger::of(&bot.stop());
     assert_eq!((last.all.starts, last.all.collected), (1, last.recovered + last.collected), "{last:?}");
 }
 
@@ -197,7 +199,7 @@ fn flipped_bytes_in_the_files_cost_only_values_near_them_which_are_told_and_coun
     let damaged = (before.len() - good.len()) as u64;
 
     stand_in.behave_all();
-    let bot = Process::host(&folder, &url, &[]);
+    let bot = start_host(&folder, &url, &[]);
     stand_in.wait_for(LIMIT, |s| arrived(s).is_superset(&good)).unwrap();
     let values = stand_in.value_count();
     stand_in.wait_for(LIMIT, |s| s.value_count() > values).unwrap();
@@ -210,19 +212,19 @@ fn flipped_bytes_in_the_files_cost_only_values_near_them_which_are_told_and_coun
         before.len(),
         ended.said
     );
-    let ledger = ended.ledger();
+    let ledger = Ledger::of(&ended);
     assert_eq!((ledger.all.corrupt, ledger.all.lost, ledger.queued), (damaged, 0, 0), "{}", ended.said);
     assert_eq!(ledger.all.collected, first.collected + ledger.collected, "{}", ended.said);
     let missing: Vec<Id> = before.difference(&arrived(&stand_in)).cloned().collect();
     assert_eq!(missing.len() as u64, damaged, "{missing:?}");
 
     // Told and counted once.
-    let bot = Process::host(&folder, &url, &[]);
+    let bot = start_host(&folder, &url, &[]);
     let values = stand_in.value_count();
     stand_in.wait_for(LIMIT, |s| s.value_count() > values).unwrap();
     let next = bot.stop();
     assert!(!next.said.contains("values are lost"), "{}", next.said);
-    assert_eq!(next.ledger().all.corrupt, damaged, "{}", next.said);
+    assert_eq!(Ledger::of(&next).all.corrupt, damaged, "{}", next.said);
 }
 
 /// A file system of 256 kB; unmounted with this. `None` where mounting is not permitted, which is said.
@@ -289,7 +291,7 @@ fn endure_a_full_disk(disk: &SmallDisk, bot: Process, stand_in: &StandInThread) 
     assert_eq!((bot.times("outbox can't"), bot.times(WORKS)), (1, 1), "{}", bot.said());
     let ended = bot.stop();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.said);
-    let ledger = ended.ledger();
+    let ledger = Ledger::of(&ended);
     assert_eq!((ledger.dropped, ledger.all.lost), (0, 0), "{}", ended.said);
     assert_eq!(ledger.written, ledger.queued, "{}", ended.said);
 
@@ -297,9 +299,9 @@ fn endure_a_full_disk(disk: &SmallDisk, bot: Process, stand_in: &StandInThread) 
     let waiting = in_files(&outbox);
     assert_eq!(waiting.len() as u64, ledger.queued);
     stand_in.behave_all();
-    let bot = Process::host(&disk.0, &stand_in.base_url(), &[]);
+    let bot = start_host(&disk.0, &stand_in.base_url(), &[]);
     stand_in.wait_for(LIMIT, |s| arrived(s).is_superset(&waiting)).unwrap();
-    let last = bot.stop().ledger();
+    let last = Ledger::of(&bot.stop());
     assert_eq!((last.all.dropped, last.all.lost, last.queued), (0, 0, 0), "{last:?}");
     assert_eq!(last.all.delivered, arrived(stand_in).len() as u64, "{last:?}");
     assert_eq!(last.all.collected, ledger.all.collected + last.collected, "{last:?}");
@@ -311,7 +313,7 @@ fn a_bot_that_starts_on_a_full_disk_delivers_says_so_once_and_stores_when_there_
     disk.fill();
     let stand_in = backend(0);
     no_values(&stand_in);
-    let bot = Process::host(&disk.0, &stand_in.base_url(), &[]);
+    let bot = start_host(&disk.0, &stand_in.base_url(), &[]);
     endure_a_full_disk(&disk, bot, &stand_in);
 }
 
@@ -324,7 +326,7 @@ fn a_disk_that_fills_up_while_the_bot_runs_costs_no_value_and_is_told_once() {
     // As many as fill a page of the file in some seconds.
     let stand_in = backend(20);
     no_values(&stand_in);
-    let bot = Process::ping(&disk.0, &stand_in.base_url(), &[]);
+    let bot = start_ping(&disk.0, &stand_in.base_url(), &[]);
     wait_until("values are in files", || bytes_in(&disk.0.outbox()) > 0);
     disk.fill();
     endure_a_full_disk(&disk, bot, &stand_in);

@@ -6,6 +6,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
 mod outbox_support;
+mod support;
 
 use std::collections::BTreeSet;
 use std::fs::File;
@@ -24,6 +25,7 @@ use grafolean_std::driver::{Config, Runner, stop_signal};
 use grafolean_std::env::Settings;
 use grafolean_std::outbox::WritePolicy;
 use outbox_support::*;
+use support::*;
 
 /// In each of two directories for each way of writing.
 const PING_KILLS: u64 = 25;
@@ -106,7 +108,7 @@ fn kill_the_ping_bot(policy: WritePolicy, seed: u64) {
             _ => (Backend::any(&mut rng), 200 + rng.below(2_200)),
         };
         backend.begin(&stand_in);
-        let bot = Process::ping(&folder, &url, &settings(policy));
+        let bot = start_ping(&folder, &url, &settings(policy));
         backend.live(&stand_in, ms);
         let ended = bot.kill();
         assert!(!ended.said.contains("damaged") && !ended.said.contains("outbox can't"), "{}", ended.said);
@@ -119,11 +121,8 @@ fn kill_the_ping_bot(policy: WritePolicy, seed: u64) {
     }
     assert!(waited > 0, "values never waited in files");
 
-    let ledger = drain(
-        &stand_in,
-        || Process::ping(&folder, &url, &settings(policy)),
-        |s| arrived(s).is_superset(&safe),
-    );
+    let ledger =
+        drain(&stand_in, || start_ping(&folder, &url, &settings(policy)), |s| arrived(s).is_superset(&safe));
     assert_eq!((ledger.all.starts, ledger.all.dropped), (PING_KILLS + 1, 0), "{ledger:?}");
     say(&format!(
         "ping bot, written {}: {PING_KILLS} kills, {away} with the backend away, {waited} with values in files; \
@@ -149,7 +148,7 @@ fn drain(
     bot.wait_for("refreshed: ");
     let ended = bot.stop();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.said);
-    ended.ledger()
+    Ledger::of(&ended)
 }
 
 /// Hands over a value every few milliseconds, and writes down each before and after it did. What is written down outlives
@@ -221,7 +220,7 @@ fn kill_the_bot_with_a_diary(policy: WritePolicy, seed: u64) {
         command.args(["--exact", "another_process_that_keeps_a_diary", "--nocapture"]);
         let first = (life * 1_000_000).to_string();
         let more = [("BOT_TOKEN", HOST_TOKEN), (DIARY, diary.to_str().unwrap()), (FIRST_NUMBER, &first)];
-        Process::start(command, &folder, &url, &[&more, &settings(policy)[..]].concat())
+        start(command, &folder, &url, &[&more, &settings(policy)[..]].concat())
     };
     let read = || std::fs::read_to_string(&diary).unwrap_or_default();
     let numbers = |s: &StandIn| -> Vec<u64> { s.values(1).into_iter().map(|v| v.value as u64).collect() };

@@ -2,26 +2,20 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
+mod support;
+
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::PathBuf;
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use grafolean_stand_in::{Config, StandIn, StandInThread};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
-
-const PING: &str = env!("CARGO_BIN_EXE_grafolean-ping-bot");
-const HOST: &str = env!("CARGO_BIN_EXE_grafolean-host-bot");
-const TOKEN: &str = "55555555-5555-4555-8555-555555555555";
-const HOST_TOKEN: &str = "66666666-6666-4666-8666-666666666666";
-const LIMIT: Duration = Duration::from_secs(60);
+use support::*;
 
 /// An account with so many devices on loopback addresses, pinged at this interval (seconds), a ping bot and a custom bot.
 fn backend(devices: u32, interval: u32, credential: Value) -> StandInThread {
@@ -54,54 +48,6 @@ fn at_once<T: Send>(things: impl IntoIterator<Item = T>, deed: impl Fn(T) + Sync
     });
 }
 
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < LIMIT, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// An empty working directory, so that no `.env` is found there; it goes away with this.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let name =
-            format!("grafolean-processes-{}-{}", std::process::id(), COUNT.fetch_add(1, Ordering::SeqCst));
-        let path = std::env::temp_dir().join(name);
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-
-    fn file(&self, name: &str, content: &str) -> PathBuf {
-        let path = self.0.join(name);
-        std::fs::write(&path, content).unwrap();
-        path
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
-}
-
-/// A bot's process. It is killed with this.
-struct Process {
-    child: Child,
-    said: [Arc<Mutex<Vec<u8>>>; 2],
-    readers: Vec<JoinHandle<()>>,
-    _folder: Folder,
-}
-
-/// What is left of a process.
-struct Ended {
-    status: ExitStatus,
-    said: String,
-}
-
 /// The numbers of the last line: runs, and where the values are.
 #[derive(Debug, PartialEq, Eq)]
 struct Ledger {
@@ -114,127 +60,36 @@ struct Ledger {
     dropped: u64,
 }
 
-impl Process {
-    fn start(program: &str, settings: &[(&str, &str)]) -> Self {
-        Self::start_in(Folder::new(), Command::new(program), settings)
-    }
-
-    fn start_in(folder: Folder, mut command: Command, settings: &[(&str, &str)]) -> Self {
-        let mut child = command
-            .env_clear()
-            .envs(settings.iter().copied())
-            .current_dir(&folder.0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said = [Arc::default(), Arc::default()];
-        let streams: [Box<dyn Read + Send>; 2] =
-            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
-        let readers =
-            streams.into_iter().zip(&said).map(|(stream, said)| collect(stream, Arc::clone(said))).collect();
-        Process { child, said, readers, _folder: folder }
-    }
-
-    fn said(&self) -> String {
-        let [out, err] =
-            self.said.each_ref().map(|s| String::from_utf8_lossy(&s.lock().unwrap()).into_owned());
-        out + &err
-    }
-
-    fn wait_for(&self, text: &str) {
-        wait_until(text, || self.said().contains(text));
-    }
-
-    fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(self.child.id() as i32), signal).unwrap();
-    }
-
-    fn end(mut self) -> Ended {
-        let mut status = None;
-        wait_until("the process ends", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        self.readers.drain(..).for_each(|reader| reader.join().unwrap());
-        Ended { status: status.unwrap(), said: self.said() }
-    }
-
-    fn stop(self) -> Ended {
-        self.signal(Signal::SIGTERM);
-        self.end()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("the process said:\n{}", self.said());
-        }
-    }
-}
-
-fn collect(mut stream: Box<dyn Read + Send>, into: Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
-    std::thread::spawn(move || {
-        let mut buf = [0; 4096];
-        while let Ok(n @ 1..) = stream.read(&mut buf) {
-            into.lock().unwrap().extend_from_slice(&buf[..n]);
-        }
-    })
-}
-
-impl Ended {
-    fn ledger(&self) -> Ledger {
+impl Ledger {
+    fn of(ended: &Ended) -> Self {
         let line =
-            self.said.lines().find(|l| l.contains("collected")).unwrap_or_else(|| panic!("{}", self.said));
-        let before = |word: &str| {
-            let (text, _) = line.split_once(word).unwrap();
-            text.rsplit(' ').next().unwrap().parse().unwrap()
-        };
-        let behind = |word: &str| {
-            let (_, text) = line.split_once(word).unwrap();
-            text.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
-        };
+            ended.said.lines().find(|l| l.contains("collected")).unwrap_or_else(|| panic!("{}", ended.said));
         let ledger = Ledger {
-            runs: before(" begun"),
-            failed: before(" failed"),
-            cancelled: before(" cancelled"),
-            collected: behind("collected "),
-            delivered: behind("delivered "),
-            queued: behind("queued "),
-            dropped: behind("dropped "),
+            runs: number_before(line, " begun"),
+            failed: number_before(line, " failed"),
+            cancelled: number_before(line, " cancelled"),
+            collected: number_behind(line, "collected "),
+            delivered: number_behind(line, "delivered "),
+            queued: number_behind(line, "queued "),
+            dropped: number_behind(line, "dropped "),
         };
         assert_eq!(ledger.collected, ledger.delivered + ledger.queued + ledger.dropped, "{line}");
         ledger
     }
 
     /// All that was collected is delivered, and so many values arrived.
-    fn assert_nothing_lost(&self, stand_in: &StandIn) -> Ledger {
-        let ledger = self.ledger();
-        assert_eq!(self.status.code(), Some(0), "{}", self.said);
+    fn with_nothing_lost(ended: &Ended, stand_in: &StandIn) -> Self {
+        let ledger = Ledger::of(ended);
+        assert_eq!(ended.status.code(), Some(0), "{}", ended.said);
         assert!(ledger.collected > 0);
         assert_eq!(
             (ledger.delivered, ledger.queued, ledger.dropped),
             (ledger.collected, 0, 0),
             "{}",
-            self.said
+            ended.said
         );
         assert_eq!(ledger.delivered, stand_in.value_count());
         ledger
-    }
-}
-
-/// Whether the ping bot may open ICMP sockets here; if not, it is said past the test runner's capture.
-fn pings_are_allowed() -> bool {
-    match grafolean_icmp::Icmp::open(grafolean_icmp::IcmpConfig::default()) {
-        Ok(_) => true,
-        Err(error) => {
-            let _ = std::io::stderr().write_all(format!("NOT ALLOWED HERE: {error}\n").as_bytes());
-            false
-        }
     }
 }
 
@@ -326,7 +181,7 @@ fn at_sigterm_and_sigint_the_host_bot_ends_well_and_loses_nothing() {
         stand_in.wait_for(LIMIT, |s| s.values_of(1, "host.here.load1").len() >= 2).unwrap();
         bot.signal(signal);
         let ended = bot.end();
-        let ledger = ended.assert_nothing_lost(&stand_in);
+        let ledger = Ledger::with_nothing_lost(&ended, &stand_in);
         assert_eq!(ledger.failed, 0);
         assert!(ended.said.contains("stopping"));
     });
@@ -348,7 +203,7 @@ fn at_sigterm_and_sigint_the_ping_bots_runs_end_and_their_values_arrive() {
         stand_in.wait_for(LIMIT, |s| s.value_count() > 0).unwrap();
         bot.signal(signal);
         let ended = bot.end();
-        let ledger = ended.assert_nothing_lost(&stand_in);
+        let ledger = Ledger::with_nothing_lost(&ended, &stand_in);
         assert_eq!((ledger.failed, ledger.cancelled), (0, 0), "{}", ended.said);
         // Every run that had begun went on to its end: two packets with two values each, and their share.
         assert_eq!(ledger.collected, ledger.runs * 5, "{}", ended.said);
@@ -366,7 +221,7 @@ fn a_stop_with_a_hung_backend_ends_in_time_and_says_what_is_lost() {
     stand_in.wait_for(LIMIT, |s| s.value_count() > 0).unwrap();
     front.hang();
     let ended = bot.stop();
-    let ledger = ended.ledger();
+    let ledger = Ledger::of(&ended);
     assert_eq!(ended.status.code(), Some(3), "{}", ended.said);
     assert!(ledger.queued > 0, "{ledger:?}");
     assert!(ended.said.contains("values waited for the backend"), "{}", ended.said);
@@ -414,7 +269,7 @@ fn every_device_has_values(threads: Option<&str>) {
     });
     assert!(all.is_ok(), "device {next} has no values");
     let ended = bot.stop();
-    let ledger = ended.assert_nothing_lost(&stand_in);
+    let ledger = Ledger::with_nothing_lost(&ended, &stand_in);
     assert_eq!((ledger.failed, ledger.cancelled), (0, 0), "{}", ended.said);
     assert_eq!(ledger.collected, ledger.runs * 3, "{}", ended.said);
     for n in 0..DEVICES {
@@ -449,7 +304,7 @@ fn no_more_than_two_runs_are_under_way_where_two_are_allowed_and_every_device_ha
     let values = |n: u32, what: &str| stand_in.values_of(1, &format!("entity.{}.ping.{what}", 1000 + n));
     stand_in.wait_for(LIMIT, |_| (0..DEVICES).all(|n| !values(n, "success").is_empty())).unwrap();
     let ended = bot.stop();
-    let ledger = ended.assert_nothing_lost(&stand_in);
+    let ledger = Ledger::with_nothing_lost(&ended, &stand_in);
     assert_eq!(ledger.collected, ledger.runs * 5, "{}", ended.said);
     // From the first packet's value to the last value of the same run.
     let mut changes: Vec<(i64, i32)> = Vec::new();
@@ -481,7 +336,7 @@ fn a_bot_waits_for_a_backend_that_is_not_ready_and_begins_when_it_is() {
     assert_eq!(stand_in.requests().len(), 0, "it asked for more than the status");
     front.set(OPEN);
     stand_in.wait_for(LIMIT, |s| s.value_count() > 0).unwrap();
-    bot.stop().assert_nothing_lost(&stand_in);
+    Ledger::with_nothing_lost(&bot.stop(), &stand_in);
 }
 
 #[test]
@@ -496,7 +351,7 @@ fn a_backend_that_is_down_at_the_start_is_found_when_it_comes() {
     bot.wait_for("no connection to the backend");
     stand_in.restart().unwrap();
     stand_in.wait_for(LIMIT, |s| s.value_count() > 0).unwrap();
-    bot.stop().assert_nothing_lost(&stand_in);
+    Ledger::with_nothing_lost(&bot.stop(), &stand_in);
 }
 
 #[test]
@@ -512,7 +367,7 @@ fn values_of_an_outage_arrive_when_the_backend_is_back() {
     // The runs of the outage, and one after it.
     stand_in.wait_for(LIMIT, |s| s.values_of(1, "host.here.load1").len() >= before + 3).unwrap();
     bot.wait_for("backend answers again");
-    bot.stop().assert_nothing_lost(&stand_in);
+    Ledger::with_nothing_lost(&bot.stop(), &stand_in);
     let times: Vec<i64> =
         stand_in.values_of(1, "host.here.load1").iter().map(|(t, _)| t / 1_000_000).collect();
     let seconds: HashMap<i64, usize> = times.iter().fold(HashMap::new(), |mut all, t| {
@@ -535,7 +390,7 @@ fn the_token_may_come_from_a_file_with_a_line_feed_and_settings_from_a_dot_env_f
     ];
     let bot = Process::start(HOST, &from_file);
     stand_in.wait_for(LIMIT, |s| s.value_count() > 0).unwrap();
-    bot.stop().assert_nothing_lost(&stand_in);
+    Ledger::with_nothing_lost(&bot.stop(), &stand_in);
 
     let stand_in = backend(0, 5, json!({}));
     let lines = format!(
@@ -546,7 +401,7 @@ fn the_token_may_come_from_a_file_with_a_line_feed_and_settings_from_a_dot_env_f
     // What the process is given wins.
     let bot = Process::start_in(folder, Command::new(HOST), &[("HOST_NAME", "given")]);
     stand_in.wait_for(LIMIT, |s| !s.values_of(1, "host.given.load1").is_empty()).unwrap();
-    bot.stop().assert_nothing_lost(&stand_in);
+    Ledger::with_nothing_lost(&bot.stop(), &stand_in);
 }
 
 #[test]
@@ -610,7 +465,7 @@ fn the_token_is_in_no_output_at_any_level_and_not_in_the_command_line() {
         stand_in.drop_connections();
         stand_in.change(|b| b.remove_bot(id)).unwrap();
         bot.wait_for("401");
-        let command_line = std::fs::read_to_string(format!("/proc/{}/cmdline", bot.child.id())).unwrap();
+        let command_line = std::fs::read_to_string(format!("/proc/{}/cmdline", bot.id())).unwrap();
         assert!(command_line.contains("grafolean-") && !command_line.contains(token));
         stand_in.shutdown();
         let ended = bot.stop();
@@ -668,7 +523,7 @@ fn a_resolver_that_does_not_answer_holds_up_no_stop() {
     resolver.recv(&mut [0; 512]).expect("the resolver is asked");
     let ended = bot.stop();
     assert_eq!(ended.status.code(), Some(0), "{}", ended.said);
-    assert_eq!(ended.ledger().queued, 0);
+    assert_eq!(Ledger::of(&ended).queued, 0);
 }
 
 #[test]

@@ -3,24 +3,19 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
+mod support;
+
 use std::collections::BTreeMap;
 use std::fs;
-use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use grafolean_stand_in::{Config, StandIn, StandInThread};
 use serde_json::{Value, json};
-
-const BOT: &str = env!("CARGO_BIN_EXE_grafolean-snmp-bot");
-const TOKEN: &str = "55555555-5555-4555-8555-555555555555";
-/// Longer than the minute within which a job of 300 s has its first run.
-const LIMIT: Duration = Duration::from_secs(180);
+use support::*;
 
 /// Rows of the script's table.
 const ROWS: u32 = 10_000;
@@ -72,33 +67,6 @@ while read -r command; do
     esac
 done
 "#;
-
-fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < LIMIT, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-}
-
-/// A folder of its own, removed with everything in it.
-struct Folder(PathBuf);
-
-impl Folder {
-    fn new() -> Self {
-        static NEXT: AtomicUsize = AtomicUsize::new(0);
-        let name = format!("grafolean-snmp-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::SeqCst));
-        let path = std::env::temp_dir().join(name);
-        fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-}
-
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir_all(&self.0);
-    }
-}
 
 /// A tool of net-snmp, which is in `/usr/sbin` where that is not searched.
 fn tool(name: &str) -> Command {
@@ -252,59 +220,10 @@ impl Account {
     }
 }
 
-/// The bot's process. It is killed with this.
-struct Process {
-    child: Child,
-    said: Arc<Mutex<Vec<u8>>>,
-    _folder: Folder,
-}
-
-impl Process {
-    fn start(stand_in: &StandIn, settings: &[(&str, &str)]) -> Self {
-        let folder = Folder::new();
-        let mut child = Command::new(BOT)
-            .env_clear()
-            .env("BACKEND_URL", stand_in.base_url())
-            .env("BOT_TOKEN", TOKEN)
-            .envs(settings.iter().copied())
-            .current_dir(&folder.0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said: Arc<Mutex<Vec<u8>>> = Arc::default();
-        let streams: [Box<dyn Read + Send>; 2] =
-            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
-        for mut stream in streams {
-            let said = Arc::clone(&said);
-            std::thread::spawn(move || {
-                let mut buf = [0; 4096];
-                while let Ok(n @ 1..) = stream.read(&mut buf) {
-                    said.lock().unwrap().extend_from_slice(&buf[..n]);
-                }
-            });
-        }
-        Process { child, said, _folder: folder }
-    }
-
-    fn said(&self) -> String {
-        String::from_utf8_lossy(&self.said.lock().unwrap()).into_owned()
-    }
-
-    fn wait_for(&self, text: &str) {
-        wait_until(text, || self.said().contains(text));
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("the process said:\n{}", self.said());
-        }
-    }
+fn start(stand_in: &StandIn, settings: &[(&str, &str)]) -> Process {
+    let url = stand_in.base_url();
+    let own: [(&str, &str); 2] = [("BACKEND_URL", &url), ("BOT_TOKEN", TOKEN)];
+    Process::start(SNMP, &[&own, settings].concat())
 }
 
 /// Waits for values at this path.
@@ -344,7 +263,7 @@ fn values_are_what_snmpget_and_snmpbulkwalk_show_in_v1_and_v2c() {
         account.device(agent.port, credential, &sensors)
     });
     let stand_in = account.stand_in(None);
-    let _bot = Process::start(&stand_in, &NO_INTERFACES);
+    let _bot = start(&stand_in, &NO_INTERFACES);
     for (device, (_, version, walk)) in devices.into_iter().zip(versions) {
         let value = |path: &str| values(&stand_in, &format!("entity.{device}.snmp.{path}"), 1)[0];
         let extend: f64 = agent.shown("snmpget", version, &[EXTEND])[EXTEND].parse().unwrap();
@@ -378,7 +297,7 @@ fn a_table_of_10_000_rows_is_read_to_the_end_of_the_agents_view() {
     let narrow = account.community("snmpv2c", "narrow");
     let device = account.device(agent.port, narrow, &sensors);
     let stand_in = account.stand_in(None);
-    let bot = Process::start(&stand_in, &NO_INTERFACES);
+    let bot = start(&stand_in, &NO_INTERFACES);
     let path = |what: &str, row: u32| match what {
         "number" => format!("entity.{device}.snmp.number.{row}"),
         _ => format!("entity.{device}.snmp.named.row-{row}"),
@@ -402,7 +321,7 @@ fn each_of_10_000_rows_with_a_counter_has_its_rate_from_the_second_reading_on() 
     let public = account.community("snmpv2c", "public");
     let device = account.device(agent.port, public, &sensors);
     let stand_in = account.stand_in(None);
-    let bot = Process::start(&stand_in, &NO_INTERFACES);
+    let bot = start(&stand_in, &NO_INTERFACES);
     for row in (1..=ROWS).rev() {
         assert_eq!(values(&stand_in, &format!("entity.{device}.snmp.rate.{row}"), 1)[0], 0.0);
     }
@@ -421,7 +340,7 @@ fn a_counter_gives_its_rate_from_the_second_reading_on_and_nothing_when_it_goes_
     let public = account.community("snmpv2c", "public");
     let device = account.device(agent.port, public, &sensors);
     let stand_in = account.stand_in(None);
-    let _bot = Process::start(&stand_in, &NO_INTERFACES);
+    let _bot = start(&stand_in, &NO_INTERFACES);
     let [rate, beat] = ["rate", "beat"].map(|path| format!("entity.{device}.snmp.{path}"));
     // The first run gives none, and the second one 0.
     assert_eq!(values(&stand_in, &rate, 1), [0.0]);
@@ -463,7 +382,7 @@ fn what_is_wrong_with_a_device_is_told_by_sensor_and_oid_and_no_secret_is_shown(
     ];
     let stand_in = account.stand_in(None);
     let settings = [("SNMP_INTERFACES", "no"), ("SNMP_TIMEOUT", "0.1"), ("RUST_LOG", "trace")];
-    let bot = Process::start(&stand_in, &settings);
+    let bot = start(&stand_in, &settings);
     let of = |n: usize, text: &str| format!("entity {}: {text}", devices[n]);
     bot.wait_for(&of(0, "no answer to 3 requests"));
     bot.wait_for(&of(1, "no answer to 3 requests"));
@@ -545,7 +464,7 @@ fn snmpv3_is_spoken_at_all_levels_and_wrong_users_and_passwords_are_told() {
     // Passwords take a while to become keys, without optimisation.
     let settings =
         [("SNMP_INTERFACES", "no"), ("SNMP_TIMEOUT", "2"), ("SNMP_RETRIES", "1"), ("RUST_LOG", "trace")];
-    let bot = Process::start(&stand_in, &settings);
+    let bot = start(&stand_in, &settings);
     let mtus = agent.column("snmpbulkwalk", "-v2c", IF_MTU);
     for device in good {
         assert_eq!(values(&stand_in, &format!("entity.{device}.snmp.value"), 2)[0], 42.5);
@@ -607,7 +526,7 @@ fn interface_entities_become_what_the_device_tells_by_one_request_each() {
     interface(23, device, "gone0", 99_999, json!({}));
     interface(24, other, "another", 99_999, json!({}));
     let stand_in = account.stand_in(None);
-    let _bot = Process::start(&stand_in, &[]);
+    let _bot = start(&stand_in, &[]);
     // All but one are new.
     let expected = 1 + 2 + (told.len() - 1);
     wait_until("interfaces", || changes(&stand_in).len() >= expected);
@@ -650,7 +569,7 @@ fn without_permission_to_change_entities_one_device_says_so_once_and_values_go_o
         {"resource_prefix": "accounts", "methods": ["GET"]},
     ]);
     let stand_in = account.stand_in(Some(permissions));
-    let bot = Process::start(&stand_in, &[]);
+    let bot = start(&stand_in, &[]);
     bot.wait_for("no permission to keep entities for interfaces");
     for device in devices {
         let path = format!("entity.{device}.snmp.good");
@@ -670,7 +589,7 @@ fn the_plan_names_jobs_and_sensors_that_cannot_be_used_without_asking_any_device
     let device = account.device(9, public, &[good, bad]);
     let stand_in = account.stand_in(None);
     let folder = Folder::new();
-    let output = Command::new(BOT)
+    let output = Command::new(SNMP)
         .arg("--plan")
         .env_clear()
         .env("BACKEND_URL", stand_in.base_url())

@@ -3,26 +3,17 @@
 #![allow(dead_code, unreachable_pub)] // each test file uses a part
 
 use std::collections::BTreeSet;
-use std::io::{ErrorKind, Read, Write};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::thread::JoinHandle;
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use grafolean_stand_in::{Config, Misbehaviour, Rule, StandIn, StandInThread, Status};
 use grafolean_std::core::time::{Millis, UnixMillis};
 use grafolean_std::outbox::{RealDisk, Settings, Store, WritePolicy};
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
 use serde_json::{Value, json};
 
-pub const PING: &str = env!("CARGO_BIN_EXE_grafolean-ping-bot");
-pub const HOST: &str = env!("CARGO_BIN_EXE_grafolean-host-bot");
-pub const PING_TOKEN: &str = "55555555-5555-4555-8555-555555555555";
-pub const HOST_TOKEN: &str = "66666666-6666-4666-8666-666666666666";
-pub const LIMIT: Duration = Duration::from_secs(60);
+use crate::support::*;
 
 /// A value as it can be told from all others: path, and time in Unix ms.
 pub type Id = (String, u64);
@@ -45,7 +36,7 @@ pub fn backend(devices: u32) -> StandInThread {
             "credentials": [{"id": 11, "name": "c", "protocol": "ping", "details": details}],
             "sensors": [sensor(21), sensor(22)]}],
         "bots": [
-            {"id": 41, "name": "ping", "short_name": "ping", "protocol": "ping", "token": PING_TOKEN},
+            {"id": 41, "name": "ping", "short_name": "ping", "protocol": "ping", "token": TOKEN},
             {"id": 42, "name": "host", "short_name": "host", "protocol": "custom", "tied_to_account": 1, "token": HOST_TOKEN}],
     });
     StandIn::builder().config(Config::from_json(&config.to_string()).unwrap()).spawn_thread().unwrap()
@@ -123,30 +114,6 @@ pub fn unix_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }
 
-pub fn wait_until(what: &str, mut condition: impl FnMut() -> bool) {
-    let began = Instant::now();
-    while !condition() {
-        assert!(began.elapsed() < LIMIT, "waited in vain: {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
-}
-
-/// Past the test runner's capture.
-pub fn say(text: &str) {
-    let _ = std::io::stderr().write_all(format!("{text}\n").as_bytes());
-}
-
-/// Whether the ping bot may open ICMP sockets here; if not, it is said.
-pub fn pings_are_allowed() -> bool {
-    match grafolean_icmp::Icmp::open(grafolean_icmp::IcmpConfig::default()) {
-        Ok(_) => true,
-        Err(error) => {
-            say(&format!("NOT ALLOWED HERE: {error}"));
-            false
-        }
-    }
-}
-
 /// Numbers that follow from a seed (SplitMix64).
 pub struct Rng(pub u64);
 
@@ -172,134 +139,26 @@ pub fn seed() -> u64 {
     seed
 }
 
-/// A folder that goes away with this. It holds no `.env`.
-pub struct Folder(pub PathBuf);
-
-impl Folder {
-    pub fn new() -> Self {
-        static COUNT: AtomicUsize = AtomicUsize::new(0);
-        let count = COUNT.fetch_add(1, Ordering::SeqCst);
-        let path = std::env::temp_dir().join(format!("grafolean-bots-outbox-{}-{count}", std::process::id()));
-        let _ = std::fs::remove_dir_all(&path);
-        std::fs::create_dir_all(&path).unwrap();
-        Folder(path)
-    }
-
-    /// The directory of an outbox in it, which may not be there yet.
-    pub fn outbox(&self) -> PathBuf {
-        self.0.join("outbox")
-    }
+/// In `folder`, with the outbox there.
+pub fn start(command: Command, folder: &Folder, url: &str, more: &[(&str, &str)]) -> Process {
+    let outbox = folder.outbox();
+    let mut settings = vec![
+        ("BACKEND_URL", url),
+        ("GRAFOLEAN_OUTBOX_DIR", outbox.to_str().unwrap()),
+        // What is written need not be sent before the end.
+        ("GRAFOLEAN_STOP_SECONDS", "1"),
+    ];
+    settings.extend_from_slice(more);
+    Process::start_at(&folder.0, command, &settings)
 }
 
-impl Drop for Folder {
-    fn drop(&mut self) {
-        let _ = std::fs::remove_dir_all(&self.0);
-    }
+pub fn start_host(folder: &Folder, url: &str, more: &[(&str, &str)]) -> Process {
+    let all = [&[("BOT_TOKEN", HOST_TOKEN), ("HOST_INTERVAL", "1"), ("HOST_NAME", "here")], more].concat();
+    start(Command::new(HOST), folder, url, &all)
 }
 
-/// A bot's process. It is killed with this.
-pub struct Process {
-    child: Child,
-    said: [Arc<Mutex<Vec<u8>>>; 2],
-    readers: Vec<JoinHandle<()>>,
-}
-
-/// What is left of a process.
-pub struct Ended {
-    pub status: ExitStatus,
-    pub said: String,
-}
-
-impl Process {
-    /// In `folder`, with the outbox there.
-    pub fn start(mut command: Command, folder: &Folder, url: &str, more: &[(&str, &str)]) -> Self {
-        let mut child = command
-            .env_clear()
-            .env("BACKEND_URL", url)
-            .env("GRAFOLEAN_OUTBOX_DIR", folder.outbox())
-            // What is written need not be sent before the end.
-            .env("GRAFOLEAN_STOP_SECONDS", "1")
-            .envs(more.iter().copied())
-            .current_dir(&folder.0)
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
-        let said = [Arc::default(), Arc::default()];
-        let streams: [Box<dyn Read + Send>; 2] =
-            [Box::new(child.stdout.take().unwrap()), Box::new(child.stderr.take().unwrap())];
-        let readers =
-            streams.into_iter().zip(&said).map(|(stream, said)| collect(stream, Arc::clone(said))).collect();
-        Process { child, said, readers }
-    }
-
-    pub fn host(folder: &Folder, url: &str, more: &[(&str, &str)]) -> Self {
-        let all =
-            [&[("BOT_TOKEN", HOST_TOKEN), ("HOST_INTERVAL", "1"), ("HOST_NAME", "here")], more].concat();
-        Process::start(Command::new(HOST), folder, url, &all)
-    }
-
-    pub fn ping(folder: &Folder, url: &str, more: &[(&str, &str)]) -> Self {
-        Process::start(Command::new(PING), folder, url, &[&[("BOT_TOKEN", PING_TOKEN)], more].concat())
-    }
-
-    pub fn said(&self) -> String {
-        let [out, err] =
-            self.said.each_ref().map(|s| String::from_utf8_lossy(&s.lock().unwrap()).into_owned());
-        out + &err
-    }
-
-    pub fn wait_for(&self, text: &str) {
-        wait_until(text, || self.said().contains(text));
-    }
-
-    /// How often it has said this.
-    pub fn times(&self, text: &str) -> usize {
-        self.said().matches(text).count()
-    }
-
-    pub fn end(mut self) -> Ended {
-        let mut status = None;
-        wait_until("the process ends", || {
-            status = self.child.try_wait().unwrap();
-            status.is_some()
-        });
-        self.readers.drain(..).for_each(|reader| reader.join().unwrap());
-        Ended { status: status.unwrap(), said: self.said() }
-    }
-
-    /// By SIGTERM.
-    pub fn stop(self) -> Ended {
-        kill(Pid::from_raw(self.child.id() as i32), Signal::SIGTERM).unwrap();
-        self.end()
-    }
-
-    /// By SIGKILL. It must not have ended before by itself.
-    pub fn kill(mut self) -> Ended {
-        assert!(self.child.try_wait().unwrap().is_none(), "it has ended by itself: {}", self.said());
-        self.child.kill().unwrap();
-        self.end()
-    }
-}
-
-impl Drop for Process {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-        if std::thread::panicking() {
-            eprintln!("the process said:\n{}", self.said());
-        }
-    }
-}
-
-fn collect(mut stream: Box<dyn Read + Send>, into: Arc<Mutex<Vec<u8>>>) -> JoinHandle<()> {
-    std::thread::spawn(move || {
-        let mut buf = [0; 4096];
-        while let Ok(n @ 1..) = stream.read(&mut buf) {
-            into.lock().unwrap().extend_from_slice(&buf[..n]);
-        }
-    })
+pub fn start_ping(folder: &Folder, url: &str, more: &[(&str, &str)]) -> Process {
+    start(Command::new(PING), folder, url, &[&[("BOT_TOKEN", TOKEN)], more].concat())
 }
 
 /// The last line of a bot that was stopped: values of this start, and of all starts with the directory.
@@ -326,40 +185,29 @@ pub struct Totals {
     pub starts: u64,
 }
 
-impl Ended {
+impl Ledger {
     /// Both lines balance.
-    pub fn ledger(&self) -> Ledger {
-        let line = self
-            .said
-            .lines()
-            .find(|l| l.contains("of all starts"))
-            .unwrap_or_else(|| panic!("{}", self.said));
+    pub fn of(ended: &Ended) -> Self {
+        let line = ended.said.lines().find(|l| l.contains("of all starts"));
+        let line = line.unwrap_or_else(|| panic!("{}", ended.said));
         let (this, all) = line.split_once("of all starts: ").unwrap();
         let (_, this) = this.split_once("values: ").unwrap();
-        let number = |part: &str, word: &str| -> u64 {
-            part.split_once(word).map_or(0, |(_, text)| {
-                text.split(|c: char| !c.is_ascii_digit()).next().unwrap().parse().unwrap()
-            })
-        };
-        let before = |part: &str, word: &str| -> u64 {
-            part.split_once(word).unwrap().0.rsplit(' ').next().unwrap().parse().unwrap()
-        };
         let of_all = Totals {
-            collected: number(all, "collected "),
-            delivered: number(all, "delivered "),
-            queued: number(all, "queued "),
-            dropped: number(all, "dropped "),
-            corrupt: number(all, "corrupt "),
-            lost: number(all, "lost "),
-            starts: before(all, " starts"),
+            collected: number_behind(all, "collected "),
+            delivered: number_behind(all, "delivered "),
+            queued: number_behind(all, "queued "),
+            dropped: number_behind(all, "dropped "),
+            corrupt: number_behind(all, "corrupt "),
+            lost: number_behind(all, "lost "),
+            starts: number_before(all, " starts"),
         };
         let ledger = Ledger {
-            collected: number(this, "collected "),
-            recovered: number(this, "recovered "),
-            delivered: number(this, "delivered "),
-            queued: number(this, "queued "),
-            dropped: number(this, "dropped "),
-            written: before(this, " of them written"),
+            collected: number_behind(this, "collected "),
+            recovered: number_behind(this, "recovered "),
+            delivered: number_behind(this, "delivered "),
+            queued: number_behind(this, "queued "),
+            dropped: number_behind(this, "dropped "),
+            written: number_before(this, " of them written"),
             all: of_all,
         };
         let l = &ledger;

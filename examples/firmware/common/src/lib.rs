@@ -158,7 +158,7 @@ pub const fn sensor_budget_with_flash<F: MultiwriteNorFlash>() -> Budget {
 const _: () =
     assert!(PING_BUDGET.total() <= 24 * 1024 + TLS_RAM && SENSOR_BUDGET.total() <= 16 * 1024 + TLS_RAM);
 #[cfg(all(target_pointer_width = "32", feature = "snmp"))]
-const _: () = assert!(SNMP_BUDGET.total() <= 64 * 1024 + TLS_RAM);
+const _: () = assert!(SNMP_BUDGET.total() <= 48 * 1024 + TLS_RAM);
 /// What TLS may take of each: its buffers, and what its handshake keeps while it waits.
 #[cfg(target_pointer_width = "32")]
 const TLS_RAM: usize = if TLS_BUFFERS == 0 { 0 } else { TLS_BUFFERS + 5 * 1024 };

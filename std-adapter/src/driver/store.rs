@@ -241,7 +241,7 @@ impl<D: Disk> Keeper<D> {
         while let Some(event) = self.store.poll_event() {
             if self.episodes.note(now, &event) {
                 match event {
-                    StoreEvent::Working { .. } => tracing::info!("{event}"),
+                    StoreEvent::Working { .. } | StoreEvent::WorkingInPart { .. } => tracing::info!("{event}"),
                     event => tracing::warn!("{event}"),
                 }
             }

@@ -31,7 +31,8 @@ pub struct Totals {
     pub collected: u64,
     /// Stored by the backend.
     pub delivered: u64,
-    /// Waiting now.
+    /// Waiting now, also in files of accounts that this life of the process leaves alone: there also what was lost, until
+    /// they can be read.
     pub queued: u64,
     /// Dropped, by reason in the order of [`DropReason::ALL`].
     pub dropped: [u64; 8],
@@ -79,6 +80,8 @@ pub struct StoredState {
 pub(super) struct Book {
     /// Of earlier lives.
     base: Totals,
+    /// Values that wait in files of accounts that this life leaves alone, so far as the ledger says.
+    away: u64,
     ledger: Ledger,
     ledger_saved: Option<Ledger>,
     writes: u64,
@@ -88,6 +91,8 @@ pub(super) struct Book {
     /// The ledger's time to be synced has come.
     ledger_due: bool,
     states: BTreeMap<(u64, u64), Vec<u8>>,
+    /// Bytes of their frames.
+    states_live: u64,
     states_len: u64,
     /// Frames to append.
     states_new: Vec<u8>,
@@ -151,6 +156,11 @@ fn put_state(out: &mut Vec<u8>, job: u64, name: u64, bytes: &[u8]) {
     });
 }
 
+/// Bytes that a state takes in the file.
+const fn frame_len(state: &[u8]) -> u64 {
+    (codec::FRAME_HEAD + 16 + state.len()) as u64
+}
+
 fn read_state(payload: &[u8]) -> Option<(u64, u64, &[u8])> {
     let (job, rest) = payload.split_first_chunk()?;
     let (name, bytes) = rest.split_first_chunk()?;
@@ -205,7 +215,8 @@ fn is_there(disk: &mut impl Disk, file: &str, len: u64) -> io::Result<bool> {
 
 impl Book {
     /// Reads what is there (`entries` of the directory), which may be damaged: what is then to be told. `found`: values
-    /// that were found in segments, or are known to have been there. `others_read`: something in the directory can be
+    /// that were found in segments, or are known to have been there. `some_away`: some accounts are left alone, so that the
+    /// values that are missing may wait there. `others_read`: something in the directory can be
     /// read.
     ///
     /// # Errors
@@ -214,6 +225,7 @@ impl Book {
         disk: &mut impl Disk,
         entries: &[Entry],
         found: u64,
+        some_away: bool,
         others_read: bool,
     ) -> Result<(Self, Vec<StoreEvent>), OpenError> {
         let (mut book, mut events) = (Book::default(), Vec::new());
@@ -226,7 +238,7 @@ impl Book {
         if let Some(entry) = entry(STATES) {
             events.extend(book.read_states(disk, entry.len, others_read)?);
         }
-        book.begin(found);
+        book.begin(found, some_away);
         Ok((book, events))
     }
 
@@ -290,9 +302,7 @@ impl Book {
             }
             end = at + codec::FRAME_HEAD + frame.payload.len();
             match read_state(frame.payload).filter(|_| frame.kind == codec::STATE) {
-                Some((job, name, state)) => {
-                    self.states.insert((job, name), state.to_vec());
-                }
+                Some((job, name, state)) => self.put((job, name), state.to_vec()),
                 None => {
                     first_bad.get_or_insert(at);
                 }
@@ -311,12 +321,14 @@ impl Book {
     }
 
     /// A further life.
-    fn begin(&mut self, found: u64) {
+    fn begin(&mut self, found: u64, some_away: bool) {
         // The process may have ended between the last writing of the ledger and that of values.
         let base = &mut self.base;
         let placed = base.delivered + base.dropped.iter().sum::<u64>() + base.lost;
         let waited = base.collected.saturating_sub(placed);
-        base.lost += waited.saturating_sub(found);
+        let missing = waited.saturating_sub(found);
+        // Written down, they wait: the next life looks again.
+        *(if some_away { &mut self.away } else { &mut base.lost }) += missing;
         base.collected = placed.max(base.collected) + found.saturating_sub(waited);
         base.lives += 1;
     }
@@ -326,7 +338,7 @@ impl Book {
         let mut t = Totals {
             collected: base.collected + l.collected,
             delivered: base.delivered + l.delivered,
-            queued: l.queued,
+            queued: l.queued + self.away,
             ..*base
         };
         t.dropped.iter_mut().zip(&l.dropped).for_each(|(t, n)| *t += n);
@@ -347,12 +359,24 @@ impl Book {
             return false;
         }
         if self.states.get(&(job, name)).is_none_or(|old| old != bytes) {
-            if !self.sealed {
+            self.put((job, name), bytes.to_vec());
+            // What is written anew has it too.
+            if !self.sealed && !self.rewrite {
                 put_state(&mut self.states_new, job, name, bytes);
+                if self.states_new.len() as u64 > STATES_SLACK + self.states_live {
+                    // They can't be written at present: sooner or later all are, from what there is then.
+                    (self.states_new, self.rewrite) = (Vec::new(), true);
+                }
             }
-            self.states.insert((job, name), bytes.to_vec());
         }
         true
+    }
+
+    fn put(&mut self, key: (u64, u64), bytes: Vec<u8>) {
+        self.states_live += frame_len(&bytes);
+        if let Some(old) = self.states.insert(key, bytes) {
+            self.states_live -= frame_len(&old);
+        }
     }
 
     pub(super) fn replace_states(&mut self, all: impl Iterator<Item = StoredState>) {
@@ -360,7 +384,14 @@ impl Book {
             .filter(|s| s.bytes.len() + 16 <= codec::MAX_PAYLOAD)
             .map(|s| ((s.job, s.name), s.bytes))
             .collect();
-        self.rewrite = true;
+        self.states_live = self.states.values().map(|s| frame_len(s)).sum();
+        (self.states_new, self.rewrite) = (Vec::new(), true);
+    }
+
+    /// Bytes of changes that wait to be appended.
+    #[cfg(test)]
+    pub(super) fn states_waiting(&self) -> usize {
+        self.states_new.len()
     }
 
     pub(super) fn has_states_to_write(&self) -> bool {
@@ -382,9 +413,8 @@ impl Book {
         if !self.has_states_to_write() {
             return Ok(());
         }
-        let live: u64 = self.states.values().map(|s| (codec::FRAME_HEAD + 16 + s.len()) as u64).sum();
         let appended = self.states_len + self.states_new.len() as u64;
-        if self.rewrite || appended > STATES_SLACK + 2 * live {
+        if self.rewrite || appended > STATES_SLACK + 2 * self.states_live {
             let mut bytes = Vec::new();
             self.states.iter().for_each(|(&(job, name), state)| put_state(&mut bytes, job, name, state));
             disk.write(STATES_NEW, 0, &bytes)?;

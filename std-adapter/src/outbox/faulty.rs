@@ -107,6 +107,7 @@ struct State {
     locked: bool,
     /// Operations that change something, so far.
     changes: u64,
+    bytes_read: u64,
     /// The process dies in this one.
     die_at: Option<u64>,
     dead: bool,
@@ -259,6 +260,7 @@ impl FaultyDisk {
             dirs: BTreeSet::new(),
             locked: false,
             changes: 0,
+            bytes_read: 0,
             die_at: None,
             dead: false,
             denied: None,
@@ -360,6 +362,11 @@ impl FaultyDisk {
     #[must_use]
     pub fn changes(&self) -> u64 {
         self.state().changes
+    }
+
+    /// Bytes that were read, so far.
+    pub fn bytes_read(&self) -> u64 {
+        self.state().bytes_read
     }
 
     /// The process was killed and may start again: all that was written is there.
@@ -487,6 +494,7 @@ impl Disk for FaultyDisk {
         if let (Some(to), Some(from)) = (buf.get_mut(..n), from.get(..n)) {
             to.copy_from_slice(from);
         }
+        s.bytes_read += n as u64;
         Ok(n)
     }
 

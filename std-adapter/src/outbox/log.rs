@@ -129,6 +129,8 @@ impl Segment {
 #[derive(Clone, Copy, Debug)]
 struct Pending {
     sequence: u64,
+    /// When it was taken.
+    taken: Millis,
     handed_over_ms: u64,
     time_ms: u64,
     text_at: usize,
@@ -582,7 +584,7 @@ impl Log {
     }
 
     /// Takes a value: its sequence number; `None` if it can't be written in this format, or numbers have run out.
-    pub(super) fn take(&mut self, value: &super::Value<'_>) -> Option<u64> {
+    pub(super) fn take(&mut self, now: Millis, value: &super::Value<'_>) -> Option<u64> {
         let fits =
             (1..=codec::MAX_STORED_PATH).contains(&value.path.len()) && codec::number_fits(value.number);
         if !fits || self.next >= SEQUENCE_END {
@@ -593,6 +595,7 @@ impl Log {
         self.held.insert(sequence);
         self.pending.push(Pending {
             sequence,
+            taken: now,
             handed_over_ms: value.handed_over.0,
             time_ms: value.time.0,
             text_at: self.text.len(),
@@ -746,8 +749,27 @@ impl Log {
         Ok(())
     }
 
-    /// Writes values that wait, and if `marks` what is done with; removes files that are done with. `durable`: a file may
-    /// be removed only after its successor survives a power cut.
+    /// When the oldest value was taken that waits to be written and has not left. O(values before it).
+    pub(super) fn oldest_taken(&self) -> Option<Millis> {
+        self.pending.iter().find(|p| !p.left).map(|p| p.taken)
+    }
+
+    /// Forgets the values that waited to be written and have left, up to the first one that has not. O(values).
+    fn forget_left(&mut self) {
+        if self.pending_live == 0 {
+            self.pending.clear();
+            self.text.clear();
+        }
+        let stays = self.pending.iter().position(|p| !p.left).unwrap_or(0);
+        if let Some(text_at) = self.pending.get(stays).filter(|_| stays > 0).map(|p| p.text_at) {
+            self.pending.drain(..stays);
+            self.text.drain(..text_at);
+            self.pending.iter_mut().for_each(|p| p.text_at -= text_at);
+        }
+    }
+
+    /// Writes values that wait, if the first of them was taken up to `values_to`, and if `marks` what is done with; removes
+    /// files that are done with. `durable`: a file may be removed only after its successor survives a power cut.
     ///
     /// # Errors
     /// As the disk; what was not written waits on.
@@ -757,6 +779,7 @@ impl Log {
         segment_bytes: u64,
         durable: bool,
         marks: bool,
+        values_to: Option<Millis>,
         now: Millis,
     ) -> io::Result<()> {
         let back = self.put_back(disk);
@@ -764,10 +787,7 @@ impl Log {
             back?;
             self.write_again(disk, now)?;
         }
-        if self.pending_live == 0 {
-            self.pending.clear();
-            self.text.clear();
-        }
+        self.forget_left();
         if self.pending.is_empty() && self.can_rotate(segment_bytes / 16) {
             // The last file carries the numbering on, so that it is never without one.
             self.begin_segment(disk, self.next)?;
@@ -784,8 +804,11 @@ impl Log {
                 self.dir_changes += 1;
             }
         }
-        while !self.pending.is_empty() || (marks && self.has_marks()) {
-            self.write_some(disk, segment_bytes, marks)?;
+        // Numbers that are done with and in no frame yet (a write failed) are written with the values around them.
+        let values = self.oldest_taken().is_some_and(|taken| Some(taken) <= values_to)
+            || (marks && self.done.last().is_some_and(|last| last > self.covered));
+        while (values && !self.pending.is_empty()) || (marks && self.has_marks()) {
+            self.write_some(disk, segment_bytes, values, marks)?;
         }
         Ok(())
     }
@@ -810,7 +833,13 @@ impl Log {
         !self.done.is_empty()
     }
 
-    fn write_some(&mut self, disk: &mut impl Disk, segment_bytes: u64, marks: bool) -> io::Result<()> {
+    fn write_some(
+        &mut self,
+        disk: &mut impl Disk,
+        segment_bytes: u64,
+        values: bool,
+        marks: bool,
+    ) -> io::Result<()> {
         if let Some((first, len)) = self.cut {
             let segment = self.segments.iter().find(|s| s.first == first);
             removed(
@@ -831,7 +860,7 @@ impl Log {
         let from = bytes.len();
         let (mut taken, mut last, mut newest_ms) = (0, self.covered, 0);
         let mut writer = ValuesWriter::new(&mut bytes, self.id, self.covered, Some(self.total_written));
-        for p in &self.pending {
+        for p in self.pending.iter().filter(|_| values) {
             if at.unwrap_or(0) + writer.len() as u64 >= segment_bytes && taken > 0 {
                 break;
             }
@@ -845,7 +874,7 @@ impl Log {
             newest_ms = newest_ms.max(handed_over_ms);
         }
         writer.finish();
-        let marks = marks && taken == self.pending.len();
+        let marks = marks && (taken == self.pending.len() || !values);
         if marks {
             codec::put_done(&mut bytes, self.id, self.done.iter());
         }

@@ -141,6 +141,8 @@ const SEQUENCE_BITS: u32 = SEQUENCE_END.trailing_zeros();
 const ACCOUNTS_MAX: usize = 1 << (63 - SEQUENCE_BITS);
 /// A value is written so long after its hand-over, at the latest, ms.
 const BEHIND_MS: u64 = 900;
+/// When values are written, an account's go with them if its oldest has waited so long, ms: one writing for many accounts.
+const TOGETHER_MS: u64 = 800;
 /// What is done with is written so much later, ms.
 const DONE_MS: u64 = 900;
 /// The ledger is written so often even if no values are, ms.
@@ -354,7 +356,14 @@ pub enum StoreEvent {
         /// What the system says.
         error: String,
     },
-    /// Writing works again.
+    /// Something works again while something else still fails.
+    WorkingInPart {
+        /// What works: as it can be said of who can do it.
+        doing: &'static str,
+        /// How long it did not, ms.
+        after_ms: u64,
+    },
+    /// All works again.
     Working {
         /// How long it did not, ms.
         after_ms: u64,
@@ -417,10 +426,17 @@ impl fmt::Display for StoreEvent {
                 f,
                 "outbox can't {doing} values of account {account}, they wait in their files: {error}"
             ),
+            StoreEvent::Failing { doing: doing @ "remove", account: Some(account), error } => write!(
+                f,
+                "outbox can't {doing} old values of account {account}, its new ones stay in memory: {error}"
+            ),
             StoreEvent::Failing { doing, account: Some(account), error } => {
                 write!(f, "outbox can't {doing} values of account {account}, they stay in memory: {error}")
             }
             StoreEvent::Failing { doing, account: None, error } => write!(f, "outbox can't {doing}: {error}"),
+            StoreEvent::WorkingInPart { doing, after_ms } => {
+                write!(f, "outbox can {doing} again after {} s; others of its failures go on", after_ms / 1000)
+            }
             StoreEvent::Working { after_ms } => {
                 write!(f, "outbox works again after {} s", after_ms / 1000)
             }
@@ -512,6 +528,8 @@ pub struct Store<D> {
     unsynced: BTreeSet<usize>,
     /// Those of them whose time has come.
     due: BTreeSet<usize>,
+    /// Where the next job begins among them.
+    due_from: usize,
     book_due: bool,
     /// The job that is under way, and its places.
     flight: Option<(u64, BTreeSet<usize>)>,
@@ -541,7 +559,24 @@ pub struct Store<D> {
     failing: BTreeSet<usize>,
     /// Places of logs whose files can't be read at present.
     unread: BTreeSet<usize>,
+    /// Those whose oldest file should go and can't be removed.
+    unremoved: BTreeSet<usize>,
     failing_since: Option<Millis>,
+    /// What fails, in the order of [`PARTS`].
+    episodes: [Failure; PARTS.len()],
+}
+
+/// What can fail by itself, as it is told.
+const PARTS: [&str; 3] = ["read values", "write values", "write state and ledger"];
+const READING: usize = 0;
+const WRITING: usize = 1;
+const BOOK: usize = 2;
+
+/// Since when a part fails, and what of that was told.
+#[derive(Debug, Default)]
+struct Failure {
+    since: Option<Millis>,
+    told: BTreeSet<(&'static str, io::ErrorKind)>,
 }
 
 impl<D: Disk> Store<D> {
@@ -565,6 +600,7 @@ impl<D: Disk> Store<D> {
             busy: BTreeSet::new(),
             unsynced: BTreeSet::new(),
             due: BTreeSet::new(),
+            due_from: 0,
             book_due: false,
             flight: None,
             jobs: 0,
@@ -587,7 +623,9 @@ impl<D: Disk> Store<D> {
             book_wait_ms: 0,
             failing: BTreeSet::new(),
             unread: BTreeSet::new(),
+            unremoved: BTreeSet::new(),
             failing_since: None,
+            episodes: Default::default(),
         };
         let mut entries = store.disk.list("").map_err(failed("list the directory"))?;
         entries.sort_by(|a, b| a.name.cmp(&b.name));
@@ -616,7 +654,7 @@ impl<D: Disk> Store<D> {
             store.write_at = Some(Millis(0));
         }
         let known = found.values + found.corrupt;
-        let (book, damaged) = Book::open(&mut store.disk, &entries, known, others_read)?;
+        let (book, damaged) = Book::open(&mut store.disk, &entries, known, !store.unusable.is_empty(), others_read)?;
         store.book = book;
         damaged.into_iter().for_each(|event| store.tell(event));
         Ok((store, found))
@@ -774,13 +812,13 @@ impl<D: Disk> Store<D> {
             return None;
         }
         let log = self.logs.get_mut(place)?;
-        let record = (place as u64) << SEQUENCE_BITS | log.take(value)?;
+        let record = (place as u64) << SEQUENCE_BITS | log.take(now, value)?;
         let much = log.pending_bytes() > PENDING_BYTES;
         self.count(place);
         self.busy.insert(place);
         if much || self.settings.write == WritePolicy::First {
             // What is done with is written together with the ledger.
-            self.write_one(now, place, false);
+            self.write_one(now, place, false, true);
             self.sync_here(now);
         } else {
             self.write_by(Millis(now.0 + BEHIND_MS));
@@ -851,7 +889,7 @@ impl<D: Disk> Store<D> {
                     log.back_off_reading(now, BACK_OFF_MS.0, BACK_OFF_MS.1);
                 }
                 self.unread.insert(place);
-                self.tell_failing(now, "read", Some(account), &error);
+                self.tell_failing(now, READING, "read", Some(account), &error);
             }
             None => self.reads(now, place),
         }
@@ -871,17 +909,30 @@ impl<D: Disk> Store<D> {
         log.back_off(now, BACK_OFF_MS.0, BACK_OFF_MS.1);
         let account = Some(log.id);
         self.failing.insert(place);
-        self.tell_failing(now, doing, account, error);
+        self.tell_failing(now, WRITING, doing, account, error);
     }
 
-    fn tell_failing(&mut self, now: Millis, doing: &'static str, account: Option<u64>, error: &io::Error) {
-        if self.failing_since.is_none() {
-            self.failing_since = Some(now);
+    /// Each kind of error is told once per part, until that works again; not for each account, as they share the disk.
+    fn tell_failing(
+        &mut self,
+        now: Millis,
+        part: usize,
+        doing: &'static str,
+        account: Option<u64>,
+        error: &io::Error,
+    ) {
+        self.failing_since.get_or_insert(now);
+        let Some(failure) = self.episodes.get_mut(part) else { return };
+        failure.since.get_or_insert(now);
+        if failure.told.insert((doing, error.kind())) {
             self.tell(StoreEvent::Failing { doing, account, error: error.to_string() });
         }
     }
 
     fn works(&mut self, now: Millis, place: usize) {
+        if self.unremoved.contains(&place) {
+            return;
+        }
         if self.failing.remove(&place)
             && let Some(log) = self.logs.get_mut(place)
         {
@@ -891,30 +942,42 @@ impl<D: Disk> Store<D> {
     }
 
     fn tell_working(&mut self, now: Millis) {
-        if self.failing.is_empty()
-            && self.unread.is_empty()
-            && self.book_retry_at.is_none()
-            && let Some(since) = self.failing_since.take()
-        {
+        let fail = [!self.unread.is_empty(), !self.failing.is_empty(), self.book_retry_at.is_some()];
+        let others = fail.contains(&true);
+        for (part, doing) in PARTS.into_iter().enumerate().filter(|(part, _)| fail.get(*part) == Some(&false)) {
+            let ended = self.episodes.get_mut(part).map(core::mem::take);
+            if let Some(since) = ended.and_then(|f| f.since).filter(|_| others) {
+                self.tell(StoreEvent::WorkingInPart { doing, after_ms: now.0.saturating_sub(since.0) });
+            }
+        }
+        if !others && let Some(since) = self.failing_since.take() {
             self.tell(StoreEvent::Working { after_ms: now.0.saturating_sub(since.0) });
         }
     }
 
-    /// Writes what waits in one log, and syncs it if the settings say at once.
-    fn write_one(&mut self, now: Millis, place: usize, marks: bool) {
+    /// Writes what waits in one log, and syncs it if the settings say at once. Without `all`, values only if one of them
+    /// has waited long enough.
+    fn write_one(&mut self, now: Millis, place: usize, marks: bool, all: bool) {
         let (segment_bytes, durable) = (self.settings.segment_bytes(), self.settings.durable());
         let Some(log) = self.logs.get_mut(place) else { return };
         if log.wait.is_some_and(|w| now < w.until) {
             return;
         }
-        let result = log.write(&mut self.disk, segment_bytes, durable, marks, now);
+        // After a failure something is to be written, so that it is known whether that works.
+        let all = all || log.wait.is_some();
+        let values_to = if all { Some(now) } else { now.0.checked_sub(TOGETHER_MS).map(Millis) };
+        let result = log.write(&mut self.disk, segment_bytes, durable, marks, values_to, now);
         self.weigh(place);
         if let Err(e) = result {
             return self.fails(now, place, "write", &e);
         }
         let Some(log) = self.logs.get(place) else { return };
-        if (marks || !log.has_marks()) && !log.wants_name() {
+        let oldest = log.oldest_taken();
+        if (marks || !log.has_marks()) && !log.wants_name() && oldest.is_none() {
             self.busy.remove(&place);
+        }
+        if let Some(oldest) = oldest {
+            self.write_by(Millis(oldest.0 + BEHIND_MS));
         }
         self.note(now, place);
         if !self.unsynced.contains(&place) || !self.failing.contains(&place) {
@@ -976,7 +1039,7 @@ impl<D: Disk> Store<D> {
         }
         let (mut logs, mut files, mut places) = (Vec::new(), 0, BTreeSet::new());
         while files + logs.len() < SYNC_FILES
-            && let Some(place) = self.due.pop_first()
+            && let Some(place) = self.next_due()
         {
             let ready = |l: &&mut Log| !l.again && l.wait.is_none_or(|w| w.until <= now);
             let Some(log) = self.logs.get_mut(place).filter(ready) else {
@@ -1007,6 +1070,14 @@ impl<D: Disk> Store<D> {
         self.jobs += 1;
         self.flight = Some((self.jobs, places));
         Some(SyncJob { id: self.jobs, logs, book })
+    }
+
+    /// The next place whose sync is due, each in its turn: none waits longer than one turn of all others.
+    fn next_due(&mut self) -> Option<usize> {
+        let place = *self.due.range(self.due_from..).next().or_else(|| self.due.first())?;
+        self.due.remove(&place);
+        self.due_from = place + 1;
+        Some(place)
     }
 
     /// A job has ended.
@@ -1110,7 +1181,7 @@ impl<D: Disk> Store<D> {
     /// Does what is due: writes, syncs, tries again, keeps the bounds. Calling early or late is harmless.
     pub fn handle_time(&mut self, now: Millis, unix: UnixMillis) {
         let writes = self.write_at.is_some_and(|at| at <= now);
-        self.work(now, unix, writes);
+        self.work(now, unix, writes, false);
         self.sync_here(now);
     }
 
@@ -1148,7 +1219,7 @@ impl<D: Disk> Store<D> {
 
     /// Writes all that waits, and makes all syncs due.
     pub fn flush_step(&mut self, now: Millis, unix: UnixMillis) {
-        self.work(now, unix, true);
+        self.work(now, unix, true, true);
         if self.settings.durable() {
             self.sync_all_soon(now);
         }
@@ -1157,7 +1228,8 @@ impl<D: Disk> Store<D> {
     /// Whether all is written, and synced unless that is off.
     #[must_use]
     pub fn is_flushed(&self) -> bool {
-        self.busy.is_empty() && self.unsynced.is_empty()
+        let book = self.settings.durable() && self.book.unsynced();
+        self.busy.is_empty() && self.unsynced.is_empty() && !book
     }
 
     /// Flushes, and gives the directory free.
@@ -1165,7 +1237,8 @@ impl<D: Disk> Store<D> {
         self.flush(now, unix);
     }
 
-    fn work(&mut self, now: Millis, unix: UnixMillis, writes: bool) {
+    /// `writes`: it is time to write; `all`: also what has not waited long.
+    fn work(&mut self, now: Millis, unix: UnixMillis, writes: bool, all: bool) {
         if self.age_at <= now {
             self.age_at = Millis(now.0 + AGE_MS);
             self.drop_old(now, unix);
@@ -1179,17 +1252,20 @@ impl<D: Disk> Store<D> {
         let bytes = self.bytes();
         if writes {
             self.write_at = None;
-            for place in self.busy.clone() {
-                self.write_one(now, place, true);
-            }
+            // Where something can't be removed, that comes first.
+            let ready: Vec<usize> = self.busy.difference(&self.unremoved).copied().collect();
+            ready.into_iter().for_each(|place| self.write_one(now, place, true, all));
             self.keep_bound(now);
         }
         for place in retries {
             if self.logs.get(place).is_some_and(|l| l.wait.is_some_and(|w| now < w.until)) {
                 continue;
             }
+            if self.unremoved.contains(&place) && !self.removes(now, unix, place) {
+                continue;
+            }
             if self.busy.contains(&place) {
-                self.write_one(now, place, true);
+                self.write_one(now, place, true, true);
             }
             if self.unsynced.contains(&place) {
                 self.due.insert(place);
@@ -1251,26 +1327,42 @@ impl<D: Disk> Store<D> {
         self.book_wait_ms = (self.book_wait_ms * 2).clamp(BACK_OFF_MS.0, BACK_OFF_MS.1);
         self.ledger_at = Millis(now.0 + self.book_wait_ms);
         self.book_retry_at = Some(self.ledger_at);
-        self.tell_failing(now, "write state and ledger", None, error);
+        self.tell_failing(now, BOOK, "write state and ledger", None, error);
     }
 
     fn drop_old(&mut self, now: Millis, unix: UnixMillis) {
-        let oldest_ms = unix.0.saturating_sub(self.settings.max_age_ms);
         for place in 0..self.logs.len() {
-            while let Some(log) = self.logs.get_mut(place).filter(|l| l.front_is_older_than(oldest_ms)) {
-                let result = log.drop_front(&mut self.disk);
-                self.weigh(place);
-                self.note(now, place);
-                match result {
-                    Ok(Some(values)) => self.give_up(Gone::TooOld, values),
-                    Ok(None) => break,
-                    Err(e) => {
-                        self.fails(now, place, "remove", &e);
-                        break;
-                    }
-                }
+            self.drop_old_of(now, unix, place);
+        }
+    }
+
+    fn drop_old_of(&mut self, now: Millis, unix: UnixMillis, place: usize) {
+        let oldest_ms = unix.0.saturating_sub(self.settings.max_age_ms);
+        let is_old = |l: &&mut Log| l.front_is_older_than(oldest_ms) && l.wait.is_none_or(|w| w.until <= now);
+        while let Some(log) = self.logs.get_mut(place).filter(is_old) {
+            let result = log.drop_front(&mut self.disk);
+            self.weigh(place);
+            self.note(now, place);
+            match result {
+                Ok(Some(values)) => self.give_up(Gone::TooOld, values),
+                Ok(None) => break,
+                Err(e) => self.cannot_remove(now, place, &e),
             }
         }
+    }
+
+    /// Until it can, the account takes no values into its files: they would grow beyond the bound.
+    fn cannot_remove(&mut self, now: Millis, place: usize, error: &io::Error) {
+        self.unremoved.insert(place);
+        self.fails(now, place, "remove", error);
+    }
+
+    /// Tries again what could not be removed: whether nothing is left that should go.
+    fn removes(&mut self, now: Millis, unix: UnixMillis, place: usize) -> bool {
+        self.unremoved.remove(&place);
+        self.drop_old_of(now, unix, place);
+        self.keep_bound(now);
+        !self.unremoved.contains(&place)
     }
 
     fn keep_bound(&mut self, now: Millis) {
@@ -1278,7 +1370,9 @@ impl<D: Disk> Store<D> {
         let mut thinned: BTreeMap<u64, u64> = BTreeMap::new();
         while self.bytes() > self.settings.max_bytes {
             let mut most = self.by_bytes.iter().rev().map(|&(_, place)| place);
-            let most = most.find(|&p| self.logs.get(p).is_some_and(Log::can_drop_front));
+            // Where removing failed, the next one gives: the bound holds for all.
+            let gives = |l: &Log| l.can_drop_front() && l.wait.is_none_or(|w| w.until <= now);
+            let most = most.find(|&p| self.logs.get(p).is_some_and(gives));
             let Some((place, log)) = most.and_then(|p| Some((p, self.logs.get_mut(p)?))) else { break };
             let account = log.id;
             if self.settings.thin {
@@ -1311,10 +1405,7 @@ impl<D: Disk> Store<D> {
                     self.give_up(Gone::Full, values);
                 }
                 Ok(None) => break,
-                Err(e) => {
-                    self.fails(now, place, "remove", &e);
-                    break;
-                }
+                Err(e) => self.cannot_remove(now, place, &e),
             }
         }
         for (account, values) in thinned.into_iter().filter(|(_, v)| *v > 0) {

@@ -257,15 +257,25 @@ fn while_the_disk_is_full_values_stay_in_memory_and_it_is_told_once() {
         assert_eq!(store.take(Millis(now), 7, &value), None);
     }
     assert!((10..30).contains(&tries), "{tries} tries in 10 min");
-    assert!(matches!(store.poll_event(), Some(StoreEvent::Failing { doing: "write", account: Some(7), .. })));
-    assert_eq!(store.poll_event(), None);
+    let told = events(&mut store);
+    assert!(
+        matches!(
+            told[..],
+            [
+                StoreEvent::Failing { doing: "write", account: Some(7), .. },
+                StoreEvent::Failing { doing: "write state and ledger", account: None, .. }
+            ]
+        ),
+        "{told:?}"
+    );
     disk.set_faults(Faults::default());
     // The values, and state with ledger, are tried again each at its time.
     for _ in 0..4 {
         now = store.poll_timeout().map_or(now, |at| at.0);
         store.handle_time(Millis(now), unix(now));
     }
-    assert!(matches!(store.poll_event(), Some(StoreEvent::Working { .. })));
+    let told = events(&mut store);
+    assert!(matches!(told[..], [StoreEvent::Working { .. }]), "{told:?}");
     drop(store);
     assert_eq!(open(&disk, small()).1, Found { values: 1000, corrupt: 0 });
 }
@@ -1312,6 +1322,245 @@ fn the_log_of_states_stays_short() {
         store.states().map(|s| s.bytes).collect::<Vec<_>>(),
         (49_990..50_000u64).map(|i| i.to_le_bytes().to_vec()).collect::<Vec<_>>()
     );
+}
+
+#[test]
+fn each_of_many_accounts_is_synced_in_its_turn_although_all_are_due_again_before_the_turn_is_over() {
+    // A disk that takes 16 ms for each file: 200 accounts take longer than the second between syncs.
+    const ACCOUNTS: u64 = 200;
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, Settings::DEFAULT);
+    store.sync_elsewhere();
+    let (mut now, end, mut job) = (0, 30_000, None::<(u64, SyncJob)>);
+    while now < end {
+        if now % 1000 == 0 {
+            (0..ACCOUNTS).for_each(|account| drop(take_many(&mut store, now, account, now..now + 1)));
+        }
+        if let Some((_, done)) = job.take_if(|(ends, _)| *ends <= now) {
+            store.handle_synced(Millis(now), done.run());
+        }
+        if store.poll_timeout().is_some_and(|at| at.0 <= now) {
+            store.handle_time(Millis(now), unix(now));
+        }
+        job = job.or_else(|| store.poll_sync(Millis(now)).map(|job| (now + 64 * 16, job)));
+        now += 16;
+    }
+    drop((store, job));
+    disk.power_cut_losing_all();
+    let (mut store, _) = open(&disk, Settings::DEFAULT);
+    for account in 0..ACCOUNTS {
+        let last = feed_all(&mut store, 0, account).last().copied();
+        // Written after 0.9 s, due a second later; then it waits for one turn of seven jobs, and its own.
+        assert!(last.is_some_and(|n| n >= end - 2_000 - 8 * 64 * 16), "account {account}: {last:?}");
+    }
+}
+
+#[test]
+fn states_that_can_not_be_written_take_no_more_memory_than_twice_what_they_say_and_are_written_later() {
+    for hangs in [false, true] {
+        let disk = FaultyDisk::new(1);
+        let (mut store, _) = open(&disk, small());
+        store.sync_elsewhere();
+        if !hangs {
+            disk.set_faults(Faults { capacity: Some(0), ..Faults::default() });
+        }
+        let (mut now, mut most, mut job) = (0, 0, None);
+        for round in 0..200u64 {
+            for name in 0..100 {
+                store.set_state(Millis(now), 1, name, &[(round % 251) as u8; 100]);
+            }
+            most = most.max(store.book.states_waiting());
+            now += 1000;
+            store.handle_time(Millis(now), unix(now));
+            // Its sync does not end.
+            job = job.or_else(|| store.poll_sync(Millis(now)));
+        }
+        assert!(most <= 64 * 1024 + 2 * 100 * 150, "{most} bytes wait; hangs: {hangs}");
+        disk.set_faults(Faults::default());
+        if let Some(job) = job {
+            store.handle_synced(Millis(now), job.run());
+        }
+        store.flush(Millis(now), unix(now));
+        drop(store);
+        disk.power_cut_losing_all();
+        let (store, _) = open(&disk, small());
+        assert_eq!(store.states().filter(|s| s.bytes == [199; 100]).count(), 100, "hangs: {hangs}");
+    }
+}
+
+#[test]
+fn one_step_thins_a_bounded_part_of_the_files_however_many_there_are() {
+    let disk = FaultyDisk::new(1);
+    let settings = Settings { max_bytes: 2 << 20, thin: true, ..Settings::DEFAULT };
+    let (mut store, _) = open(&disk, settings);
+    // A value a minute of each of 100 series: only windows of 16 min and more leave values out.
+    let (mut most, mut thinned, mut n) = (0, 0, 0u64);
+    for minute in 0..4_000u64 {
+        let now = minute * 60_000;
+        for series in 0..100 {
+            let (path, number) = (format!("device.{series}.value"), (n * 7919 % 100_000).to_string());
+            let value = Value { time: unix(now), handed_over: unix(now), path: &path, number: &number };
+            let record = store.take(Millis(now), 7, &value).unwrap();
+            store.left(Millis(now), record, true);
+            n += 1;
+        }
+        for part in 0..10 {
+            let before = disk.bytes_read();
+            store.handle_time(Millis(now + 900 + part * 100), unix(now + 900 + part * 100));
+            most = most.max(disk.bytes_read() - before);
+            assert!(store.bytes() <= settings.max_bytes, "{} bytes after {n} values", store.bytes());
+        }
+        while let Some((why, values)) = store.poll_gone() {
+            assert_eq!(why, Gone::Thinned, "nothing is dropped otherwise");
+            thinned += values;
+        }
+    }
+    assert!(thinned > 50_000, "{thinned} of {n}");
+    assert_eq!(store.parked_total() + thinned, n);
+    assert!(most <= 256 * 1024 + settings.segment_bytes(), "{most} bytes read in one step");
+}
+
+#[test]
+fn of_values_that_leave_after_600_ms_none_is_written_however_many_follow_each_other() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    let mut waiting = std::collections::VecDeque::new();
+    for now in (0..60_000).step_by(10) {
+        if now % 50 == 0 {
+            waiting.push_back((now + 600, take_many(&mut store, now, 7, now..now + 1)[0]));
+        }
+        while waiting.front().is_some_and(|(at, _)| *at <= now) {
+            store.left(Millis(now), waiting.pop_front().unwrap().1, false);
+        }
+        if store.poll_timeout().is_some_and(|at| at.0 <= now) {
+            store.handle_time(Millis(now), unix(now));
+        }
+        assert!(store.logs[0].pending_bytes() < 4096, "{} bytes", store.logs[0].pending_bytes());
+        assert_eq!(store.written(), 0, "after {now} ms");
+    }
+    assert_eq!(segments(&disk), Vec::<String>::new());
+    // A value that stays is written in its time all the same.
+    store.flush(Millis(60_000), unix(60_000));
+    assert_eq!(store.written(), waiting.len() as u64);
+}
+
+#[test]
+fn what_is_done_with_is_written_in_its_time_although_young_values_follow_each_other() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    let old = take_many(&mut store, 0, 7, 0..100);
+    store.flush(Millis(0), unix(0));
+    old.iter().for_each(|&record| store.left(Millis(0), record, false));
+    let mut waiting = std::collections::VecDeque::new();
+    for now in (0..2_000).step_by(10) {
+        waiting.push_back((now + 600, take_many(&mut store, now, 7, 100 + now..101 + now)[0]));
+        while waiting.front().is_some_and(|(at, _)| *at <= now) {
+            store.left(Millis(now), waiting.pop_front().unwrap().1, false);
+        }
+        if store.poll_timeout().is_some_and(|at| at.0 <= now) {
+            store.handle_time(Millis(now), unix(now));
+        }
+    }
+    drop(store);
+    assert_eq!(open(&disk, small()).1, Found::default());
+}
+
+#[test]
+fn a_failure_that_lasts_does_not_hide_those_of_another_kind() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    (1..=2).for_each(|account| drop(take_many(&mut store, 0, account, 0..10)));
+    store.close(Millis(0), unix(0));
+    let (mut store, _) = open(&disk, small());
+    // For weeks, as rights are missing.
+    disk.deny_reading_of(Some("1/"));
+    feed_all(&mut store, 0, 1);
+    let mut now = 0;
+    for episode in 0..2 {
+        let mut told = Vec::new();
+        for n in 0..1_000 {
+            let capacity = Some(disk.bytes_used()).filter(|_| n > 10 && n < 900);
+            disk.set_faults(Faults { capacity, ..Faults::default() });
+            now += 1000;
+            let value = Value { time: unix(now), handed_over: unix(now), path: "a.b", number: "1" };
+            store.take(Millis(now), 2, &value);
+            store.set_ledger(Millis(now), &Ledger { collected: now, queued: now, ..Ledger::EMPTY });
+            store.handle_time(Millis(now), unix(now));
+            feed_all(&mut store, now, 1);
+            told.extend(events(&mut store));
+        }
+        let count = |what: &str| {
+            told.iter().filter(|e| matches!(e, StoreEvent::Failing { doing, .. } if *doing == what)).count()
+        };
+        assert_eq!((count("read"), count("write")), (usize::from(episode == 0), 1), "{told:?}");
+        assert!(!told.iter().any(|e| matches!(e, StoreEvent::Working { .. })), "{told:?}");
+    }
+}
+
+#[test]
+fn a_file_that_can_not_be_removed_is_told_once_and_tried_less_and_less_often() {
+    for by_age in [false, true] {
+        let disk = FaultyDisk::new(1);
+        let settings = Settings { max_bytes: 64 * 1024, max_age_ms: 3_600_000, ..Settings::DEFAULT };
+        let (mut store, _) = open(&disk, settings);
+        let records = take_many(&mut store, 0, 7, 0..3000);
+        store.flush(Millis(0), unix(0));
+        records.iter().for_each(|&record| store.left(Millis(0), record, true));
+        disk.set_faults(Faults { name_error: 10_000, ..Faults::default() });
+        if !by_age {
+            store.settings.max_bytes = 16 * 1024;
+        }
+        let begin = if by_age { 3_700_000 } else { 0 };
+        let (mut now, mut told, mut tries) = (begin, Vec::new(), disk.changes());
+        while now < begin + 3_600_000 {
+            now += 1000;
+            let value = Value { time: unix(now), handed_over: unix(now), path: "a.b", number: "1" };
+            store.take(Millis(now), 7, &value);
+            store.handle_time(Millis(now), unix(now));
+            told.extend(events(&mut store));
+        }
+        tries = disk.changes() - tries;
+        assert!(
+            matches!(told[..], [StoreEvent::Failing { doing: "remove", account: Some(7), .. }]),
+            "by age: {by_age}, {} events: {:?}",
+            told.len(),
+            &told[..told.len().min(5)]
+        );
+        assert!(told[0].to_string().starts_with("outbox can't remove old values of account 7"), "{}", told[0]);
+        assert!(tries < 1000, "by age: {by_age}: {tries} changes tried");
+        disk.set_faults(Faults::default());
+        while now < begin + 2 * 3_600_000 {
+            now += 1000;
+            store.handle_time(Millis(now), unix(now));
+            told.extend(events(&mut store));
+        }
+        assert!(store.failing.is_empty() && store.bytes() <= store.settings.max_bytes);
+        assert_eq!(told.iter().filter(|e| matches!(e, StoreEvent::Working { .. })).count(), 1, "{told:?}");
+        assert!(gone(&mut store) > 0);
+    }
+}
+
+#[test]
+fn values_of_an_account_that_may_not_be_read_at_a_start_are_queued_in_the_totals_and_counted_once() {
+    let disk = FaultyDisk::new(1);
+    let (mut store, _) = open(&disk, small());
+    take_many(&mut store, 0, 1, 0..10);
+    take_many(&mut store, 0, 2, 0..5);
+    store.set_ledger(Millis(0), &Ledger { collected: 15, queued: 15, ..Ledger::EMPTY });
+    store.close(Millis(0), unix(0));
+    for (life, deny) in [true, true, false, true, false].into_iter().enumerate() {
+        disk.deny_reading_of(deny.then_some("1/"));
+        let (mut store, found) = open(&disk, small());
+        assert_eq!(found.values, if deny { 5 } else { 15 });
+        store.set_ledger(
+            Millis(0),
+            &Ledger { recovered: found.values, queued: found.values, ..Ledger::EMPTY },
+        );
+        let totals = store.totals();
+        assert_eq!((totals.collected, totals.queued, totals.lost), (15, 15, 0), "life {life}: {totals}");
+        assert!(totals.balanced(), "life {life}: {totals}");
+        store.close(Millis(0), unix(0));
+    }
 }
 
 /// What is known of one value.

@@ -30,7 +30,6 @@ impl Ranges {
         self.map.first_key_value().map(|(&first, _)| first)
     }
 
-    #[cfg(test)]
     pub(super) fn last(&self) -> Option<u64> {
         self.map.last_key_value().map(|(_, &last)| last)
     }

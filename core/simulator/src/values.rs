@@ -83,6 +83,8 @@ pub(crate) struct Values {
     pub(crate) stored: bool,
     /// They do so in flash.
     pub(crate) flash: bool,
+    /// In one that an outage fills.
+    pub(crate) small_flash: bool,
     /// The flash was full, in any life.
     gave_way: bool,
     /// In this one.
@@ -286,8 +288,7 @@ impl Values {
                 // A board's live value can't see that an earlier one of the same millisecond is in flash only. Nor can a
                 // host's that one of an earlier life is in files only, if its clock was set back.
                 let unseen = self.flash || value.life != life && self.clock_jumps;
-                let excused =
-                    if in_life == life { unseen } else { !self.healthy || self.power_cuts };
+                let excused = if in_life == life { unseen } else { !self.healthy || self.power_cuts };
                 if !excused {
                     self.violate(
                         Invariant::Repeats,
@@ -490,7 +491,9 @@ impl Values {
         stored_before_ms: Option<u64>,
         begun: bool,
     ) {
-        let healthy = self.stored && self.healthy && !core::mem::take(&mut self.gives_way);
+        // In a small flash also records of values in memory give way, of which no event tells.
+        let gives_way = core::mem::take(&mut self.gives_way) || self.small_flash;
+        let healthy = self.stored && self.healthy && !gives_way;
         if begun {
             let safe_ms = unsafe_ms.map_or(0, |ms| self.now_ms.saturating_sub(ms));
             for value in self.all.iter_mut().rev().take_while(|v| v.handed_over_ms >= safe_ms) {

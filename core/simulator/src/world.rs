@@ -299,6 +299,7 @@ impl<S: Room> World<S> {
             values.board = plan.target == Target::Board;
             values.stored = plan.is_stored();
             values.flash = plan.flash.is_some();
+            values.small_flash = plan.flash.is_some_and(|flash| flash.pages < 24);
             values.healthy = plan.healthy_disk();
             values.thins = plan.thins();
             values.max_age_ms = plan.max_age_ms;

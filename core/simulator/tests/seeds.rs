@@ -5,13 +5,9 @@ use grafolean_simulator::{Plan, simulate};
 /// Simulated here; `--seeds 2000` by the program.
 const SEEDS: u64 = 64;
 
-/// Seeds that have found something, as plans were then: tables that did not grow for what was listed before all that was known; a
-/// backlog that starved on a slow link; delivered values of a board that came back when its flash failed to forget them.
-const FOUND: [u64; 4] = [356, 571, 1_558, 12_181];
-
 #[test]
-fn no_invariant_is_violated_by_the_first_seeds_and_those_that_once_found_something() {
-    for seed in (0..SEEDS).chain(FOUND) {
+fn no_invariant_is_violated_by_the_first_seeds() {
+    for seed in 0..SEEDS {
         let report = simulate(&Plan::of(seed), false);
         if let Some(violation) = report.violation {
             panic!("seed {seed}: {violation}\n(cargo run --release -p grafolean-simulator -- --seed {seed})");

@@ -94,14 +94,17 @@ impl<D: Disk + Send + 'static> Kept<D> {
         self.ended.notified().await;
     }
 
-    /// Resolves when nothing is due and no job is under way.
-    pub(super) async fn idle(&self, now: impl Fn() -> Millis) {
+    /// Resolves when nothing is due and no job is under way: `true`; or when one job has taken longer than the limit:
+    /// `false`. However many jobs there are, as long as they end the disk works.
+    pub(super) async fn idle(&self, now: impl Fn() -> Millis) -> bool {
         loop {
             self.sync_due(now());
             if !self.lock().is_syncing() {
-                return;
+                return true;
             }
-            self.ended().await;
+            if tokio::time::timeout(self.limit, self.ended()).await.is_err() {
+                return false;
+            }
         }
     }
 
@@ -253,6 +256,33 @@ mod tests {
         let record = take(&kept);
         kept.wait_for(record, || Millis(0));
         assert!(kept.lock().is_settled(record));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_end_waits_the_limit_for_each_job_and_not_for_all_together() {
+        let limit = Duration::from_secs(10);
+        let disk = FaultyDisk::new(1);
+        let kept = kept(&disk, limit);
+        disk.hold_syncs(true);
+        // As long as this task is there, time goes on only by advance().
+        let (stop, stopped) = mpsc::channel::<()>();
+        let time_stands = tokio::task::spawn_blocking(move || stopped.recv());
+        let mut idle = core::pin::pin!(kept.idle(|| Millis(0)));
+        for _ in 0..5 {
+            take(&kept);
+            assert!(futures_util::poll!(&mut idle).is_pending());
+            tokio::time::advance(limit.mul_f32(0.9)).await;
+            assert!(futures_util::poll!(&mut idle).is_pending(), "the limit is that of one job");
+            // It ends, as another one does that follows: its time begins anew.
+            kept.ended.notify_one();
+        }
+        assert!(futures_util::poll!(&mut idle).is_pending());
+        tokio::time::advance(limit.mul_f32(1.1)).await;
+        assert!(!idle.await, "a disk that does not answer is not waited for");
+        disk.hold_syncs(false);
+        assert!(kept.idle(|| Millis(0)).await, "it answers again");
+        drop(stop);
+        let _ = time_stands.await;
     }
 
     #[test]

@@ -761,22 +761,21 @@ impl<B: Bot> Runner<B> {
     /// Writes and syncs what waits; waits for the disk, but not for ever.
     async fn close(&self, kept: &Kept<AnyDisk>) {
         let shared = &*self.shared;
-        let all = async {
-            loop {
-                kept.idle(|| shared.now()).await;
-                let unix = UnixMillis(system_unix_ms());
-                let more = shared.with(|c| kept.lock().close_step(c, shared.now(), unix));
-                if !more {
-                    return;
-                }
+        loop {
+            if !kept.idle(|| shared.now()).await {
+                break;
             }
-        };
-        if tokio::time::timeout(self.config.sync_wait, all).await.is_err() {
-            let s = self.config.sync_wait.as_secs_f32();
-            tracing::warn!(
-                "the outbox's disk has not answered for {s} s, the end does not wait for it: what was written since the last sync would not survive a loss of power"
-            );
+            let unix = UnixMillis(system_unix_ms());
+            let more = shared.with(|c| kept.lock().close_step(c, shared.now(), unix));
+            if !more {
+                return;
+            }
         }
+        let s = self.config.sync_wait.as_secs_f32();
+        let values = shared.with(|c| kept.lock().unwritten(c));
+        tracing::warn!(
+            "the outbox's disk has not answered for {s} s, the end does not wait for it: {values} waiting values are not written, and what was written since the last sync would not survive a loss of power"
+        );
     }
 }
 

@@ -29,6 +29,9 @@ use crate::outbox::{
 
 /// Changed states are looked for so often, ms.
 const STATES_MS: u64 = 1_000;
+/// All states are written anew to forget some so often at most, ms: until then they come back with the next start, where
+/// they do no harm.
+const FORGET_MS: u64 = 600_000;
 /// Values without a record that are stored in one go at most, as the collector is locked meanwhile.
 const LATE_VALUES: usize = 10_000;
 /// Longest text of a value, bytes.
@@ -48,6 +51,7 @@ pub struct Keeper<D> {
     store: Store<D>,
     states_at: Millis,
     states_forgotten: u32,
+    forget_at: Millis,
     /// Some values may have no record, as the disk failed when they were handed over.
     late: bool,
     /// The value that was handed over last waits for its sync.
@@ -91,6 +95,7 @@ impl<D: Disk> Keeper<D> {
             store,
             states_at: Millis(0),
             states_forgotten: 0,
+            forget_at: Millis(0),
             late: false,
             unsynced: None,
             closing: None,
@@ -223,7 +228,7 @@ impl<D: Disk> Keeper<D> {
         }
         if self.states_at <= now {
             self.states_at = Millis(now.0 + STATES_MS);
-            self.keep_states(c, now);
+            self.keep_states(c, now, self.forget_at <= now);
             if self.late {
                 self.store_late(c, now, unix);
             }
@@ -241,7 +246,9 @@ impl<D: Disk> Keeper<D> {
         while let Some(event) = self.store.poll_event() {
             if self.episodes.note(now, &event) {
                 match event {
-                    StoreEvent::Working { .. } | StoreEvent::WorkingInPart { .. } => tracing::info!("{event}"),
+                    StoreEvent::Working { .. } | StoreEvent::WorkingInPart { .. } => {
+                        tracing::info!("{event}")
+                    }
                     event => tracing::warn!("{event}"),
                 }
             }
@@ -259,15 +266,17 @@ impl<D: Disk> Keeper<D> {
         }
     }
 
-    fn keep_states<B: Bot, S: Storage<B>>(&mut self, c: &mut Collector<B, S>, now: Millis) {
+    /// `forgets`: also that some were forgotten, which writes all of them.
+    fn keep_states<B: Bot, S: Storage<B>>(&mut self, c: &mut Collector<B, S>, now: Millis, forgets: bool) {
         let forgotten = c.states_forgotten();
-        if self.states_forgotten == forgotten {
+        if self.states_forgotten == forgotten || !forgets {
             c.changed_states(|s| {
                 self.store.set_state(now, s.job(), s.name(), s.value());
             });
             return;
         }
         self.states_forgotten = forgotten;
+        self.forget_at = now.saturating_add(FORGET_MS);
         let mut all = Vec::new();
         c.all_states(|s| all.push(StoredState { job: s.job(), name: s.name(), bytes: s.value().to_vec() }));
         self.store.replace_states(now, all.into_iter());
@@ -349,7 +358,7 @@ impl<D: Disk> Keeper<D> {
         self.drain(c, now);
         self.forget_lost(c);
         let mut closing = self.closing.take().unwrap_or_else(|| {
-            self.keep_states(c, now);
+            self.keep_states(c, now, true);
             // A disk that failed gets a last chance before values without records are given to it.
             self.store.begin_flush(now);
             Closing::default()
@@ -401,6 +410,11 @@ impl<D: Disk> Keeper<D> {
     /// Waiting values that the next life will find.
     pub fn written(&self) -> u64 {
         self.store.written()
+    }
+
+    /// Waiting values that no file holds: they end with the process. Call it with the collector's ledger at present.
+    pub fn unwritten<B: Bot, S: Storage<B>>(&self, c: &Collector<B, S>) -> u64 {
+        c.ledger().queued.saturating_sub(self.store.written())
     }
 
     /// Bytes of its files.
@@ -611,6 +625,32 @@ mod tests {
         // The longest back-off.
         rig.run_until(Millis(70_000));
         assert_eq!((rig.keeper.written(), rig.c.ledger().queued), (1_002, 1_503));
+    }
+
+    #[test]
+    fn states_that_are_forgotten_one_after_another_do_not_have_all_written_each_time_and_are_gone_in_the_end()
+    {
+        let mut rig = Rig::new(Settings::DEFAULT);
+        for name in 0..100 {
+            rig.c.restore_state(StateSlot::new(1, name, &[7; 8]).unwrap()).unwrap();
+        }
+        // A job that is no more.
+        rig.keeper.store.set_state(Millis(0), 2, 0, &[1]);
+        rig.run_until(Millis(5_000));
+        let before = rig.disk.changes();
+        for second in 5..1_205 {
+            // The collector has forgotten another one.
+            rig.keeper.states_forgotten = rig.keeper.states_forgotten.wrapping_sub(1);
+            rig.run_until(Millis(second * 1_000));
+        }
+        assert!(rig.disk.changes() - before < 40, "{} changes", rig.disk.changes() - before);
+        rig.close();
+        let disk = rig.disk.handle();
+        drop(rig);
+        disk.power_cut_losing_all();
+        let (store, _) = Store::open(disk.handle(), Settings::DEFAULT).unwrap();
+        assert_eq!(store.states().filter(|s| s.job == 1).count(), 100);
+        assert_eq!(store.states().filter(|s| s.job == 2).count(), 0);
     }
 
     #[test]

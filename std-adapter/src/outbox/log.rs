@@ -1,6 +1,6 @@
 //! The files of one account: a row of segments, appended to at the end, given up from the front.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::io;
 
 use grafolean_core::time::Millis;
@@ -241,8 +241,45 @@ pub(super) struct Counted {
     pub(super) feedable: bool,
 }
 
-/// A value while a file is thinned: number, time in Unix ms, sequence number.
-type Sample = (f64, u64, u64);
+/// What thinning a file did.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Thinned {
+    /// Parked values that were left out, which may be none.
+    pub(super) values: u64,
+    pub(super) bytes_read: u64,
+}
+
+/// A value while a file is thinned.
+struct Sample {
+    path: usize,
+    time_ms: u64,
+    sequence: u64,
+    number: f64,
+}
+
+/// Of each path and window the sequence numbers of the lowest, highest and last value; both are sorted, `samples` by path
+/// and time.
+fn keep_outline(samples: &[Sample], window_ms: u64) -> Vec<u64> {
+    let mut kept = Vec::new();
+    let same = |a: &Sample, b: &Sample| a.path == b.path && a.time_ms / window_ms == b.time_ms / window_ms;
+    for window in samples.chunk_by(same) {
+        let Some(first) = window.first() else { continue };
+        let (mut low, mut high) = (first, first);
+        for s in window {
+            if s.number < low.number {
+                low = s;
+            }
+            if s.number > high.number {
+                high = s;
+            }
+        }
+        let last = window.last().unwrap_or(first);
+        kept.extend([low.sequence, high.sequence, last.sequence]);
+    }
+    kept.sort_unstable();
+    kept.dedup();
+    kept
+}
 
 #[derive(Debug)]
 pub(super) struct Log {
@@ -1163,31 +1200,31 @@ impl Log {
         Ok(Some(self.parked.remove_to(last.min(self.covered))))
     }
 
-    /// Thins the file out that was thinned least (the oldest of those): how many parked values were left out, which may
-    /// be none. `None` if no file can be thinned any more. Values in frames that were damaged meanwhile count as left out.
+    /// Thins the file out that was thinned least (the oldest of those), with the first windows that take a quarter off it
+    /// or more: what came of it. `None` if no file can be thinned any more. Values in frames that were damaged meanwhile
+    /// count as left out. A file that no windows make shorter is not read again in this life.
     ///
     /// # Errors
     /// As the disk; nothing has changed then.
-    pub(super) fn thin(&mut self, disk: &mut impl Disk, durable: bool) -> io::Result<Option<u64>> {
+    pub(super) fn thin(&mut self, disk: &mut impl Disk, durable: bool) -> io::Result<Option<Thinned>> {
         let tail = self.segments.len().saturating_sub(1);
         let fit = |s: &Segment| s.level < LEVELS && !s.again && s.old != Old::Only;
         let candidates = self.segments.iter().enumerate().take(tail).filter(|(_, s)| fit(s));
         let Some((at, _)) = candidates.min_by_key(|(_, s)| s.level) else { return Ok(None) };
         let front = self.oldest_live();
         let Some(segment) = self.segments.get_mut(at) else { return Ok(None) };
-        let window_ms = 60_000u64 << (2 * u32::from(segment.level));
         let file = name(&self.dir, segment.first);
+        let mut thinned = Thinned { values: 0, bytes_read: segment.len };
         let mut bytes = vec![0; segment.len as usize];
         let Ok(n) = disk.read(&file, 0, &mut bytes) else {
             // Others are thinned, and then the oldest given up: the bound is kept.
             segment.level = LEVELS;
-            return Ok(Some(0));
+            return Ok(Some(thinned));
         };
         bytes.truncate(n);
 
-        // Of each path and window the sequence numbers of the lowest, highest and last value.
-        let mut windows: BTreeMap<(String, u64), [Sample; 3]> = BTreeMap::new();
-        let mut done = Ranges::new();
+        let (mut samples, mut paths) = (Vec::new(), HashMap::new());
+        let (mut done, mut values) = (Ranges::new(), 0usize);
         for (_, frame) in Frames::new(self.id, &bytes, true) {
             if frame.kind == codec::DONE {
                 codec::read_done(frame.payload, |a, b| done.insert_range(a, b));
@@ -1196,58 +1233,63 @@ impl Log {
                 continue;
             }
             codec::read_values(frame.payload, |r| {
+                values += 1;
                 if !self.parked.contains(r.sequence) {
                     return;
                 }
-                let this = (r.number.parse().unwrap_or(0.0), r.time_ms, r.sequence);
-                let [low, high, last] =
-                    windows.entry((r.path.to_owned(), r.time_ms / window_ms)).or_insert([this; 3]);
-                if this.0 < low.0 {
-                    *low = this;
-                }
-                if this.0 > high.0 {
-                    *high = this;
-                }
-                if this.1 >= last.1 {
-                    *last = this;
-                }
+                let path = paths.get(r.path).copied().unwrap_or_else(|| {
+                    let path = paths.len();
+                    paths.insert(r.path.to_owned(), path);
+                    path
+                });
+                let number = r.number.parse().unwrap_or(0.0);
+                samples.push(Sample { path, time_ms: r.time_ms, sequence: r.sequence, number });
             });
         }
-        let mut kept = Ranges::new();
-        windows.values().flatten().for_each(|&(_, _, sequence)| {
-            kept.insert(sequence);
-        });
-
-        // What is in the collector's memory stays too.
-        let mut body = Vec::new();
+        drop(paths);
+        samples.sort_unstable_by_key(|s| (s.path, s.time_ms, s.sequence));
         done.insert_range(segment.first, segment.last);
-        let mut writer = ValuesWriter::new(&mut body, self.id, segment.first.saturating_sub(1), None);
-        for (_, frame) in Frames::new(self.id, &bytes, true).filter(|(_, f)| f.kind == codec::VALUES) {
-            codec::read_values(frame.payload, |r| {
-                if done.contains(r.sequence) && (kept.contains(r.sequence) || self.held.contains(r.sequence))
-                {
-                    writer.put(&r);
-                    done.remove(r.sequence);
-                }
-            });
+        let held =
+            self.held.within(segment.first, segment.last).map(|(a, b)| b - a + 1).sum::<u64>() as usize;
+
+        let (level_before, mut chosen) = (segment.level, None);
+        while chosen.is_none() && segment.level < LEVELS && !samples.is_empty() {
+            let kept = keep_outline(&samples, 60_000u64 << (2 * u32::from(segment.level)));
+            segment.level += 1;
+            if kept.len() + held > values - values / 4 {
+                continue;
+            }
+            // What is in the collector's memory stays too.
+            let (mut body, mut done) = (Vec::new(), done.clone());
+            let mut writer = ValuesWriter::new(&mut body, self.id, segment.first.saturating_sub(1), None);
+            for (_, frame) in Frames::new(self.id, &bytes, true).filter(|(_, f)| f.kind == codec::VALUES) {
+                codec::read_values(frame.payload, |r| {
+                    let stays = kept.binary_search(&r.sequence).is_ok() || self.held.contains(r.sequence);
+                    if stays && done.remove(r.sequence) {
+                        writer.put(&r);
+                    }
+                });
+            }
+            writer.finish();
+            codec::put_done(&mut body, self.id, done.iter());
+            let mut out = Vec::new();
+            let header = Header {
+                first: segment.first,
+                front: front.min(segment.first),
+                level: segment.level,
+                body: body.len() as u64,
+                written: None,
+            };
+            codec::put_header(&mut out, self.id, header);
+            out.extend_from_slice(&body);
+            if out.len() as u64 <= segment.len - segment.len / 4 {
+                chosen = Some((out, done));
+            }
         }
-        writer.finish();
-        codec::put_done(&mut body, self.id, done.iter());
-        segment.level += 1;
-        let mut out = Vec::new();
-        let header = Header {
-            first: segment.first,
-            front: front.min(segment.first),
-            level: segment.level,
-            body: body.len() as u64,
-            written: None,
+        let Some((out, done)) = chosen else {
+            segment.level = LEVELS;
+            return Ok(Some(thinned));
         };
-        codec::put_header(&mut out, self.id, header);
-        out.extend_from_slice(&body);
-        if windows.is_empty() || out.len() as u64 > segment.len - segment.len / 4 {
-            // Not worth it; the next pass has wider windows.
-            return Ok(Some(0));
-        }
 
         let (new, old) = (format!("{}/thin.tmp", self.dir), old_name(&self.dir, segment.first));
         let mut written = disk.write(&new, 0, &out).and_then(|()| disk.truncate(&new, out.len() as u64));
@@ -1264,7 +1306,7 @@ impl Log {
                 segment.old = if disk.rename(&old, &file).is_ok() { Old::None } else { Old::Only };
             }
             let _ = disk.remove(&new);
-            segment.level -= 1;
+            segment.level = level_before;
             return match e.kind() {
                 // It takes room to make room: the oldest is given up instead.
                 io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Ok(None),
@@ -1284,7 +1326,9 @@ impl Log {
         for (at, frame) in Frames::new(self.id, &out, true).filter(|(_, f)| f.kind == codec::VALUES) {
             segment.note_frame(frame.payload, at as u64);
         }
-        Ok(Some(done.within(segment.first, segment.last).map(|(a, b)| self.parked.remove_range(a, b)).sum()))
+        let left_out = done.within(segment.first, segment.last);
+        thinned.values = left_out.map(|(a, b)| self.parked.remove_range(a, b)).sum();
+        Ok(Some(thinned))
     }
 
     /// Whether all values of the oldest file were handed over before `ms`, and it has some.

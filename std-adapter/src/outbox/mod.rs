@@ -98,10 +98,12 @@
 //!
 //! # Bounds
 //! [`Settings::max_bytes`] for all files: when it is passed, the account that uses most gives its oldest file, again and
-//! again ([`Gone::Full`]). With [`Settings::thin`] its files are rewritten before that, those thinned least and then the
-//! oldest first: of each path the lowest, highest and last value of each window are kept ([`Gone::Thinned`]); windows are
-//! 1 min wide, and four times wider at each further pass over a file, at most 11 days. A file that can't be read is not
-//! thinned; where there is no room to write the thinned one, the oldest file is given. [`Settings::max_age_ms`]: older
+//! again ([`Gone::Full`]). With [`Settings::thin`] its files are rewritten from a segment before that on, those thinned
+//! least and then the oldest first: of each path the lowest, highest and last value of each window are kept
+//! ([`Gone::Thinned`]); windows are 1 min wide, and four times wider at each further pass over a file, at most 11 days;
+//! those are skipped that would take less than a quarter off the file. One step reads 256 kB and a file at most, the
+//! next one comes 0.1 s later; values that come faster than that makes room cost the oldest file. A file that can't be
+//! read is not thinned; where there is no room to write the thinned one, the oldest file is given. [`Settings::max_age_ms`]: older
 //! values are not given back ([`Gone::TooOld`]).
 //!
 //! # Cost
@@ -157,6 +159,10 @@ const PENDING_BYTES: usize = 1 << 20;
 const KEPT_BYTES: usize = 1 << 20;
 /// Files and accounts that are synced in one go at most.
 const SYNC_FILES: usize = 64;
+/// No more files are read to be thinned in one step after so many bytes.
+const THIN_BYTES: u64 = 256 * 1024;
+/// The next step comes so much later, ms.
+const THIN_MS: u64 = 100;
 /// Events that wait at most.
 const EVENTS: usize = 1024;
 
@@ -435,7 +441,11 @@ impl fmt::Display for StoreEvent {
             }
             StoreEvent::Failing { doing, account: None, error } => write!(f, "outbox can't {doing}: {error}"),
             StoreEvent::WorkingInPart { doing, after_ms } => {
-                write!(f, "outbox can {doing} again after {} s; others of its failures go on", after_ms / 1000)
+                write!(
+                    f,
+                    "outbox can {doing} again after {} s; others of its failures go on",
+                    after_ms / 1000
+                )
             }
             StoreEvent::Working { after_ms } => {
                 write!(f, "outbox works again after {} s", after_ms / 1000)
@@ -654,7 +664,8 @@ impl<D: Disk> Store<D> {
             store.write_at = Some(Millis(0));
         }
         let known = found.values + found.corrupt;
-        let (book, damaged) = Book::open(&mut store.disk, &entries, known, !store.unusable.is_empty(), others_read)?;
+        let (book, damaged) =
+            Book::open(&mut store.disk, &entries, known, !store.unusable.is_empty(), others_read)?;
         store.book = book;
         damaged.into_iter().for_each(|event| store.tell(event));
         Ok((store, found))
@@ -944,7 +955,8 @@ impl<D: Disk> Store<D> {
     fn tell_working(&mut self, now: Millis) {
         let fail = [!self.unread.is_empty(), !self.failing.is_empty(), self.book_retry_at.is_some()];
         let others = fail.contains(&true);
-        for (part, doing) in PARTS.into_iter().enumerate().filter(|(part, _)| fail.get(*part) == Some(&false)) {
+        for (part, doing) in PARTS.into_iter().enumerate().filter(|(part, _)| fail.get(*part) == Some(&false))
+        {
             let ended = self.episodes.get_mut(part).map(core::mem::take);
             if let Some(since) = ended.and_then(|f| f.since).filter(|_| others) {
                 self.tell(StoreEvent::WorkingInPart { doing, after_ms: now.0.saturating_sub(since.0) });
@@ -1365,24 +1377,31 @@ impl<D: Disk> Store<D> {
         !self.unremoved.contains(&place)
     }
 
+    /// Thinning begins a segment before the bound, and goes on with the next steps: reading files takes its time.
     fn keep_bound(&mut self, now: Millis) {
         let mut given: BTreeMap<u64, u64> = BTreeMap::new();
         let mut thinned: BTreeMap<u64, u64> = BTreeMap::new();
-        while self.bytes() > self.settings.max_bytes {
+        let settings = self.settings;
+        let room = if settings.thin { settings.segment_bytes() } else { 0 };
+        let mut bytes_read = 0;
+        while self.bytes() > settings.max_bytes.saturating_sub(room) {
             let mut most = self.by_bytes.iter().rev().map(|&(_, place)| place);
             // Where removing failed, the next one gives: the bound holds for all.
             let gives = |l: &Log| l.can_drop_front() && l.wait.is_none_or(|w| w.until <= now);
             let most = most.find(|&p| self.logs.get(p).is_some_and(gives));
             let Some((place, log)) = most.and_then(|p| Some((p, self.logs.get_mut(p)?))) else { break };
             let account = log.id;
-            if self.settings.thin {
-                let result = log.thin(&mut self.disk, self.settings.durable());
+            if settings.thin && bytes_read >= THIN_BYTES {
+                self.write_by(Millis(now.0 + THIN_MS));
+            } else if settings.thin {
+                let result = log.thin(&mut self.disk, settings.durable());
                 self.weigh(place);
                 self.note(now, place);
                 match result {
-                    Ok(Some(values)) => {
-                        *thinned.entry(account).or_insert(0) += values;
-                        self.give_up(Gone::Thinned, values);
+                    Ok(Some(step)) => {
+                        bytes_read += step.bytes_read;
+                        *thinned.entry(account).or_insert(0) += step.values;
+                        self.give_up(Gone::Thinned, step.values);
                         continue;
                     }
                     // No more to be gained by that.
@@ -1394,6 +1413,9 @@ impl<D: Disk> Store<D> {
                         break;
                     }
                 }
+            }
+            if self.bytes() <= settings.max_bytes {
+                break;
             }
             let Some(log) = self.logs.get_mut(place) else { break };
             let result = log.drop_front(&mut self.disk);

@@ -771,7 +771,10 @@ fn thinning_on_a_full_disk_gives_the_oldest_up_and_leaves_nothing_behind() {
     assert!(lost > 10_000);
     assert_eq!(store.parked_total() + lost, 60_000);
     let told = events(&mut store);
-    assert!(!told.is_empty() && told.iter().all(|e| matches!(e, StoreEvent::Full { .. })), "{told:?}");
+    assert!(told.iter().any(|e| matches!(e, StoreEvent::Full { .. })), "{told:?}");
+    // Where the thinned file finds room it is written.
+    let known = |e: &StoreEvent| matches!(e, StoreEvent::Full { .. } | StoreEvent::Thinned { .. });
+    assert!(told.iter().all(known), "{told:?}");
 }
 
 #[test]
@@ -1526,7 +1529,11 @@ fn a_file_that_can_not_be_removed_is_told_once_and_tried_less_and_less_often() {
             told.len(),
             &told[..told.len().min(5)]
         );
-        assert!(told[0].to_string().starts_with("outbox can't remove old values of account 7"), "{}", told[0]);
+        assert!(
+            told[0].to_string().starts_with("outbox can't remove old values of account 7"),
+            "{}",
+            told[0]
+        );
         assert!(tries < 1000, "by age: {by_age}: {tries} changes tried");
         disk.set_faults(Faults::default());
         while now < begin + 2 * 3_600_000 {

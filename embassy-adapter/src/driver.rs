@@ -97,7 +97,7 @@ where
     let requests = CollectorRequests::new(bot, shared, observer);
     let ends = join(drive(bot, shared, observer, settings), talk(shared, transport, &requests, settings));
     select(ends, workers).await;
-    Ok(shared.ledger())
+    Ok(end(shared))
 }
 
 /// Whether it can be run; from now on not again.
@@ -133,7 +133,14 @@ where
     let requests = CollectorRequests::new(bot, shared, observer);
     let ends = join(drive(bot, shared, observer, settings), talk(shared, transport, &requests, settings));
     select(join(ends, beside), workers).await;
-    shared.ledger()
+    end(shared)
+}
+
+/// The ledger at the end, which the log gets too: a firmware may have nobody else to tell.
+fn end<B: Bot, S: Storage<B>, const W: usize>(shared: &Shared<B, S, W>) -> Ledger {
+    let ledger = shared.ledger();
+    sink::info(&format_args!("stopped: {ledger}"));
+    ledger
 }
 
 /// Performs the runs of one place, one after the other.

@@ -8,6 +8,7 @@ use embedded_storage_async::nor_flash::MultiwriteNorFlash;
 use grafolean_core::bot::{Bot, HandOverError};
 use grafolean_core::collector::Collector;
 use grafolean_core::context::Lender;
+use grafolean_core::hash::Fnv1a64;
 use grafolean_core::outbox::{DropReason, Unstored, ValueTime};
 use grafolean_core::state::StateSlot;
 use grafolean_core::storage::Storage;
@@ -52,8 +53,12 @@ pub(super) struct Keeper {
     retry_at: Millis,
     failing: bool,
     full_told: bool,
+    /// No value is to be written before, unless memory is short.
+    store_at: Millis,
     states_forgotten: u32,
     states_after: Millis,
+    /// There are more states than fit: no more are written until some are forgotten.
+    states_full: bool,
     begun: bool,
     /// Values of earlier boots that were found without time, and are not yet counted.
     no_time: u64,
@@ -89,8 +94,10 @@ impl Keeper {
             retry_at: Millis(0),
             failing: false,
             full_told: false,
+            store_at: Millis(0),
             states_forgotten: 0,
             states_after: Millis(0),
+            states_full: false,
             begun: false,
             no_time: 0,
         }
@@ -121,11 +128,11 @@ impl Keeper {
         }
         // Values leave in batches and come one by one: what has changed meanwhile is looked at together.
         let soonest = now.saturating_add(FEED_GAP_MS);
-        Wake { soonest, latest: self.latest(lender, settings, soonest) }
+        Wake { soonest, latest: self.latest(lender, soonest) }
     }
 
     /// When there is something to do even if nothing changes.
-    fn latest<L: Lender>(&self, lender: &L, settings: &FlashSettings, soonest: Millis) -> Millis {
+    fn latest<L: Lender>(&self, lender: &L, soonest: Millis) -> Millis {
         if !self.done.is_empty() || self.wants_feeding(lender, soonest) {
             return soonest;
         }
@@ -134,13 +141,8 @@ impl Keeper {
             if c.parked() > 0 {
                 latest = latest.min(soonest.saturating_add(FEED_SHORT_MS));
             }
-            match c.oldest_unstored(Millis(u64::MAX), &mut []) {
-                Some(unstored) => {
-                    let after_ms = u64::from(settings.store_after_ms) + 1;
-                    latest.min(unstored.handed_over.saturating_add(after_ms))
-                }
-                None => latest,
-            }
+            // Some are in memory.
+            if c.ledger().queued > c.parked() { latest.min(self.store_at) } else { latest }
         });
         latest.max(soonest)
     }
@@ -174,16 +176,24 @@ impl Keeper {
     ) -> Result<(), FlashError> {
         let (mut found, no_time, accounts) = (0, &mut self.no_time, &mut self.account);
         store
-            .begin(&mut |record| {
-                if record.timed {
-                    found += 1;
-                    accounts.add(record.account);
-                    Visit::Keep
-                } else {
-                    *no_time += 1;
-                    Visit::Forget
-                }
-            })
+            .begin(
+                &mut |record| {
+                    if record.timed {
+                        found += 1;
+                        accounts.add(record.account);
+                        Visit::Keep
+                    } else {
+                        *no_time += 1;
+                        Visit::Forget
+                    }
+                },
+                &mut |key, bytes| {
+                    if let Some(state) = state_of(key, bytes) {
+                        // What has no room is a state of a larger configuration.
+                        let _ = lender.lend(|c| c.restore_state(state));
+                    }
+                },
+            )
             .await?;
         let unreadable = u64::from(store.take_unreadable());
         let no_time = core::mem::take(&mut self.no_time);
@@ -198,14 +208,29 @@ impl Keeper {
         if found + no_time + unreadable > 0 {
             tell(observer, &FlashEvent::Found { values: found, no_time, unreadable });
         }
-        store
-            .states(&mut |key, bytes| {
-                if let Some(state) = state_of(key, bytes) {
-                    // What has no room is a state of a larger configuration.
-                    let _ = lender.lend(|c| c.restore_state(state));
-                }
-            })
-            .await
+        self.look_at_states(lender, observer, store);
+        Ok(())
+    }
+
+    /// Takes over what became of the states in flash.
+    fn look_at_states<L: Lender, O: Observer, F: MultiwriteNorFlash>(
+        &mut self,
+        lender: &L,
+        observer: &O,
+        store: &mut Store<F>,
+    ) {
+        if store.take_states_lost() {
+            lender.lend(|c| c.states_to_store());
+        }
+        if store.take_states_full() {
+            self.tell_states_full(observer);
+        }
+    }
+
+    fn tell_states_full<O: Observer>(&mut self, observer: &O) {
+        if !core::mem::replace(&mut self.states_full, true) {
+            tell(observer, &FlashEvent::StatesFull);
+        }
     }
 
     /// Does what is to be done now.
@@ -240,13 +265,18 @@ impl Keeper {
             self.feed_after = lender.now().saturating_add(FEED_GAP_MS);
         }
         if lender.now() >= self.states_after || last {
-            apart(pin!(self.write_states(lender, store))).await?;
+            let done = apart(pin!(self.write_states(lender, observer, store))).await;
+            if done.is_err() {
+                // Which of them are in flash is not known any more.
+                lender.lend(|c| c.states_to_store());
+            }
+            done?;
             self.states_after = lender.now().saturating_add(u64::from(settings.states_every_ms));
         }
         Ok(())
     }
 
-    /// Writes the value that has waited longest, if that was long enough. `false` if none is to be written.
+    /// Writes a value that has waited long enough. `false` if none is to be written.
     async fn write_one<L: Lender, O: Observer, F: MultiwriteNorFlash>(
         &mut self,
         lender: &L,
@@ -257,18 +287,31 @@ impl Keeper {
     ) -> Result<bool, FlashError> {
         let boot = store.boot();
         let (mut account, mut gave_way) = (None, 0_u64);
+        let (mut store_at, mut asked) = (self.store_at, false);
         let written = store
             .push(
                 &mut |number, buf| {
                     lender.lend(|c| {
                         let (used, all) = c.outbox_bytes();
-                        let before = if last || all - used <= all / 4 {
-                            Millis(u64::MAX)
-                        } else {
-                            Millis(lender.now().0.checked_sub(u64::from(settings.store_after_ms))?)
-                        };
+                        let (now, after_ms) = (lender.now(), u64::from(settings.store_after_ms));
+                        let short = last || all - used <= all / 4;
+                        if !short && now < store_at {
+                            return None;
+                        }
+                        let before = Millis(if short { u64::MAX } else { now.0.saturating_sub(after_ms) });
                         let mut text = [0; MAX_PATH_BYTES + MAX_NUMBER_BYTES];
-                        let unstored = c.oldest_unstored(before, &mut text)?;
+                        // Asked again, as room had to be made: the same once more, if it is still there.
+                        let unstored = if core::mem::replace(&mut asked, true) {
+                            c.oldest_unstored(before, &mut text)?
+                        } else {
+                            match next_due(c, before, &mut text) {
+                                Ok(unstored) => unstored,
+                                Err(oldest) => {
+                                    store_at = oldest.unwrap_or(now).saturating_add(after_ms + 1);
+                                    return None;
+                                }
+                            }
+                        };
                         account = Some(unstored.account);
                         write_record(number, boot, &unstored, c.now(), c.wall(), &text, buf)
                     })
@@ -289,6 +332,7 @@ impl Keeper {
                 },
             )
             .await;
+        self.store_at = store_at;
         if gave_way > 0 && !core::mem::replace(&mut self.full_told, true) {
             tell(observer, &FlashEvent::Full);
         }
@@ -414,24 +458,37 @@ impl Keeper {
     }
 
     /// Writes states that have changed, and forgets those whose job is gone.
-    async fn write_states<L: Lender, F: MultiwriteNorFlash>(
+    async fn write_states<L: Lender, O: Observer, F: MultiwriteNorFlash>(
         &mut self,
         lender: &L,
+        observer: &O,
         store: &mut Store<F>,
     ) -> Result<(), FlashError> {
         let forgotten = lender.lend(|c| c.states_forgotten());
-        if forgotten != self.states_forgotten {
-            store.forget_states().await?;
-            self.states_forgotten = forgotten;
+        let mut to_forget = forgotten != self.states_forgotten;
+        if to_forget && core::mem::take(&mut self.states_full) {
+            // Which of them did not fit is not known.
             lender.lend(|c| c.states_to_store());
         }
-        while let Some(state) = lender.lend(|c| c.next_changed_state()) {
-            if let Err(error) = store.set_state(&key_of(&state), state.value()).await {
-                // Which of them are in flash is not known any more.
-                lender.lend(|c| c.states_to_store());
-                return Err(error);
+        while !self.states_full
+            && let Some(state) = lender.lend(|c| c.next_changed_state())
+        {
+            let mut written = store.set_state(&key_of(&state), state.value()).await?;
+            if !written {
+                // Maybe there are some that nobody knows any more.
+                store.retain_states(&mut |key| lender.lend(|c| has_state(c, key))).await?;
+                to_forget = false;
+                written = store.set_state(&key_of(&state), state.value()).await?;
             }
+            if !written {
+                self.tell_states_full(observer);
+            }
+            self.look_at_states(lender, observer, store);
         }
+        if to_forget {
+            store.retain_states(&mut |key| lender.lend(|c| has_state(c, key))).await?;
+        }
+        self.states_forgotten = forgotten;
         Ok(())
     }
 
@@ -480,6 +537,43 @@ pub(super) async fn keep<B: Bot, S: Storage<B>, O: Observer, F: MultiwriteNorFla
 /// The time until then, at least a millisecond.
 fn until(at: Millis) -> Duration {
     Duration::from_millis(at.since(now()).max(1))
+}
+
+/// The next value without a record that was handed over before `before`, and its text; `Err` if there is none: when the
+/// oldest one was handed over. O(values), for all that are given in turn and the end together.
+fn next_due<B: Bot, S: Storage<B>>(
+    c: &mut Collector<B, S>,
+    before: Millis,
+    text: &mut [u8],
+) -> Result<Unstored, Option<Millis>> {
+    // Nothing changes meanwhile: when the first one comes again, all others were there.
+    let (mut first, mut oldest) = (None, None::<Millis>);
+    while let Some(unstored) = c.next_unstored(text) {
+        if unstored.handed_over < before {
+            return Ok(unstored);
+        }
+        let path = text.get(..usize::from(unstored.path_len)).unwrap_or_default();
+        let this = (unstored.account, unstored.time, unstored.handed_over, Fnv1a64::of(path));
+        if first == Some(this) {
+            break;
+        }
+        first.get_or_insert(this);
+        oldest = Some(oldest.map_or(unstored.handed_over, |at| at.min(unstored.handed_over)));
+    }
+    Err(oldest)
+}
+
+/// Whether the collector has a state. O(states).
+fn has_state<B: Bot, S: Storage<B>>(c: &mut Collector<B, S>, key: &Key) -> bool {
+    // Looking at all marks them as written. As a rule they are.
+    let mut changed = false;
+    c.changed_states(|_| changed = true);
+    let mut there = false;
+    c.all_states(|state| there |= key_of(state) == *key);
+    if changed {
+        c.states_to_store();
+    }
+    there
 }
 
 enum TakenBack {

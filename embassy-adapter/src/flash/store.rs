@@ -14,8 +14,10 @@ use sequential_storage::queue::{QueueConfig, QueueStorage};
 
 use super::record::{RECORD_BYTES, Record};
 
-/// Pages of the map, of which one is always free for moving.
+/// Pages of the map, of which one is always free for moving: what is put right after a power cut goes by there being two.
 const MAP_PAGES: u32 = 2;
+/// States that are forgotten after one look at the map.
+const FORGET_STATES: usize = 8;
 /// Pages of the queue at least: with three it can be told which one's erasure was cut.
 const QUEUE_PAGES: u32 = 3;
 /// The largest word of a flash that is supported, in bytes.
@@ -118,8 +120,9 @@ impl core::error::Error for FlashError {}
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 #[cfg_attr(feature = "defmt", derive(defmt::Format))]
 pub struct Wear {
-    /// Times that a page was erased, of all boots. It is written down at each start and once for each round of pages: a power cut makes it
-    /// miss as many as there are pages, at most. Pages are used in turn, so divide by their number.
+    /// Times that a page was erased, those of states included, of all boots. It is written down at each start and once for each round
+    /// of pages: a power cut makes it miss as many as there are pages, at most. Pages of values are used in turn, and so are the
+    /// two of states.
     pub erasures: u32,
     /// Bytes written since this start.
     pub written_bytes: u64,
@@ -142,22 +145,46 @@ pub(super) enum Visit {
 #[repr(align(4))]
 struct Aligned<const N: usize>([u8; N]);
 
-/// Counts what is written and erased.
+/// Counts what is written and erased, and makes sure that what is left of a page of the map can't be taken for the whole of it.
 struct Counted<F> {
     flash: F,
     written: u64,
     erased: u32,
+    /// Pages that are made unreadable before they are erased: a power cut may leave some items of a page, and its marks or not.
+    map: Range<u32>,
+    /// A page that reads as erased, for a look at another one alone.
+    hidden: Option<u32>,
+}
+
+impl<F: NorFlash> Counted<F> {
+    /// Writes zeros over the items of a page; its marks stay.
+    async fn blank(&mut self, page: u32) -> Result<(), F::Error> {
+        let word = if F::WRITE_SIZE > F::READ_SIZE { F::WRITE_SIZE } else { F::READ_SIZE } as u32;
+        let (mut at, end) = (page + word, page + F::ERASE_SIZE as u32 - word);
+        while at < end {
+            let zeros = Aligned([0; LOOK_BYTES]);
+            let zeros = zeros.0.get(..(end - at) as usize).unwrap_or(&zeros.0);
+            self.written += zeros.len() as u64;
+            self.flash.write(at, zeros).await?;
+            at += zeros.len() as u32;
+        }
+        Ok(())
+    }
 }
 
 impl<F: ErrorType> ErrorType for Counted<F> {
     type Error = F::Error;
 }
 
-impl<F: ReadNorFlash> ReadNorFlash for Counted<F> {
+impl<F: NorFlash> ReadNorFlash for Counted<F> {
     const READ_SIZE: usize = F::READ_SIZE;
 
     async fn read(&mut self, offset: u32, bytes: &mut [u8]) -> Result<(), F::Error> {
-        self.flash.read(offset, bytes).await
+        self.flash.read(offset, bytes).await?;
+        if self.hidden.is_some_and(|page| (page..page + F::ERASE_SIZE as u32).contains(&offset)) {
+            bytes.fill(0xff);
+        }
+        Ok(())
     }
 
     fn capacity(&self) -> usize {
@@ -170,6 +197,11 @@ impl<F: NorFlash> NorFlash for Counted<F> {
     const ERASE_SIZE: usize = F::ERASE_SIZE;
 
     async fn erase(&mut self, from: u32, to: u32) -> Result<(), F::Error> {
+        let mut page = from;
+        while page < to && self.map.contains(&page) {
+            self.blank(page).await?;
+            page += F::ERASE_SIZE as u32;
+        }
         self.erased = self.erased.saturating_add((to - from) / F::ERASE_SIZE as u32);
         self.flash.erase(from, to).await
     }
@@ -198,6 +230,10 @@ pub(super) struct Store<F: MultiwriteNorFlash> {
     unreadable: u32,
     /// Pages were looked at since the last error.
     sound: bool,
+    /// The map could not be repaired and was begun anew: its states are to be written again.
+    states_lost: bool,
+    /// A state had to make room for the numbers of this boot.
+    states_full: bool,
 }
 
 impl<F: MultiwriteNorFlash> Store<F> {
@@ -225,7 +261,7 @@ impl<F: MultiwriteNorFlash> Store<F> {
         let map_end = start + MAP_PAGES * page;
         let config = QueueConfig::try_new(map_end..end)
             .map_err(|_| FlashError::Geometry { page: F::ERASE_SIZE, word: Self::WORD })?;
-        let counted = Counted { flash, written: 0, erased: 0 };
+        let counted = Counted { flash, written: 0, erased: 0, map: start..map_end, hidden: None };
         Ok(Store {
             queue: QueueStorage::new(counted, config, Cache::new_uncached()),
             map: start..map_end,
@@ -236,6 +272,8 @@ impl<F: MultiwriteNorFlash> Store<F> {
             noted: 0,
             unreadable: 0,
             sound: false,
+            states_lost: false,
+            states_full: false,
         })
     }
 
@@ -267,10 +305,22 @@ impl<F: MultiwriteNorFlash> Store<F> {
         core::mem::take(&mut self.unreadable)
     }
 
-    /// Puts right what a power cut left, counts the boot, and shows all records that are there.
+    /// Whether all states are to be written again, as the flash could not be repaired, since the last call.
+    pub(super) fn take_states_lost(&mut self) -> bool {
+        core::mem::take(&mut self.states_lost)
+    }
+
+    /// Whether a state had to be given up for want of room, since the last call.
+    pub(super) fn take_states_full(&mut self) -> bool {
+        core::mem::take(&mut self.states_full)
+    }
+
+    /// Puts right what a power cut left, shows all records that are there and all states (each in its latest form, and maybe
+    /// earlier ones before), and counts the boot.
     pub(super) async fn begin(
         &mut self,
         found: &mut dyn FnMut(&Record<'_>) -> Visit,
+        state: &mut dyn FnMut(&Key, &[u8]),
     ) -> Result<(), FlashError> {
         self.look_at_pages().await?;
         let [boot, next, erasures] = self.read_meta().await?;
@@ -284,6 +334,8 @@ impl<F: MultiwriteNorFlash> Store<F> {
         })
         .await?;
         self.next = self.next.max(highest.wrapping_add(1)).max(1);
+        // Before anything is written to the map.
+        self.states(state).await?;
         self.note_meta().await
     }
 
@@ -306,8 +358,25 @@ impl<F: MultiwriteNorFlash> Store<F> {
         for (bytes, number) in meta.chunks_exact_mut(4).zip(numbers) {
             bytes.copy_from_slice(&number.to_le_bytes());
         }
+        // As a rule the first one fits. Where states fill the map, one is worth less than these.
+        while !self.put(&META, &meta).await? {
+            let mut other = None;
+            self.states(&mut |key, _| other = other.or(Some(*key))).await?;
+            let Some(key) = other else { return Err(FlashError::Corrupt) };
+            self.remove(&key).await?;
+            self.states_full = true;
+        }
         self.noted = erased;
-        self.set_state(&META, &meta).await
+        Ok(())
+    }
+
+    /// Writes down how many pages were erased, once for each round of pages.
+    async fn note_erasures(&mut self) -> Result<(), FlashError> {
+        let pages = self.queue.flash_range().len() / F::ERASE_SIZE;
+        if self.queue.flash().erased.wrapping_sub(self.noted) < pages as u32 {
+            return Ok(());
+        }
+        self.note_meta().await
     }
 
     /// Writes a record: its number, or `None` if `write` gave none. `write` gets the number and the buffer, and gives the length; it is
@@ -318,7 +387,6 @@ impl<F: MultiwriteNorFlash> Store<F> {
         gone: &mut dyn FnMut(u32) -> bool,
     ) -> Result<Option<u32>, FlashError> {
         self.make_sound().await?;
-        let pages = self.queue.flash_range().len() / F::ERASE_SIZE;
         // Each time some of the oldest page's records give way: never more often than it has room for records.
         for _ in 0..F::ERASE_SIZE / 32 {
             let Some(len) = write(self.next, &mut self.buffer.0) else { return Ok(None) };
@@ -327,13 +395,11 @@ impl<F: MultiwriteNorFlash> Store<F> {
                 Ok(()) => {
                     let number = self.next;
                     self.next = self.next.wrapping_add(1).max(1);
-                    if self.queue.flash().erased.wrapping_sub(self.noted) >= pages as u32 {
-                        self.note_meta().await?;
-                    }
+                    self.note_erasures().await?;
                     return Ok(Some(number));
                 }
                 Err(Error::FullStorage) => {
-                    if !self.give_way(gone).await? {
+                    if !self.make_room(len, gone).await? {
                         return Ok(None);
                     }
                 }
@@ -346,6 +412,23 @@ impl<F: MultiwriteNorFlash> Store<F> {
         }
         self.sound = false;
         Err(FlashError::Corrupt)
+    }
+
+    /// Forgets the oldest records until one of this length fits, unless `gone` refuses.
+    async fn make_room(&mut self, len: usize, gone: &mut dyn FnMut(u32) -> bool) -> Result<bool, FlashError> {
+        for _ in 0..F::ERASE_SIZE / 32 {
+            if !self.give_way(gone).await? {
+                return Ok(false);
+            }
+            let fits = match self.queue.find_max_fit().await {
+                Ok(fits) => fits,
+                Err(error) => return Err(self.fault(&error)),
+            };
+            if fits.is_some_and(|fits| fits as usize >= len) {
+                break;
+            }
+        }
+        Ok(true)
     }
 
     /// Forgets some of the oldest records, unless `gone` refuses. A page of which nothing is left is erased when it is needed.
@@ -420,42 +503,95 @@ impl<F: MultiwriteNorFlash> Store<F> {
         }
     }
 
-    /// Writes a state.
-    pub(super) async fn set_state(&mut self, key: &Key, bytes: &[u8]) -> Result<(), FlashError> {
+    /// Whether the map has an item of this key.
+    async fn has(&mut self, key: &Key) -> Result<bool, FlashError> {
+        let config = Self::map_config(&self.map)?;
+        let mut map = MapStorage::<Key, _, _>::new(self.queue.flash(), config, Cache::new_uncached());
+        let found = map.fetch_item::<&[u8]>(&mut self.buffer.0, key).await;
+        found.map(|found| found.is_some()).map_err(|error| Self::map_fault(&error))
+    }
+
+    /// Writes a state. `false` if there is no room for it: what was there before remains.
+    pub(super) async fn set_state(&mut self, key: &Key, bytes: &[u8]) -> Result<bool, FlashError> {
+        let written = self.put(key, bytes).await?;
+        self.note_erasures().await?;
+        Ok(written)
+    }
+
+    /// Writes an item of the map. `false` if there is no room for it.
+    async fn put(&mut self, key: &Key, bytes: &[u8]) -> Result<bool, FlashError> {
+        self.make_sound().await?;
         for again in [true, false] {
             let config = Self::map_config(&self.map)?;
             let mut map = MapStorage::<Key, _, _>::new(self.queue.flash(), config, Cache::new_uncached());
             match map.store_item(&mut self.buffer.0, key, &bytes).await {
-                Ok(()) => return Ok(()),
-                // What can't be repaired is given up: states are worth less than going on.
-                Err(Error::Corrupted { .. } | Error::FullStorage) if again => {
-                    map.erase_all().await.map_err(|error| Self::map_fault(&error))?;
+                Ok(()) => return Ok(true),
+                Err(Error::FullStorage) => return Ok(false),
+                // What can't be repaired is given up: the collector has all states, they are written again.
+                Err(Error::Corrupted { .. }) if again => {
+                    let erased = map.erase_all().await;
+                    erased.map_err(|error| self.fault(&error))?;
+                    self.states_lost = true;
                 }
-                Err(error) => return Err(Self::map_fault(&error)),
+                Err(error) => return Err(self.fault(&error)),
             }
         }
         Err(FlashError::Corrupt)
     }
 
-    /// Forgets all states.
-    pub(super) async fn forget_states(&mut self) -> Result<(), FlashError> {
+    /// Forgets the states that `keep` does not want: one word of each is written again, nothing is erased.
+    pub(super) async fn retain_states(
+        &mut self,
+        keep: &mut dyn FnMut(&Key) -> bool,
+    ) -> Result<(), FlashError> {
+        self.make_sound().await?;
+        // Each time some are forgotten: never more often than there is room for states.
+        for _ in 0..F::ERASE_SIZE / 16 {
+            let mut gone = heapless::Vec::<Key, FORGET_STATES>::new();
+            self.states(&mut |key, _| {
+                if !gone.is_full() && !gone.contains(key) && !keep(key) {
+                    let _ = gone.push(*key);
+                }
+            })
+            .await?;
+            if gone.is_empty() {
+                return Ok(());
+            }
+            for key in &gone {
+                self.remove(key).await?;
+            }
+        }
+        self.sound = false;
+        Err(FlashError::Corrupt)
+    }
+
+    /// Forgets an item of the map, older forms first: a power cut brings none of them back.
+    async fn remove(&mut self, key: &Key) -> Result<(), FlashError> {
         let config = Self::map_config(&self.map)?;
         let mut map = MapStorage::<Key, _, _>::new(self.queue.flash(), config, Cache::new_uncached());
-        map.erase_all().await.map_err(|error| Self::map_fault(&error))?;
-        self.note_meta().await
+        let removed = map.remove_item(&mut self.buffer.0, key).await;
+        removed.map_err(|error| self.fault(&error))
     }
 
     /// All states, each in its latest form, and maybe earlier ones before.
-    pub(super) async fn states(&mut self, visit: &mut dyn FnMut(&Key, &[u8])) -> Result<(), FlashError> {
+    async fn states(&mut self, visit: &mut dyn FnMut(&Key, &[u8])) -> Result<(), FlashError> {
+        self.items(&mut |key, bytes| {
+            if *key != META {
+                visit(key, bytes);
+            }
+        })
+        .await
+    }
+
+    /// All items of the map.
+    async fn items(&mut self, visit: &mut dyn FnMut(&Key, &[u8])) -> Result<(), FlashError> {
         let config = Self::map_config(&self.map)?;
         let mut map = MapStorage::<Key, _, _>::new(self.queue.flash(), config, Cache::new_uncached());
         let mut items = map.fetch_all_items(&mut self.buffer.0).await.map_err(|e| Self::map_fault(&e))?;
         while let Some((key, bytes)) =
             items.next::<&[u8]>(&mut self.buffer.0).await.map_err(|e| Self::map_fault(&e))?
         {
-            if key != META {
-                visit(&key, bytes);
-            }
+            visit(&key, bytes);
         }
         Ok(())
     }
@@ -506,9 +642,68 @@ impl<F: MultiwriteNorFlash> Store<F> {
                 at += F::ERASE_SIZE as u32;
             }
         }
+        self.finish_move().await?;
         self.erase_second_begun(queue).await?;
         self.sound = true;
         Ok(())
+    }
+
+    /// Both pages of the map are begun: items were being moved from the one that is full to the other, or the former was being erased after
+    /// that. It is erased if the other one has all that can be read of it: so nothing is moved from what is left of a page whose erasure
+    /// was cut. If the other one lacks something, the move was cut; the map itself repeats it.
+    async fn finish_move(&mut self) -> Result<(), FlashError> {
+        let (one, other) = (self.map.start, self.map.start + F::ERASE_SIZE as u32);
+        let ((one_begun, one_full), (other_begun, other_full)) =
+            (self.marks(one).await?, self.marks(other).await?);
+        if !one_begun || !other_begun {
+            return Ok(());
+        }
+        for (from, to, is_source) in
+            [(one, other, one_full && !other_full), (other, one, other_full && !one_full)]
+        {
+            // Where the marks don't say which one it is, its erasure was cut: it was made unreadable before.
+            let needless = if is_source {
+                self.has_all_of(to, from).await?
+            } else {
+                self.item_of(from, to, 0).await?.is_none()
+            };
+            if needless {
+                return self.erase(from).await;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the page `to` of the map has each key that is in its page `from`.
+    async fn has_all_of(&mut self, to: u32, from: u32) -> Result<bool, FlashError> {
+        let mut at = 0;
+        while let Some(key) = self.item_of(from, to, at).await? {
+            self.queue.flash().hidden = Some(from);
+            let found = self.has(&key).await;
+            self.queue.flash().hidden = None;
+            if !found? {
+                return Ok(false);
+            }
+            at += 1;
+        }
+        Ok(true)
+    }
+
+    /// The key of the item at this place among those in the page `from` of the map, while the page `other` is not looked at.
+    async fn item_of(&mut self, from: u32, other: u32, place: usize) -> Result<Option<Key>, FlashError> {
+        debug_assert!(from != other);
+        self.queue.flash().hidden = Some(other);
+        let (mut at, mut found) = (0, None);
+        let looked = self
+            .items(&mut |key, _| {
+                if at == place {
+                    found = Some(*key);
+                }
+                at += 1;
+            })
+            .await;
+        self.queue.flash().hidden = None;
+        looked.map(|()| found)
     }
 
     /// Two pages that are begun and not full: one is, the other was being erased. That is the oldest, from which on pages are full up to the

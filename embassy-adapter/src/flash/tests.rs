@@ -11,7 +11,7 @@ use grafolean_core::random::SplitMix64;
 
 use super::record::Record;
 use super::sim::SimNor;
-use super::store::{FlashError, Kind, Store, Visit};
+use super::store::{FlashError, Key, Kind, Store, Visit};
 
 const PAGE: usize = 1024;
 const PAGES: u32 = 6;
@@ -104,7 +104,7 @@ async fn script<const WORD: usize>(
             _ => {
                 let state = random.below(1000);
                 model.maybe_state = Some(state);
-                store.set_state(&[7; 16], &state.to_le_bytes()).await?;
+                assert!(store.set_state(&[7; 16], &state.to_le_bytes()).await?);
                 (model.state, model.maybe_state) = (Some(state), None);
             }
         }
@@ -121,13 +121,16 @@ async fn restart<const WORD: usize>(
     let mut found = BTreeMap::new();
     let mut last = 0;
     store
-        .begin(&mut |record| {
-            let value = value_of(record);
-            assert!(record.number > last, "{what}: in the order in which they were written");
-            last = record.number;
-            assert!(found.insert(record.number, value).is_none());
-            Visit::Keep
-        })
+        .begin(
+            &mut |record| {
+                let value = value_of(record);
+                assert!(record.number > last, "{what}: in the order in which they were written");
+                last = record.number;
+                assert!(found.insert(record.number, value).is_none());
+                Visit::Keep
+            },
+            &mut |_, _| {},
+        )
         .await?;
     let values: BTreeSet<u32> = found.values().copied().collect();
     assert_eq!(values.len(), found.len(), "{what}: each value once");
@@ -253,7 +256,7 @@ fn bits_that_rot_lose_no_other_record() {
         };
         block_on(async {
             let mut store = store(&mut nor);
-            store.begin(&mut seen).await.unwrap();
+            store.begin(&mut seen, &mut |_, _| {}).await.unwrap();
             script(&mut store, &mut Model { next_value: 1000, ..Model::default() }, &mut random, 0)
                 .await
                 .unwrap();
@@ -270,7 +273,7 @@ fn pages_wear_evenly_and_what_they_took_is_remembered() {
     for boot in 1..=5 {
         let mut store = store(&mut nor);
         let wear = block_on(async {
-            store.begin(&mut |_| Visit::Forget).await.unwrap();
+            store.begin(&mut |_| Visit::Forget, &mut |_, _| {}).await.unwrap();
             for value in 0..300 {
                 let path = path(value);
                 store
@@ -300,7 +303,7 @@ fn a_flash_that_fails_says_so_and_goes_on_where_it_was() {
     };
     block_on(async {
         let mut store = store(&mut nor);
-        store.begin(&mut |_| Visit::Keep).await.unwrap();
+        store.begin(&mut |_| Visit::Keep, &mut |_, _| {}).await.unwrap();
         push(&mut store, 1).await.unwrap();
         store.flash().fail(true);
         assert_eq!(push(&mut store, 2).await, Err(FlashError::Device(Kind::Other)));
@@ -332,4 +335,171 @@ fn ranges_that_do_not_fit_are_refused_with_the_numbers() {
     let error = Store::new(small, 0..4096).err().unwrap();
     assert_eq!(format!("{error}"), "flash with pages of 256 bytes and words of 4 bytes can't be used");
     assert_eq!(refused(1024..6144), None);
+}
+
+/// Whose states are forgotten again and again, and whose never.
+const GONE: u8 = 1;
+const STAYS: u8 = 2;
+
+/// What is known of the states of the job that stays: the value that was written last, and one that may have been.
+#[derive(Default)]
+struct States {
+    written: BTreeMap<Key, u32>,
+    maybe: Option<(Key, u32)>,
+    /// None of the other job's has been written since they were forgotten.
+    forgotten: bool,
+    next_value: u32,
+}
+
+fn state_key(job: u8, name: u32) -> Key {
+    let mut key = [job; 16];
+    key[12..].copy_from_slice(&name.to_le_bytes());
+    key
+}
+
+/// Begins, checks that all states of the job that stays are there, and forgets states of the other one until power is cut.
+async fn forget_states<const WORD: usize>(
+    store: &mut Store<&mut Nor<WORD>>,
+    known: &mut States,
+    rounds: u32,
+    what: &str,
+) -> Result<(), FlashError> {
+    let mut found = BTreeMap::new();
+    let mut state = |key: &Key, bytes: &[u8]| {
+        found.insert(*key, u32::from_le_bytes(bytes.try_into().unwrap()));
+    };
+    store.begin(&mut |_| Visit::Keep, &mut state).await?;
+    if let Some((key, value)) = known.maybe.take()
+        && found.get(&key) == Some(&value)
+    {
+        known.written.insert(key, value);
+    }
+    let gone = found.keys().filter(|key| key[0] == GONE).count();
+    assert!(!known.forgotten || gone == 0, "{what}: {gone} forgotten states are back");
+    found.retain(|key, _| key[0] == STAYS);
+    assert_eq!(found, known.written, "{what}: states of a job that nobody forgot");
+    for round in 0..rounds {
+        for name in 0..5 {
+            if round == 0 || (name + round).is_multiple_of(3) {
+                let (key, value) = (state_key(STAYS, name), known.next_value);
+                known.next_value += 1;
+                known.maybe = Some((key, value));
+                assert!(store.set_state(&key, &value.to_le_bytes()).await?);
+                known.written.extend(known.maybe.take());
+            }
+        }
+        known.forgotten = false;
+        for name in 0..3 {
+            assert!(store.set_state(&state_key(GONE, 3 * round + name), &[0; 4]).await?);
+        }
+        store.retain_states(&mut |key| key[0] != GONE).await?;
+        known.forgotten = true;
+    }
+    Ok(())
+}
+
+/// Cuts the power after so many steps, and again while that is put right and gone on with. `false` if there are less.
+fn cut_while_states_are_forgotten<const WORD: usize>(seed: u64, steps: u64) -> bool {
+    let what = format!("seed {seed}, words of {WORD}, cut after {steps}");
+    let (mut nor, mut known) = (nor::<WORD>(seed), States::default());
+    let mut was_cut = false;
+    for (life, cut) in
+        [Some(steps), Some(steps * 7 % 293), Some(steps * 13 % 17), None].into_iter().enumerate()
+    {
+        nor.power_on();
+        if let Some(cut) = cut {
+            nor.cut_after(cut);
+        }
+        let what = format!("{what}, life {life}");
+        let rounds = if life == 0 { 10 } else { 3 };
+        let result = block_on(forget_states(&mut store(&mut nor), &mut known, rounds, &what));
+        assert_eq!(result.is_err(), nor.is_off(), "{what}: {result:?}");
+        was_cut |= life == 0 && nor.is_off();
+    }
+    was_cut
+}
+
+#[test]
+fn wherever_the_power_is_cut_while_states_of_a_job_are_forgotten_all_others_are_there() {
+    let mut cut = 0;
+    while cut_while_states_are_forgotten::<4>(1, cut) {
+        cut += 1;
+    }
+    assert!(cut > 500, "only {cut} words were written");
+    for cut in 0..80 {
+        cut_while_states_are_forgotten::<1>(3, cut * 37);
+        cut_while_states_are_forgotten::<4>(2, cut * 7);
+        cut_while_states_are_forgotten::<32>(4, cut);
+    }
+}
+
+#[test]
+fn forgetting_a_state_erases_nothing() {
+    let mut nor = nor::<4>(1);
+    block_on(async {
+        let mut store = store(&mut nor);
+        store.begin(&mut |_| Visit::Keep, &mut |_, _| {}).await.unwrap();
+        for name in 0..20 {
+            assert!(store.set_state(&state_key(GONE, name), &[7; 4]).await.unwrap());
+        }
+        store.retain_states(&mut |key| *key == state_key(GONE, 11)).await.unwrap();
+        let mut left = Vec::new();
+        store.begin(&mut |_| Visit::Keep, &mut |key, bytes| left.push((*key, bytes.to_vec()))).await.unwrap();
+        assert_eq!(left, [(state_key(GONE, 11), vec![7; 4])]);
+    });
+    assert_eq!(nor.erasures().iter().sum::<u32>(), 0);
+}
+
+#[test]
+fn states_beyond_the_room_for_them_are_refused_and_cost_no_other_one() {
+    let mut nor = nor::<4>(2);
+    let fits = block_on(async {
+        let mut store = store(&mut nor);
+        store.begin(&mut |_| Visit::Keep, &mut |_, _| {}).await.unwrap();
+        let mut fits = 0;
+        while store.set_state(&state_key(STAYS, fits), &[5; 32]).await.unwrap() {
+            fits += 1;
+        }
+        // Those that are there can be forgotten, and there is room again.
+        store.retain_states(&mut |key| *key != state_key(STAYS, 3)).await.unwrap();
+        assert!(store.set_state(&state_key(STAYS, fits), &[5; 32]).await.unwrap());
+        fits
+    });
+    assert!((14..=18).contains(&fits), "{fits} of 56 bytes in a page of {PAGE}");
+    let mut found = BTreeSet::new();
+    block_on(async {
+        let mut store = store(&mut nor);
+        store.begin(&mut |_| Visit::Keep, &mut |key, _| _ = found.insert(*key)).await.unwrap();
+        assert_eq!(store.wear().boots, 2, "the boot is counted even so");
+        let mut left = 0;
+        store
+            .retain_states(&mut |_| {
+                left += 1;
+                true
+            })
+            .await
+            .unwrap();
+        let gave_way = usize::from(store.take_states_full());
+        assert!(left + gave_way >= fits as usize, "{left} of {fits}");
+    });
+    assert_eq!(found, (0..=fits).filter(|name| *name != 3).map(|name| state_key(STAYS, name)).collect());
+}
+
+#[test]
+fn what_states_wear_is_remembered_without_any_value() {
+    let mut nor = nor::<4>(3);
+    block_on(async {
+        let mut store = store(&mut nor);
+        store.begin(&mut |_| Visit::Keep, &mut |_, _| {}).await.unwrap();
+        for value in 0..2000_u32 {
+            assert!(store.set_state(&state_key(STAYS, 0), &value.to_le_bytes()).await.unwrap());
+        }
+    });
+    let sum: u32 = nor.erasures().iter().sum();
+    let remembered = block_on(async {
+        let mut store = store(&mut nor);
+        store.begin(&mut |_| Visit::Keep, &mut |_, _| {}).await.unwrap();
+        store.wear().erasures
+    });
+    assert!(sum > 50 && remembered <= sum && remembered + PAGES >= sum, "{remembered} of {sum}");
 }

@@ -199,7 +199,7 @@ fn plan<const SENSOR: usize, const OPS: usize, const OIDS: usize>(
     sensor: &SnmpSensor<SENSOR>,
 ) -> Result<SensorPlan<'_, OPS>, SensorRefusal> {
     let plan = sensor.plan::<OPS>()?;
-    if plan.oids().count() > OIDS {
+    if plan.count() > OIDS {
         let limit = u16::try_from(OIDS).unwrap_or(u16::MAX);
         return Err(SensorRefusal::new(&"oids", "more than this bot has room for").with_limit(limit));
     }
@@ -222,7 +222,8 @@ fn is_affected<C: Context>(due: &Due, cx: &mut C) -> bool {
 const COUNTERS: &str = "counters";
 
 /// Forgets the readings of counters whose rows are gone: when a complete run has met others than the one before, in that run
-/// and the next, because what is met once more only then is not known to be gone before.
+/// and the next, because what is met once more only then is not known to be gone before. The first complete run has nothing to
+/// forget: to look for it would cost each of thousands of devices a look at the states of all.
 fn forget_gone_counters<C: Context>(cx: &mut C, met: u64) {
     let mut state = [0; 9];
     for (to, from) in state.iter_mut().zip(met.to_le_bytes()) {
@@ -235,11 +236,12 @@ fn forget_gone_counters<C: Context>(cx: &mut C, met: u64) {
         return;
     }
     if let Some(last) = state.last_mut() {
-        *last = u8::from(is_same);
+        *last = u8::from(is_same || !is_known);
     }
     // Without room for it, it is done at each run.
-    let _ = cx.set_state(COUNTERS, &state);
-    cx.forget_untouched_states();
+    if cx.set_state(COUNTERS, &state).is_err() || is_known {
+        cx.forget_untouched_states();
+    }
 }
 
 /// What a row of a walk, or a sensor without one, is evaluated over.
@@ -403,7 +405,7 @@ impl<
                     let mut samples = samples(plan, gets);
                     let mut other = 0;
                     let mut is_first = true;
-                    for ((_, method), sample) in plan.oids().zip(&mut samples) {
+                    for (method, sample) in plan.methods().zip(&mut samples) {
                         if method != FetchMethod::Walk {
                             continue;
                         }
@@ -455,13 +457,13 @@ impl<
                 _ => Operand::Absent,
             };
         }
-        let count = plan.oids().count();
+        let count = plan.count();
         let number = match plan.expression.evaluate(operands.get(..count).unwrap_or_default()) {
             Ok(number) => number,
             Err(Missing::NoRate { .. }) => return,
             Err(Missing::Absent { operand }) => {
                 let k = usize::from(operand).saturating_sub(1);
-                let is_walk = plan.oids().nth(k).is_some_and(|(_, method)| method == FetchMethod::Walk);
+                let is_walk = plan.methods().nth(k) == Some(FetchMethod::Walk);
                 match samples.get(k).copied().flatten().map(|sample| sample.read) {
                     // A row that one of the tables lacks has no value.
                     Some(Err(ReadFault::Absent)) if is_walk => {}

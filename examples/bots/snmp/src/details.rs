@@ -637,10 +637,21 @@ impl<'a, const OPS: usize> SensorPlan<'a, OPS> {
         PackedOids(self.packed_oids).filter_map(|(text, method)| Some((text.parse().ok()?, method)))
     }
 
+    /// How many OIDs there are: unlike [`SensorPlan::oids`] this parses none.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.methods().count()
+    }
+
+    /// How each OID is fetched, in order: unlike [`SensorPlan::oids`] this parses none.
+    pub fn methods(&self) -> impl Iterator<Item = FetchMethod> + use<'a, OPS> {
+        PackedOids(self.packed_oids).map(|(_, method)| method)
+    }
+
     /// Whether there is a value for each row of a table.
     #[must_use]
     pub fn has_walk(&self) -> bool {
-        PackedOids(self.packed_oids).any(|(_, method)| method == FetchMethod::Walk)
+        self.methods().any(|method| method == FetchMethod::Walk)
     }
 }
 

@@ -121,25 +121,29 @@ struct Moment {
     device: u32,
     /// Hundredths of a second since it was started, never a whole second: those might be taken for a coarse clock.
     uptime_cs: u64,
+    /// Since when it counts: one whose sysUpTime has just wrapped can't be told from one that was just started, so its
+    /// counters may not wrap then.
+    counts_since_cs: u64,
     passed_s: u64,
 }
 
 impl Moment {
     fn new(device: u32, start_us: u64, now_us: u64) -> Self {
         let passed_us = now_us.saturating_sub(start_us);
-        let from_cs = match device % 50 {
+        let (from_cs, counts_since_cs) = match device % 50 {
             // Its sysUpTime wraps within the first minutes.
-            7 => (1 << 32) - 9_000,
-            _ => 500_000 + mixed(device.into()) % 5_000_000_000,
+            7 => ((1 << 32) - 9_000, (1 << 32) - 9_000),
+            _ => (500_000 + mixed(device.into()) % 5_000_000_000, 0),
         };
         let uptime_cs = from_cs + passed_us / 10_000;
         let is_whole = (uptime_cs as u32).is_multiple_of(100);
-        Moment { device, uptime_cs: uptime_cs + u64::from(is_whole), passed_s: passed_us / 1_000_000 }
+        let passed_s = passed_us / 1_000_000;
+        Moment { device, uptime_cs: uptime_cs + u64::from(is_whole), counts_since_cs, passed_s }
     }
 
     fn counter(&self, k: u32) -> u64 {
-        mixed(u64::from(self.device) << 20 | u64::from(k)) % (1 << 33)
-            + counts_per_cs(self.device, k) * self.uptime_cs
+        mixed(u64::from(self.device) << 20 | u64::from(k)) % (1 << 31)
+            + counts_per_cs(self.device, k) * (self.uptime_cs - self.counts_since_cs)
     }
 }
 

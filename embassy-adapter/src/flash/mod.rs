@@ -46,7 +46,7 @@
 //! dropped{no_time}. Those whose bytes can't be read any more are dropped{corrupt}; but one that has become unreadable
 //! while the board was off is not found, so nobody counts it.
 //!
-//! States have one page (the other one is for moving them): at least 71 fit into 4 kB. When there are more, it is told once, and changes
+//! States have one page (the other one is for moving them): at least 70 fit into 4 kB. When there are more, it is told once, and changes
 //! are kept in RAM only until some are forgotten or the board starts again.
 //!
 //! # Wear

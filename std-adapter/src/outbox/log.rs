@@ -581,6 +581,12 @@ impl Log {
         log.total_written = lost.written.or(high).unwrap_or(0);
         let done = core::mem::take(&mut log.done);
         for (mut numbers, values) in lost.stretches() {
+            // A failed sync may have left the end of what was written again into the next file.
+            if let Some((first, last)) = numbers.first().zip(numbers.last()) {
+                log.parked.within(first, last).for_each(|(a, b)| {
+                    numbers.remove_range(a, b);
+                });
+            }
             // Told now; not again by the next life.
             numbers
                 .iter()

@@ -13,8 +13,16 @@
 //! others have changed; each change is one request. If the bot may not change entities, one job of the account says so, and
 //! an hour goes by until the next try.
 //!
+//! # Which entity is whose
+//! An entity belongs to the interface whose ifIndex is in its details, as text or number; what else is in them may be missing
+//! or unreadable and is put right. One without a readable ifIndex becomes an interface's if its name is that of exactly one
+//! interface without an entity; otherwise it is somebody's own and is left alone.
+//!
 //! # When nothing is deleted
-//! If the device did not answer to the end, or told of no interface at all.
+//! An entity is deleted (with its sensors and its credential) when three complete reads in a row have not told of its
+//! interface, as line cards and links come and go: at least ten minutes. Reads count as complete if the device answered to the
+//! end and told of any interface, and not while its sysUpTime is below ten minutes. Only so many of a device's entities are
+//! counted at once as there is room for: 6 on boards, 768 on hosts; the others follow.
 
 use core::fmt::Write as _;
 use core::str;
@@ -22,15 +30,14 @@ use core::str;
 use grafolean_core::bot::{BackendError, Context, EntityDraft};
 use grafolean_core::hash::Fnv1a64;
 use grafolean_core::jobs::Due;
-use grafolean_core::json::from_slice;
+use grafolean_core::json::Reader;
 use grafolean_core::model::ListedEntity;
 use grafolean_core::time::Millis;
 use grafolean_snmp_codec::{Oid, Value};
-use serde::Deserialize;
 
 use crate::bot::SnmpBot;
 use crate::fault::{Problem, SnmpError, short};
-use crate::memory::{Bytes, Memory, TRY_AGAIN_MS};
+use crate::memory::{Bytes, Child, Memory, Places, TRY_AGAIN_MS};
 use crate::network::Network;
 use crate::poll::{MAX_NAMES, PollFault, Poller, Walk};
 use crate::readings::{Cells, Readings};
@@ -53,21 +60,51 @@ const MAX_ENTITY: usize = 64 << 10;
 /// The backend's entities are listed anew so often at most, if what is to be changed does not fit into memory at once.
 const MAX_PASSES: usize = 64;
 
-/// What the web page keeps in an interface's details.
-#[derive(Deserialize)]
-struct InterfaceDetails {
-    snmp_index: u32,
-    speed_bps: u64,
+/// So many complete reads in a row that do not tell of an interface delete its entity.
+const GONE_READS: u8 = 3;
+/// What a device tells in so long after its start is not all that it has, in hundredths of a second.
+const BOOT_CS: u32 = 60_000;
+
+/// ifIndex and ifSpeed of an entity's details, as far as they are readable.
+fn read_details(details: &str) -> (Option<u32>, Option<u64>) {
+    let (mut index, mut speed_bps) = (None, None);
+    let mut reader = Reader::new(details.as_bytes());
+    if reader.begin_object().is_err() {
+        return (None, None);
+    }
+    while let Ok(Some(key)) = reader.next_key() {
+        let number = reader.clone().u64().ok();
+        if key == "snmp_index" {
+            index = number.and_then(|index| u32::try_from(index).ok());
+        } else if key == "speed_bps" {
+            speed_bps = number;
+        }
+        if reader.skip_value().is_err() {
+            break;
+        }
+    }
+    (index, speed_bps)
 }
 
 /// Interfaces, one behind the other: index, speed, whether an entity has it, length of its name, name.
-#[derive(Default)]
-struct Found<B> {
-    bytes: B,
+struct Found<M: Memory> {
+    bytes: M::Bytes,
+    /// Where they are, by index and by name.
+    places: M::Places,
+    /// The device was started not long ago.
+    is_young: bool,
+}
+
+impl<M: Memory> Default for Found<M> {
+    fn default() -> Self {
+        Found { bytes: M::Bytes::default(), places: M::Places::default(), is_young: false }
+    }
 }
 
 const ROW_HEAD: usize = 4 + 8 + 1 + 1;
 const CLAIMED_AT: usize = 12;
+/// Stands for several places.
+const SEVERAL: usize = usize::MAX;
 
 struct Interface<'f> {
     /// Where it is.
@@ -78,9 +115,14 @@ struct Interface<'f> {
     name: &'f str,
 }
 
-impl<B: Bytes> Found<B> {
+/// Other than every index.
+fn name_key(name: &str) -> u64 {
+    Fnv1a64::of(name.as_bytes()) | 1 << 63
+}
+
+impl<M: Memory> Found<M> {
     fn push(&mut self, index: u32, speed_bps: u64, name: &str) -> Result<(), SnmpError> {
-        if self.iter().any(|interface| interface.index == index) {
+        if self.of_index(index).is_some() {
             return Ok(());
         }
         let mut head = [0; ROW_HEAD];
@@ -89,8 +131,14 @@ impl<B: Bytes> Found<B> {
         for (to, from) in head.iter_mut().zip(fields) {
             *to = from;
         }
+        let at = self.bytes.as_slice().len();
         let put = self.bytes.append(&head).and_then(|()| self.bytes.append(name.as_bytes()));
-        put.map_err(|_| SnmpError::of(Problem::NoRoom { limit: B::LIMIT }))
+        put.map_err(|_| SnmpError::of(Problem::NoRoom { limit: M::Bytes::LIMIT }))?;
+        self.places.put(index.into(), at);
+        let key = name_key(name);
+        let is_first = self.places.get(key).is_none_or(|place| place.is_none());
+        self.places.put(key, if is_first { at } else { SEVERAL });
+        Ok(())
     }
 
     fn at(&self, at: usize) -> Option<Interface<'_>> {
@@ -112,6 +160,37 @@ impl<B: Bytes> Found<B> {
             at += ROW_HEAD + interface.name.len();
             Some(interface)
         })
+    }
+
+    fn of_index(&self, index: u32) -> Option<Interface<'_>> {
+        match self.places.get(index.into()) {
+            Some(place) => self.at(place?),
+            None => self.iter().find(|interface| interface.index == index),
+        }
+    }
+
+    /// Any interface of this name.
+    fn of_name(&self, name: &str) -> Option<Interface<'_>> {
+        match self.places.get(name_key(name)) {
+            Some(place) if place != Some(SEVERAL) => {
+                self.at(place?).filter(|interface| interface.name == name)
+            }
+            _ => self.iter().find(|interface| interface.name == name),
+        }
+    }
+
+    /// The one interface of this name that no entity has: `None` if there are several.
+    fn unclaimed(&self, name: &str) -> Option<usize> {
+        match self.places.get(name_key(name)) {
+            Some(place) if place != Some(SEVERAL) => {
+                self.at(place?).filter(|i| i.name == name && !i.is_claimed).map(|i| i.at)
+            }
+            _ => {
+                let mut all = self.iter().filter(|i| i.name == name && !i.is_claimed);
+                let first = all.next()?;
+                all.next().is_none().then_some(first.at)
+            }
+        }
     }
 
     fn claim(&mut self, at: usize, claimed: bool) {
@@ -136,6 +215,17 @@ impl<B: Bytes> Found<B> {
     }
 }
 
+/// What is to be done with an entity.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Change {
+    /// It is the interface's that is here.
+    Put(usize),
+    /// It may become one of the name that the interface has that is here.
+    Adopt(usize),
+    /// Its interface is gone.
+    Delete,
+}
+
 /// Changes to be made, one behind the other: the entity, where its interface is, the length of its protocols, and those.
 #[derive(Default)]
 struct Changes<B> {
@@ -145,13 +235,21 @@ struct Changes<B> {
 const CHANGE_HEAD: usize = 8 + 4 + 4;
 /// Stands for an interface that is gone.
 const GONE: u32 = u32::MAX;
+/// Marks what may become an interface's.
+const ADOPT: u32 = 1 << 31;
 
 impl<B: Bytes> Changes<B> {
     /// Whether there was room.
-    fn push(&mut self, entity: u64, interface: Option<usize>, protocols: &str) -> bool {
+    fn push(&mut self, entity: u64, change: Change, protocols: &str) -> bool {
         let mut head = [0; CHANGE_HEAD];
-        let interface = interface.and_then(|at| u32::try_from(at).ok()).unwrap_or(GONE);
-        let fields = entity.to_le_bytes().into_iter().chain(interface.to_le_bytes());
+        let place = |at: usize| u32::try_from(at).ok().filter(|at| *at < ADOPT - 1);
+        let code = match change {
+            Change::Put(at) => place(at),
+            Change::Adopt(at) => place(at).map(|at| at | ADOPT),
+            Change::Delete => Some(GONE),
+        };
+        let Some(code) = code else { return false };
+        let fields = entity.to_le_bytes().into_iter().chain(code.to_le_bytes());
         for (to, from) in head.iter_mut().zip(fields.chain((protocols.len() as u32).to_le_bytes())) {
             *to = from;
         }
@@ -163,19 +261,123 @@ impl<B: Bytes> Changes<B> {
         put.is_ok()
     }
 
-    /// The one at this place: the entity, its interface, its protocols; and the place of the next.
-    fn at(&self, at: usize) -> Option<(u64, Option<usize>, &str, usize)> {
+    /// The one at this place: the entity, what is to be done, its protocols; and the place of the next.
+    fn at(&self, at: usize) -> Option<(u64, Change, &str, usize)> {
         let (head, after) = self.bytes.as_slice().get(at..)?.split_first_chunk::<CHANGE_HEAD>()?;
         let (entity, head) = head.split_first_chunk::<8>()?;
-        let (interface, head) = head.split_first_chunk::<4>()?;
+        let (code, head) = head.split_first_chunk::<4>()?;
         let len = u32::from_le_bytes(*head.first_chunk()?) as usize;
-        let interface = u32::from_le_bytes(*interface);
-        Some((
-            u64::from_le_bytes(*entity),
-            (interface != GONE).then_some(interface as usize),
-            str::from_utf8(after.get(..len)?).ok()?,
-            at + CHANGE_HEAD + len,
-        ))
+        let change = match u32::from_le_bytes(*code) {
+            GONE => Change::Delete,
+            code if code & ADOPT != 0 => Change::Adopt((code & !ADOPT) as usize),
+            code => Change::Put(code as usize),
+        };
+        let protocols = str::from_utf8(after.get(..len)?).ok()?;
+        Some((u64::from_le_bytes(*entity), change, protocols, at + CHANGE_HEAD + len))
+    }
+}
+
+/// Entities whose interfaces were not told of, one behind the other: the entity, and in how many reads in a row, with marks.
+#[derive(Default)]
+struct Absent<B> {
+    bytes: B,
+    /// There may be more than it has room for, or the device may have more than it told.
+    is_open: bool,
+}
+
+/// Of one.
+const ABSENT: usize = 8 + 1;
+/// Of a state, which has 32 bytes.
+const ABSENT_OF_STATE: usize = 3 * ABSENT;
+const READS: u8 = 0x0f;
+/// It is absent in this read, too.
+const MET: u8 = 0x80;
+/// Its deletion was asked for.
+const SETTLED: u8 = 0x40;
+
+/// The job's state of the `n`-th three entities.
+fn absent_name(n: usize) -> heapless::String<24> {
+    let mut name = heapless::String::new();
+    let _ = write!(name, "gone.{n}");
+    name
+}
+
+impl<B: Bytes> Absent<B> {
+    fn of<C: Context>(cx: &mut C) -> Self {
+        let mut absent = Absent { bytes: B::default(), is_open: false };
+        let mut state = [0; ABSENT_OF_STATE];
+        for n in 0..B::LIMIT / ABSENT_OF_STATE {
+            let Some(len) = cx.get_state(&absent_name(n), &mut state).filter(|len| *len >= ABSENT) else {
+                break;
+            };
+            let _ = absent.bytes.append(state.get(..len).unwrap_or_default());
+        }
+        absent
+    }
+
+    /// Where it is counted.
+    fn place(&self, entity: u64) -> Option<usize> {
+        let is_it = |one: &[u8]| one.first_chunk() == Some(&entity.to_le_bytes());
+        self.bytes.as_slice().chunks_exact(ABSENT).position(is_it)
+    }
+
+    fn marks(&mut self, entity: u64) -> Option<&mut u8> {
+        let place = self.place(entity)?;
+        self.bytes.as_mut_slice().get_mut(place * ABSENT + 8)
+    }
+
+    /// It is absent in this read: whether that is once too often.
+    fn meet(&mut self, entity: u64) -> bool {
+        if let Some(marks) = self.marks(entity) {
+            *marks |= MET;
+            return *marks & SETTLED == 0 && (*marks & READS) + 1 >= GONE_READS;
+        }
+        let mut one = [MET; ABSENT];
+        for (to, from) in one.iter_mut().zip(entity.to_le_bytes()) {
+            *to = from;
+        }
+        self.is_open |= self.bytes.append(&one).is_err();
+        false
+    }
+
+    fn settle(&mut self, entity: u64) {
+        if let Some(marks) = self.marks(entity) {
+            *marks |= SETTLED;
+        }
+    }
+
+    /// Keeps those that are absent still; whether there are any.
+    fn keep<C: Context>(self, cx: &mut C) -> bool {
+        let mut state = [0; ABSENT_OF_STATE];
+        let mut any = self.is_open;
+        let mut n = 0;
+        let mut len = 0;
+        let is_left = |one: &&[u8]| one.last().is_some_and(|marks| marks & (MET | SETTLED) == MET);
+        for one in self.bytes.as_slice().chunks_exact(ABSENT).filter(is_left) {
+            any = true;
+            for (to, from) in state.iter_mut().skip(len).zip(one) {
+                *to = *from;
+            }
+            len += ABSENT;
+            if let Some(marks) = state.get_mut(len - 1) {
+                *marks = ((*marks & READS) + 1).min(GONE_READS);
+            }
+            if len == ABSENT_OF_STATE {
+                // What has no room is counted from one again.
+                let _ = cx.set_state(&absent_name(n), &state);
+                (n, len) = (n + 1, 0);
+            }
+        }
+        if len > 0 {
+            let _ = cx.set_state(&absent_name(n), state.get(..len).unwrap_or_default());
+            n += 1;
+        }
+        // The ends of what there was before.
+        while cx.get_state(&absent_name(n), &mut state).is_some_and(|len| len >= ABSENT) {
+            let _ = cx.set_state(&absent_name(n), &[0]);
+            n += 1;
+        }
+        any
     }
 }
 
@@ -235,7 +437,7 @@ impl<
         if let Some(result) = self.is_denied(due, cx.now()) {
             return result;
         }
-        let mut found = Found::<M::Bytes>::default();
+        let mut found = Found::<M>::default();
         self.read_interfaces(poller, &mut found).await?;
         if found.bytes.as_slice().is_empty() {
             return Ok(());
@@ -251,20 +453,28 @@ impl<
         {
             return Ok(());
         }
+        // What is known is not true any more from the first change on, whatever ends the run.
+        if known != [0; 16] {
+            let _ = cx.set_state(KNOWN, &[0; 16]);
+        }
         let mut refused = None;
-        match self.make_equal(due.key.entity, cx, &mut found, &mut refused).await {
+        let mut absent = if found.is_young { Absent::default() } else { Absent::<M::Few>::of(cx) };
+        match self.make_equal(due.key.entity, cx, &mut found, &mut absent, &mut refused).await {
             Ok(()) => self.allow(due),
             Err(SnmpError { problem: Problem::Backend(BackendError::Status(403)), .. }) => {
                 return self.deny(due, cx.now());
             }
             Err(error) => return Err(error),
         }
-        let (hash, now) = (hash.to_le_bytes(), now.0.to_le_bytes());
-        for (to, from) in known.iter_mut().zip(hash.into_iter().chain(now)) {
-            *to = from;
+        let is_settled = if found.is_young { !absent.is_open } else { !absent.keep(cx) };
+        if is_settled {
+            let (hash, now) = (hash.to_le_bytes(), now.0.to_le_bytes());
+            for (to, from) in known.iter_mut().zip(hash.into_iter().chain(now)) {
+                *to = from;
+            }
+            // If it has no room, the entities are listed again next time. What was refused is tried again in an hour.
+            let _ = cx.set_state(KNOWN, &known);
         }
-        // If it has no room, the entities are listed again next time. What was refused is tried again in an hour.
-        let _ = cx.set_state(KNOWN, &known);
         refused.map_or(Ok(()), |error| Err(backend(error)))
     }
 
@@ -272,7 +482,7 @@ impl<
     async fn read_interfaces(
         &self,
         poller: &mut Poller<'_, N, P>,
-        found: &mut Found<M::Bytes>,
+        found: &mut Found<M>,
     ) -> Result<(), SnmpError> {
         let oid = |arcs| Oid::<64>::from_arcs(arcs);
         let (Ok(descr), Ok(speed), Ok(high)) = (oid(DESCR), oid(SPEED), oid(HIGH_SPEED)) else {
@@ -289,6 +499,7 @@ impl<
         let mut speeds = Readings::<M::Bytes>::default();
         let rows_at_once = (M::Bytes::LIMIT / 32).clamp(1, MAX_NAMES);
         while let Some(rows) = poller.next_rows(&mut walk).await.map_err(|fault| failed(&descr, fault))? {
+            found.is_young |= rows.when().uptime_cs.is_some_and(|uptime_cs| uptime_cs < BOOT_CS);
             let mut left = rows.iter();
             loop {
                 let here = left.clone();
@@ -359,7 +570,8 @@ impl<
         &self,
         device: u64,
         cx: &mut C,
-        found: &mut Found<M::Bytes>,
+        found: &mut Found<M>,
+        absent: &mut Absent<M::Few>,
         refused: &mut Option<BackendError>,
     ) -> Result<(), SnmpError> {
         let mut element = M::Bytes::default();
@@ -368,11 +580,29 @@ impl<
         for _ in 0..MAX_PASSES {
             found.release_all();
             changes.bytes.truncate(0);
-            let compared = self.compare(device, cx, found, element.as_mut_slice(), &mut changes).await?;
+            let mut comparison = Comparison {
+                found: &mut *found,
+                changes: &mut changes,
+                absent: &mut *absent,
+                is_complete: true,
+                may_create: true,
+            };
+            let unread = self.compare(device, cx, &mut comparison, element.as_mut_slice()).await?;
+            let Comparison { is_complete, may_create, .. } = comparison;
             let mut at = 0;
-            while let Some((entity, interface, protocols, next)) = changes.at(at) {
+            while let Some((entity, change, protocols, next)) = changes.at(at) {
                 at = next;
-                let done = match interface.and_then(|at| found.at(at)) {
+                let place = match change {
+                    Change::Put(place) => Some(place),
+                    Change::Adopt(place) => {
+                        let name = found.at(place).map_or("", |interface| interface.name);
+                        let Some(place) = found.unclaimed(name) else { continue };
+                        found.claim(place, true);
+                        Some(place)
+                    }
+                    Change::Delete => None,
+                };
+                let done = match place.and_then(|place| found.at(place)) {
                     Some(interface) => {
                         let details = details_of(&interface);
                         // The backend removes all protocols that are not sent back.
@@ -386,7 +616,10 @@ impl<
                         };
                         cx.update_entity(entity, &draft).await
                     }
-                    None => cx.delete_entity(entity).await,
+                    None => {
+                        absent.settle(entity);
+                        cx.delete_entity(entity).await
+                    }
                 };
                 match done {
                     // Somebody else has deleted it.
@@ -394,12 +627,12 @@ impl<
                     Err(error) => go_on(error, refused)?,
                 }
             }
-            if let Some(error) = compared.unread {
+            if let Some(error) = unread {
                 // It may be one of those that seem to be missing.
                 return Err(backend(error));
             }
             let mut at = 0;
-            while let Some(interface) = found.at(at) {
+            while may_create && let Some(interface) = found.at(at) {
                 at += ROW_HEAD + interface.name.len();
                 if interface.is_claimed {
                     continue;
@@ -416,7 +649,7 @@ impl<
                     go_on(error, refused)?;
                 }
             }
-            if compared.is_complete {
+            if is_complete {
                 return Ok(());
             }
             if changes.bytes.as_slice().is_empty() {
@@ -426,47 +659,31 @@ impl<
         Err(SnmpError::of(Problem::NoRoom { limit: M::Bytes::LIMIT }))
     }
 
-    /// Goes through the account's entities once.
+    /// Goes through the account's entities once: why one could not be read.
     async fn compare<C: Context<Bot = Self>>(
         &self,
         device: u64,
         cx: &mut C,
-        found: &mut Found<M::Bytes>,
+        comparison: &mut Comparison<'_, M>,
         element: &mut [u8],
-        changes: &mut Changes<M::Bytes>,
-    ) -> Result<Compared, SnmpError> {
-        let mut compared = Compared { is_complete: true, unread: None };
+    ) -> Result<Option<BackendError>, SnmpError> {
+        let mut unread = None;
         cx.list_entities().await.map_err(backend)?;
         loop {
             let len = match cx.next_entity(element).await {
                 Ok(Some(len)) => len,
-                Ok(None) => return Ok(compared),
+                Ok(None) => return Ok(unread),
                 Err(error @ BackendError::TooLong { .. }) => {
-                    compared.unread = Some(error);
+                    unread = Some(error);
                     continue;
                 }
                 Err(error) => return Err(backend(error)),
             };
-            let entity = ListedEntity::parse(element.get(..len).unwrap_or_default())
-                .map_err(|error| SnmpError::of(Problem::Entity(error)))?;
-            if entity.parent != Some(device) || !(entity.entity_type == *"interface") {
-                continue;
-            }
-            let details = from_slice::<InterfaceDetails>(entity.details.as_bytes(), &mut [0; 64]).ok();
-            let of_index = |details: &InterfaceDetails| {
-                found.iter().find(|found| found.index == details.snmp_index && !found.is_claimed)
-            };
-            let fits = match details.as_ref().and_then(|details| Some((details, of_index(details)?))) {
-                Some((details, interface)) => {
-                    let is_equal = entity.name == *interface.name && details.speed_bps == interface.speed_bps;
-                    let at = interface.at;
-                    found.claim(at, true);
-                    is_equal || changes.push(entity.id, Some(at), entity.protocols)
+            with_child(element.get(..len).unwrap_or_default(), |parent, child| {
+                if parent == device {
+                    comparison.meet(child);
                 }
-                // Gone, or the second entity of an interface, or one that says nothing.
-                None => changes.push(entity.id, None, ""),
-            };
-            compared.is_complete &= fits;
+            })?;
         }
     }
 
@@ -507,12 +724,61 @@ impl<
     }
 }
 
-/// What going through the entities gave.
-struct Compared {
+/// What a list's entity is, if it is an interface's.
+fn with_child(element: &[u8], look: impl FnOnce(u64, &Child<'_>)) -> Result<(), SnmpError> {
+    let entity = ListedEntity::parse(element).map_err(|error| SnmpError::of(Problem::Entity(error)))?;
+    let Some(parent) = entity.parent else { return Ok(()) };
+    if !(entity.entity_type == *"interface") {
+        return Ok(());
+    }
+    let (index, speed_bps) = read_details(entity.details);
+    // A longer one is no interface's.
+    let name = entity.name.to_string::<MAX_NAME>().unwrap_or_default();
+    look(parent, &Child { id: entity.id, name: &name, index, speed_bps, protocols: entity.protocols });
+    Ok(())
+}
+
+/// Going through the entities.
+struct Comparison<'c, M: Memory> {
+    found: &'c mut Found<M>,
+    changes: &'c mut Changes<M::Bytes>,
+    absent: &'c mut Absent<M::Few>,
     /// All changes had room.
     is_complete: bool,
-    /// An entity could not be read.
-    unread: Option<BackendError>,
+    /// What no entity has is to be created.
+    may_create: bool,
+}
+
+impl<M: Memory> Comparison<'_, M> {
+    fn meet(&mut self, child: &Child<'_>) {
+        let Some(index) = child.index else {
+            if let Some(interface) = self.found.of_name(child.name)
+                && !self.changes.push(child.id, Change::Adopt(interface.at), child.protocols)
+            {
+                (self.is_complete, self.may_create) = (false, false);
+            }
+            return;
+        };
+        let change = match self.found.of_index(index) {
+            Some(interface) if !interface.is_claimed => {
+                let is_equal = child.name == interface.name && child.speed_bps == Some(interface.speed_bps);
+                let at = interface.at;
+                self.found.claim(at, true);
+                if is_equal {
+                    return;
+                }
+                Change::Put(at)
+            }
+            // Gone, or the second entity of an interface.
+            _ if self.found.is_young => {
+                self.absent.is_open = true;
+                return;
+            }
+            _ if self.absent.meet(child.id) => Change::Delete,
+            _ => return,
+        };
+        self.is_complete &= self.changes.push(child.id, change, child.protocols);
+    }
 }
 
 fn details_of(interface: &Interface<'_>) -> heapless::String<96> {

@@ -28,6 +28,10 @@ impl core::error::Error for Full {}
 pub trait Memory {
     /// Bytes of a run: names, readings, interfaces.
     type Bytes: Bytes;
+    /// A few bytes of a run: the entities that seem to be gone.
+    type Few: Bytes;
+    /// Where something is among the bytes of a run.
+    type Places: Places;
     /// Numbers of a run, to find those that come twice.
     type Hashes: Hashes;
 
@@ -76,6 +80,40 @@ pub trait Bytes: Default {
     fn append(&mut self, bytes: &[u8]) -> Result<(), Full>;
     /// Keeps the first `len`.
     fn truncate(&mut self, len: usize);
+}
+
+/// Where something is, by keys.
+pub trait Places: Default {
+    /// Puts a place in, instead of what the key had.
+    fn put(&mut self, key: u64, at: usize);
+    /// The place of a key; `None`: nothing is kept here, so it has to be looked for.
+    fn get(&self, key: u64) -> Option<Option<usize>>;
+}
+
+/// Keeps none: few interfaces are looked through faster.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct NoPlaces;
+
+impl Places for NoPlaces {
+    fn put(&mut self, _: u64, _: usize) {}
+    fn get(&self, _: u64) -> Option<Option<usize>> {
+        None
+    }
+}
+
+/// An entity of an interface, as the backend has it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Child<'a> {
+    /// Its id.
+    pub id: u64,
+    /// Its name; empty if it is longer than an interface's.
+    pub name: &'a str,
+    /// ifIndex, if readable.
+    pub index: Option<u32>,
+    /// ifSpeed in bit/s, if readable.
+    pub speed_bps: Option<u64>,
+    /// Its protocols: JSON.
+    pub protocols: &'a str,
 }
 
 /// A set of numbers up to a limit.
@@ -161,6 +199,8 @@ impl<const BYTES: usize, const HASHES: usize> BoardMemory<BYTES, HASHES> {
 
 impl<const BYTES: usize, const HASHES: usize> Memory for BoardMemory<BYTES, HASHES> {
     type Bytes = heapless::Vec<u8, BYTES>;
+    type Few = heapless::Vec<u8, 54>;
+    type Places = NoPlaces;
     type Hashes = heapless::Vec<u64, HASHES>;
 
     fn denials(&self, look: &mut dyn FnMut(&mut dyn Denials)) {
@@ -171,7 +211,7 @@ impl<const BYTES: usize, const HASHES: usize> Memory for BoardMemory<BYTES, HASH
 }
 
 #[cfg(feature = "std")]
-pub use host::{GrowingBytes, HostHashes, HostMemory};
+pub use host::{FewBytes, GrowingBytes, HostHashes, HostMemory, HostPlaces};
 
 #[cfg(feature = "std")]
 mod host {
@@ -181,7 +221,7 @@ mod host {
     use std::sync::{Mutex, MutexGuard, PoisonError};
     use std::vec::Vec;
 
-    use super::{Bytes, Denial, Denials, Full, Hashes, Memory};
+    use super::{Bytes, Denial, Denials, Full, Hashes, Memory, Places};
     #[cfg(feature = "v3")]
     use grafolean_snmp_codec::v3;
 
@@ -244,6 +284,8 @@ mod host {
 
     impl Memory for HostMemory {
         type Bytes = GrowingBytes;
+        type Few = FewBytes;
+        type Places = HostPlaces;
         type Hashes = HostHashes;
 
         fn denials(&self, look: &mut dyn FnMut(&mut dyn Denials)) {
@@ -295,6 +337,43 @@ mod host {
         }
         fn truncate(&mut self, len: usize) {
             self.0.truncate(len);
+        }
+    }
+
+    /// Bytes for 768 entities that seem to be gone.
+    #[derive(Debug, Default)]
+    pub struct FewBytes(Vec<u8>);
+
+    impl Bytes for FewBytes {
+        const LIMIT: usize = 768 * 9;
+        fn as_slice(&self) -> &[u8] {
+            &self.0
+        }
+        fn as_mut_slice(&mut self) -> &mut [u8] {
+            &mut self.0
+        }
+        fn append(&mut self, bytes: &[u8]) -> Result<(), Full> {
+            if self.0.len() + bytes.len() > Self::LIMIT {
+                return Err(Full);
+            }
+            self.0.extend_from_slice(bytes);
+            Ok(())
+        }
+        fn truncate(&mut self, len: usize) {
+            self.0.truncate(len);
+        }
+    }
+
+    /// Places by hash.
+    #[derive(Debug, Default)]
+    pub struct HostPlaces(HashMap<u64, usize>);
+
+    impl Places for HostPlaces {
+        fn put(&mut self, key: u64, at: usize) {
+            self.0.insert(key, at);
+        }
+        fn get(&self, key: u64) -> Option<Option<usize>> {
+            Some(self.0.get(&key).copied())
         }
     }
 

@@ -55,6 +55,8 @@ pub(crate) struct State {
     pub(crate) log: Vec<(PduKind, i32, Vec<String>, u32)>,
     random: u32,
     pub(crate) up_since_ms: u64,
+    /// sysUpTime begins anew so often; 0: never, and it has been up for long.
+    pub(crate) restarts_every_ms: u64,
 }
 
 /// An agent, as a network of its own. Clones are the same.
@@ -79,6 +81,7 @@ impl Agent {
             log: Vec::new(),
             random: 0,
             up_since_ms: 0,
+            restarts_every_ms: 0,
         };
         let agent = Agent { state: Arc::new(Mutex::new(state)), clock: clock.cloned() };
         agent.set(UPTIME, Owned::Ticks(0));
@@ -114,7 +117,9 @@ impl Agent {
         let mut state = self.state();
         let uptime: Oid = UPTIME.parse().unwrap();
         if state.objects.contains_key(&uptime) {
-            state.objects.insert(uptime, Owned::Ticks(ticks as u32 + 1_000_000));
+            let restarted = (self.now_ms() / 10).checked_rem(state.restarts_every_ms / 10);
+            let ticks = restarted.unwrap_or(ticks + 1_000_000);
+            state.objects.insert(uptime, Owned::Ticks(ticks as u32));
         }
         state.log.push((
             header.kind(),

@@ -1,0 +1,261 @@
+//! The upkeep of interface entities on simulated time: what is put right, what is left alone, and what is deleted when.
+#![allow(clippy::unwrap_used)]
+
+#[path = "support/agent.rs"]
+#[allow(dead_code, reason = "each test uses a part")]
+mod agent;
+
+use agent::{Agent, Owned};
+use grafolean_bot_snmp::SnmpBot;
+use grafolean_bot_snmp::memory::{BoardMemory, Memory};
+use grafolean_test::backend::{Entity, EntityProtocol};
+use grafolean_test::{ACCOUNT, Device, Lab, Outcome, Setup};
+use serde_json::{Value, json};
+
+type Bot<M> = SnmpBot<Agent, M, 64, 96, 256, 4, 24, 1472>;
+type InterfacesLab<M> = Lab<Bot<M>>;
+
+const DEVICE: u64 = 5;
+const DESCR: &str = "1.3.6.1.2.1.2.2.1.2";
+const SPEED: &str = "1.3.6.1.2.1.2.2.1.5";
+
+fn device(id: u64) -> Device {
+    let credential = json!({"version": "snmpv2c", "snmpv12_community": "public"});
+    let sensor = json!({"oids": [{"oid": "1.3.6.1.1.1.0", "fetch_method": "get"}], "expression": "$1", "output_path": "one"});
+    Device::new(id).details(json!({"ipv4": "192.0.2.1"})).credential(credential).sensor(sensor, 60)
+}
+
+/// Devices with these ids, which are one agent with the interfaces `lo` (1), `eth0` (2) and `eth1` (3).
+fn lab_of<M: Memory + 'static>(memory: M, ids: impl IntoIterator<Item = u64>) -> InterfacesLab<M> {
+    let mut lab = Setup::host().lab(|clock| SnmpBot::new(Agent::new(Some(clock)), memory));
+    for id in ids {
+        lab.add(device(id));
+    }
+    for (index, name) in [(1, "lo"), (2, "eth0"), (3, "eth1")] {
+        plug(&lab, index, name);
+    }
+    lab.refresh();
+    lab
+}
+
+fn lab() -> InterfacesLab<BoardMemory<2048, 256>> {
+    lab_of(BoardMemory::new(), [DEVICE])
+}
+
+fn plug<M: Memory + 'static>(lab: &InterfacesLab<M>, index: u32, name: &'static str) {
+    let network = lab.bot().network();
+    network.set(&format!("{DESCR}.{index}"), Owned::Text(name));
+    network.set(&format!("{SPEED}.{index}"), Owned::Gauge(1000));
+}
+
+fn unplug<M: Memory + 'static>(lab: &InterfacesLab<M>, index: u32) {
+    let network = lab.bot().network();
+    network.remove(&format!("{DESCR}.{index}"));
+    network.remove(&format!("{SPEED}.{index}"));
+}
+
+/// An entity of an interface with these details, and a credential.
+fn interface(id: i32, name: &str, details: &[(&str, Value)]) -> (Entity, Value) {
+    let mut interface = Entity::device(id, name);
+    interface.entity_type = "interface".to_string();
+    interface.parent = Some(DEVICE as i32);
+    let protocol =
+        EntityProtocol { credential: 1001, sensors: Vec::new(), bot: Some(grafolean_test::BOT as i32) };
+    interface.protocols = vec![("snmp".to_string(), protocol)];
+    (interface, details.iter().cloned().collect())
+}
+
+fn known(id: i32, name: &str, index: u32) -> (Entity, Value) {
+    interface(id, name, &[("snmp_index", json!(index.to_string())), ("speed_bps", json!("1000"))])
+}
+
+fn put<M: Memory + 'static>(lab: &mut InterfacesLab<M>, (entity, details): (Entity, Value)) {
+    let id = entity.id as u64;
+    lab.backend().set_entity(1, entity).unwrap();
+    lab.set_details(id, details);
+}
+
+/// The ids of the interfaces' entities, in order.
+fn ids<M: Memory + 'static>(lab: &InterfacesLab<M>) -> Vec<i32> {
+    let mut ids: Vec<i32> =
+        lab.entities().iter().filter(|e| e.entity_type == "interface").map(|e| e.id).collect();
+    ids.sort_unstable();
+    ids
+}
+
+/// The next upkeep: what was changed at the backend, by method and id.
+fn changes<M: Memory + 'static>(lab: &mut InterfacesLab<M>) -> Vec<String> {
+    let before = lab.requests().len();
+    let run = lab.next_run_of("interfaces");
+    assert_eq!(run.outcome, Outcome::Done);
+    let path = format!("/accounts/{ACCOUNT}/entities/");
+    let sent = lab.requests().iter().skip(before);
+    sent.filter(|sent| sent.method != "GET" && sent.path.starts_with(&path))
+        .map(|sent| format!("{} {}", sent.method, sent.path.replace(&path, "")).trim_end().to_string())
+        .collect()
+}
+
+#[test]
+fn an_entity_with_its_index_keeps_its_id_and_credential_whatever_its_speed_says() {
+    let odd = [json!(null), json!("fast"), json!(1.5), json!(-1), json!({"a": [1]}), json!("")];
+    for speed in odd.into_iter().map(Some).chain([None]) {
+        for index in [json!("2"), json!(2), json!("2.0")] {
+            let mut lab = lab();
+            let mut details = vec![("snmp_index", index.clone())];
+            details.extend(speed.clone().map(|speed| ("speed_bps", speed)));
+            put(&mut lab, interface(21, "old", &details));
+            assert_eq!(changes(&mut lab), ["PUT 21", "POST", "POST"], "{details:?}");
+            let kept = lab.entity(21);
+            assert_eq!((kept.name.as_str(), kept.protocols.len()), ("eth0", 1), "{details:?}");
+            for _ in 0..15 {
+                assert_eq!(changes(&mut lab), Vec::<String>::new(), "{details:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn a_hand_made_entity_without_an_index_is_left_alone_or_becomes_the_interfaces_of_its_name() {
+    let mut lab = lab();
+    plug(&lab, 4, "twin");
+    plug(&lab, 5, "twin");
+    put(&mut lab, interface(21, "my own", &[]));
+    put(&mut lab, interface(22, "eth0", &[("snmp_index", json!(null)), ("note", json!("x"))]));
+    // The second of a name stays; twins are nobody's; so is what has an entity by its index already, also one listed later.
+    put(&mut lab, interface(23, "eth0", &[]));
+    put(&mut lab, interface(24, "twin", &[("snmp_index", json!("none"))]));
+    put(&mut lab, interface(25, "eth1", &[]));
+    put(&mut lab, known(26, "eth1", 3));
+    assert_eq!(changes(&mut lab), ["PUT 22", "POST", "POST", "POST"]);
+    assert_eq!((lab.entity(22).name, lab.entity(22).protocols.len()), ("eth0".to_string(), 1));
+    for _ in 0..40 {
+        assert_eq!(changes(&mut lab), Vec::<String>::new());
+    }
+    assert_eq!(ids(&lab)[..6], [21, 22, 23, 24, 25, 26]);
+}
+
+#[test]
+fn an_entity_is_deleted_only_when_three_complete_reads_in_a_row_have_not_told_of_its_interface() {
+    let mut lab = lab();
+    [(21, "lo", 1), (22, "eth0", 2), (23, "eth1", 3)]
+        .into_iter()
+        .for_each(|(id, name, n)| put(&mut lab, known(id, name, n)));
+    put(&mut lab, known(24, "gone", 99));
+    let all = [21, 22, 23, 24];
+    let _ = changes(&mut lab);
+    assert_eq!(ids(&lab), all, "first absence");
+    assert_eq!(changes(&mut lab), Vec::<String>::new(), "second absence");
+    assert_eq!(changes(&mut lab), ["DELETE 24"], "third absence");
+    // It comes back in between, and the count begins anew; a read that fails, or finds nothing, counts for nothing.
+    unplug(&lab, 3);
+    (0..2).for_each(|n| assert_eq!(changes(&mut lab), Vec::<String>::new(), "{n}"));
+    plug(&lab, 3, "eth1");
+    assert_eq!(changes(&mut lab), Vec::<String>::new());
+    unplug(&lab, 3);
+    (0..2).for_each(|n| assert_eq!(changes(&mut lab), Vec::<String>::new(), "again, {n}"));
+    lab.bot().network().state().lost = u32::MAX;
+    assert!(!lab.next_run_of("interfaces").is_done());
+    lab.bot().network().state().lost = 0;
+    unplug(&lab, 1);
+    unplug(&lab, 2);
+    assert_eq!(changes(&mut lab), Vec::<String>::new(), "an empty table");
+    assert_eq!(ids(&lab), [21, 22, 23]);
+    plug(&lab, 1, "lo");
+    plug(&lab, 2, "eth0");
+    assert_eq!(changes(&mut lab), ["DELETE 23"]);
+    for _ in 0..15 {
+        assert_eq!(changes(&mut lab), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn more_entities_than_are_counted_at_once_go_one_lot_after_the_other() {
+    let mut lab = lab();
+    (0..14).for_each(|n| put(&mut lab, known(100 + n, "gone", 500 + n as u32)));
+    let deleted: Vec<usize> = (0..12)
+        .map(|_| changes(&mut lab).iter().filter(|change| change.starts_with("DELETE")).count())
+        .collect();
+    assert_eq!(deleted.iter().sum::<usize>(), 14, "{deleted:?}");
+    assert!(deleted.iter().all(|count| *count <= 6), "{deleted:?}");
+    assert_eq!(deleted[..2], [0, 0]);
+}
+
+#[test]
+fn nothing_is_deleted_while_the_device_has_been_up_for_less_than_ten_minutes() {
+    let mut lab = lab();
+    let _ = changes(&mut lab);
+    put(&mut lab, known(26, "line card", 97));
+    plug(&lab, 4, "new");
+    lab.bot().network().state().restarts_every_ms = 590_000;
+    for _ in 0..30 {
+        let changes = changes(&mut lab);
+        assert!(!changes.iter().any(|change| change.starts_with("DELETE")), "{changes:?}");
+    }
+    lab.bot().network().state().restarts_every_ms = 0;
+    let all: Vec<String> = (0..4).flat_map(|_| changes(&mut lab)).collect();
+    assert_eq!(all, ["DELETE 26"]);
+}
+
+// ---- hosts ----
+
+#[cfg(feature = "std")]
+mod host {
+    use super::*;
+    use grafolean_bot_snmp::memory::{
+        Bytes, Denials, Full, GrowingBytes, HostHashes, HostMemory, HostPlaces,
+    };
+    use std::cell::Cell;
+
+    thread_local!(static LOOKS: Cell<u64> = const { Cell::new(0) });
+
+    /// Counts how often it is looked at.
+    #[derive(Default)]
+    struct CountingBytes(GrowingBytes);
+
+    impl Bytes for CountingBytes {
+        const LIMIT: usize = GrowingBytes::LIMIT;
+        fn as_slice(&self) -> &[u8] {
+            LOOKS.set(LOOKS.get() + 1);
+            self.0.as_slice()
+        }
+        fn as_mut_slice(&mut self) -> &mut [u8] {
+            LOOKS.set(LOOKS.get() + 1);
+            self.0.as_mut_slice()
+        }
+        fn append(&mut self, bytes: &[u8]) -> Result<(), Full> {
+            self.0.append(bytes)
+        }
+        fn truncate(&mut self, len: usize) {
+            self.0.truncate(len);
+        }
+    }
+
+    #[derive(Default)]
+    struct CountingMemory(HostMemory);
+
+    impl Memory for CountingMemory {
+        type Bytes = CountingBytes;
+        type Few = <HostMemory as Memory>::Few;
+        type Places = HostPlaces;
+        type Hashes = HostHashes;
+        fn denials(&self, look: &mut dyn FnMut(&mut dyn Denials)) {
+            self.0.denials(look);
+        }
+    }
+
+    #[test]
+    fn the_work_of_ten_times_as_many_interfaces_is_ten_times_as_much() {
+        let looks = |count: u32| {
+            let mut lab = lab_of(CountingMemory::default(), [DEVICE]);
+            for n in 1..=count {
+                plug(&lab, 100 + n, "some interface");
+                put(&mut lab, known(1000 + n as i32, "some interface", 100 + n));
+            }
+            LOOKS.set(0);
+            assert_eq!(changes(&mut lab), ["POST", "POST", "POST"]);
+            LOOKS.get()
+        };
+        let (few, many) = (looks(200), looks(2000));
+        assert!(few > 400 && many < 12 * few, "{few} and {many}");
+    }
+}

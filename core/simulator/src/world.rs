@@ -275,6 +275,10 @@ struct World<S: Room> {
     settles: u64,
     /// When the process did all that there was to do last.
     settled_at_ms: u64,
+    /// When the present life began.
+    life_began_ms: u64,
+    /// What was handed over before, and is in files, is there after a power cut too.
+    synced_before_ms: u64,
     stats: Stats,
     digest: Fnv1a64,
     trace: Option<VecDeque<String>>,
@@ -348,6 +352,8 @@ impl<S: Room> World<S> {
             flipped_ms: 0,
             settles: 0,
             settled_at_ms: 0,
+            life_began_ms: 0,
+            synced_before_ms: 0,
             stats: Stats::default(),
             digest: Fnv1a64::new(),
             trace: trace.then(VecDeque::new),
@@ -737,6 +743,7 @@ impl<S: Room> World<S> {
         }
         self.clock.start();
         self.stats.lives += 1;
+        self.life_began_ms = self.clock.now_ms();
         trace!(self, "the process starts, life {}", self.stats.lives);
         let Ok(token) = Token::parse(TOKEN) else { return };
         let plan = &self.plan;
@@ -862,24 +869,37 @@ impl<S: Room> World<S> {
             End::Stopped => 0,
             _ => u64::from(flash.settings.store_after_ms) + 300 + 2 * self.plan.busy_ms,
         });
+        let now_ms = self.clock.now_ms();
         let unsafe_ms = self.plan.store.and_then(|store| {
             let written_ms = if store.write == WritePolicy::First { 0 } else { 1_000 };
             let busy_ms = self.plan.busy_ms;
             // The one under way, and then the next one.
             let synced_ms = 2 * (self.plan.sync_ms + 2 * busy_ms);
-            match (end, store.sync) {
-                (End::Stopped, _) => Some(0),
-                (End::Killed, _) => Some(written_ms + busy_ms),
-                (End::PowerCut, Sync::Never) => None,
+            let until_synced_ms = match store.sync {
+                Sync::Never => u64::MAX,
                 // A hand-over waits for its sync.
-                (End::PowerCut, Sync::Always) if store.write == WritePolicy::First => Some(busy_ms),
-                (End::PowerCut, Sync::Always) => Some(written_ms + busy_ms + synced_ms),
-                (End::PowerCut, Sync::Every { ms }) => Some(written_ms + ms + 100 + 2 * busy_ms + synced_ms),
+                Sync::Always if store.write == WritePolicy::First => busy_ms,
+                Sync::Always => written_ms + busy_ms + synced_ms,
+                Sync::Every { ms } => written_ms + ms + 100 + 2 * busy_ms + synced_ms,
+            };
+            // What a killed life has left in files without a sync has it as late as what is written after the start.
+            let inherited = now_ms.saturating_sub(self.life_began_ms)
+                <= until_synced_ms.saturating_add(written_ms + synced_ms);
+            if !inherited {
+                self.synced_before_ms = self.settled_at_ms.saturating_sub(until_synced_ms);
+            }
+            match end {
+                End::Stopped => Some(0),
+                End::Killed => Some(written_ms + busy_ms),
+                End::PowerCut if store.sync == Sync::Never => None,
+                End::PowerCut => Some(until_synced_ms.max(now_ms.saturating_sub(self.synced_before_ms))),
             }
         });
+        if end != End::Killed {
+            self.synced_before_ms = now_ms;
+        }
         // A suspended machine writes nothing.
-        let unsafe_ms =
-            unsafe_ms.or(of_flash).map(|ms| ms + self.clock.now_ms().saturating_sub(self.settled_at_ms));
+        let unsafe_ms = unsafe_ms.or(of_flash).map(|ms| ms + now_ms.saturating_sub(self.settled_at_ms));
         self.jobs = Jobs::default();
         self.configured.clear();
         self.stopping = false;

@@ -158,10 +158,10 @@ impl<
         // What is gone or was made unusable meanwhile loses its job at the end of the refresh that is under way.
         let Some(credential) = cx.credential() else { return Ok(()) };
         let Ok(settings) = credential.settings() else { return Ok(()) };
-        let target = {
+        let (target, device) = {
             let Some(entity) = cx.entity() else { return Ok(()) };
             let Ok((host, port)) = entity.agent() else { return Ok(()) };
-            self.network.resolve(host, port).await
+            (self.network.resolve(host, port).await, hash_of(&format_args!("{host:?} {port}")))
         };
         let target = target.map_err(|fault| SnmpError::of(Problem::Poll(fault.into())))?;
         #[cfg(feature = "v3")]
@@ -183,7 +183,7 @@ impl<
         };
         let mut poller = Poller::<N, P>::new(&self.network, target, access, self.settings);
         let result = match job {
-            SnmpJob::Values => self.values(due, cx, &mut poller).await,
+            SnmpJob::Values => self.values(due, cx, &mut poller, device).await,
             SnmpJob::Interfaces => self.interfaces(due, cx, &mut poller).await,
         };
         #[cfg(feature = "v3")]
@@ -265,36 +265,34 @@ impl<
     const P: usize,
 > SnmpBot<N, M, NAME, CREDENTIAL, SENSOR, OIDS, OPS, P>
 {
-    /// The values of all sensors that are due: as many sensors at a time as there is room for what they GET.
+    /// The values of all sensors that are due: first of those that GET only, as many at a time as there is room for, then of
+    /// those that walk. What was read is handed over, whatever fails later.
     async fn values<C: Context<Bot = Self>>(
         &self,
         due: &Due,
         cx: &mut C,
         poller: &mut Poller<'_, N, P>,
+        device: u64,
     ) -> Result<(), SnmpError> {
         let mut report = Report::default();
         let mut gets = Gets::<M::Bytes>::default();
         let mut cells = Readings::<M::Bytes>::default();
         let mut from = 0;
         let mut is_whole = true;
-        loop {
+        let mut is_gone = false;
+        // Those that GET only. The first turn reads what walks want as well, so that all is in one request if it has room.
+        while !is_gone {
+            let which = if from == 0 { Which::All } else { Which::Single };
             gets.clear();
             let (to, more) = collect::<_, _, NAME, CREDENTIAL, SENSOR, OIDS, OPS, P, C>(
                 due,
                 cx,
                 from,
+                which,
                 &mut gets,
                 &mut report,
             );
-            if !gets.is_empty() {
-                if let Err(fault) = poller.get(&mut gets).await {
-                    report.add(0, None, Problem::Poll(fault));
-                    break;
-                }
-                if gets.read.overflowed {
-                    report.add(0, None, Problem::NoRoom { limit: M::Bytes::LIMIT });
-                }
-            }
+            is_gone = self.read(poller, &mut gets, &mut report).await.is_err();
             for n in from..to {
                 let Some(sensor) = cx.sensor(n) else { break };
                 if !sensor.interval.is_some_and(|interval| due.affects(interval)) {
@@ -302,19 +300,13 @@ impl<
                     continue;
                 }
                 let Ok(plan) = plan::<SENSOR, OPS, OIDS>(&sensor.details) else { continue };
-                if !fits(&plan, &gets) {
+                if plan.has_walk() {
                     continue;
                 }
-                if plan.has_walk() {
-                    let walked =
-                        self.walk(due, cx, poller, sensor.id, &plan, &gets, &mut cells, &mut report).await;
-                    if walked.is_err() {
-                        // The agent is gone: what is left would take as long as its time-outs.
-                        return report.into_result();
-                    }
-                } else {
-                    let row = Row { samples: samples(&plan, &gets), operands: [None; OIDS], suffix: None };
-                    self.hand_over(due, cx, sensor.id, &plan, row, None, &mut report);
+                let (samples, keys) = (samples(&plan, &gets), counter_keys(&plan, device));
+                if is_read(&plan, &samples) {
+                    let row = Row { samples, operands: [None; OIDS], suffix: None };
+                    self.hand_over(due, cx, sensor.id, &plan, &keys, row, None, &mut report);
                 }
             }
             if !more {
@@ -322,22 +314,84 @@ impl<
             }
             from = to;
         }
-        if is_whole && report.is_empty() {
+        // Those that walk.
+        let mut is_read_already = from == 0;
+        from = 0;
+        while !is_gone {
+            let (mut to, mut more) = (usize::MAX, false);
+            if !is_read_already {
+                gets.clear();
+                (to, more) = collect::<_, _, NAME, CREDENTIAL, SENSOR, OIDS, OPS, P, C>(
+                    due,
+                    cx,
+                    from,
+                    Which::Walks,
+                    &mut gets,
+                    &mut report,
+                );
+                is_gone = self.read(poller, &mut gets, &mut report).await.is_err();
+            }
+            is_read_already = false;
+            let mut n = from;
+            while n < to && !is_gone {
+                let Some(sensor) = cx.sensor(n) else { break };
+                n += 1;
+                let Ok(plan) = plan::<SENSOR, OPS, OIDS>(&sensor.details) else { continue };
+                if plan.has_walk()
+                    && sensor.interval.is_some_and(|interval| due.affects(interval))
+                    && is_read(&plan, &samples::<_, OPS, OIDS>(&plan, &gets))
+                {
+                    let walked = self
+                        .walk(due, cx, poller, device, sensor.id, &plan, &gets, &mut cells, &mut report)
+                        .await;
+                    is_gone = walked.is_err();
+                }
+            }
+            if !more {
+                break;
+            }
+            from = to;
+        }
+        if is_whole && !report.is_partial() {
             forget_gone_counters(cx, report.counters);
         }
         report.into_result()
     }
 
+    /// Reads what was collected.
+    ///
+    /// # Errors
+    /// It is of no use to ask the agent for more; what is wrong is in the report.
+    async fn read(
+        &self,
+        poller: &mut Poller<'_, N, P>,
+        gets: &mut Gets<M::Bytes>,
+        report: &mut Report,
+    ) -> Result<(), ()> {
+        if gets.is_empty() {
+            return Ok(());
+        }
+        let result = poller.get(gets).await;
+        if gets.read.overflowed {
+            report.add(0, None, Problem::NoRoom { limit: M::Bytes::LIMIT });
+        }
+        let Err(fault) = result else { return Ok(()) };
+        report.add(0, None, Problem::Poll(fault));
+        // One that has not said a word yet is down.
+        if poller.is_gone(fault) || fault.is_no_answer() && !poller.has_answered() { Err(()) } else { Ok(()) }
+    }
+
     /// A value for each row of the sensor's first walk.
     ///
     /// # Errors
-    /// The agent does not answer; what is wrong otherwise is in the report.
+    /// It is of no use to ask the agent for more; what is wrong is in the report.
     #[allow(clippy::too_many_arguments)]
     async fn walk<C: Context<Bot = Self>>(
         &self,
         due: &Due,
         cx: &mut C,
         poller: &mut Poller<'_, N, P>,
+        device: u64,
         sensor: u64,
         plan: &SensorPlan<'_, OPS>,
         gets: &Gets<M::Bytes>,
@@ -355,13 +409,14 @@ impl<
                 return Ok(());
             }
         };
+        let keys = counter_keys(plan, device);
         // What is read once counts for each row.
         let mut fixed = [None; OIDS];
         for (k, sample) in samples::<_, OPS, OIDS>(plan, gets).into_iter().enumerate() {
             if let (Some(sample), Some(operand)) = (sample, fixed.get_mut(k))
                 && plan.expression.uses(k + 1)
             {
-                *operand = Some(self.operand(cx, sensor, k, None, sample, report));
+                *operand = Some(self.operand(cx, sensor, (k, &keys), None, sample, report));
             }
         }
         let mut paths = may_repeat(plan).then(M::Hashes::default);
@@ -373,7 +428,7 @@ impl<
                 Ok(None) => break,
                 Err(fault) => {
                     report.add(sensor, Some(&first), Problem::Poll(fault));
-                    return if fault.is_of_agent() { Err(()) } else { Ok(()) };
+                    return if poller.is_gone(fault) { Err(()) } else { Ok(()) };
                 }
             };
             let mut left = rows.iter();
@@ -383,6 +438,7 @@ impl<
                 if count == 0 {
                     break;
                 }
+                let mut fault = None;
                 if !columns.is_empty() {
                     cells.clear();
                     let names = here.clone().map(|row| row.oid);
@@ -393,16 +449,16 @@ impl<
                         count,
                         read: &mut *cells,
                     };
-                    if let Err(fault) = poller.get(&mut wanted).await {
+                    fault = poller.get(&mut wanted).await.err();
+                    if let Some(fault) = fault {
                         report.add(sensor, columns.first(), Problem::Poll(fault));
-                        return if fault.is_of_agent() { Err(()) } else { Ok(()) };
                     }
                     if cells.overflowed {
                         report.add(sensor, columns.first(), Problem::NoRoom { limit: M::Bytes::LIMIT });
                     }
                 }
                 for (nth, row) in here.take(count).enumerate() {
-                    let mut samples = samples(plan, gets);
+                    let mut samples = samples::<_, OPS, OIDS>(plan, gets);
                     let mut other = 0;
                     let mut is_first = true;
                     for (method, sample) in plan.methods().zip(&mut samples) {
@@ -417,9 +473,15 @@ impl<
                         };
                         is_first = false;
                     }
+                    if !is_read(plan, &samples) {
+                        continue;
+                    }
                     let suffix = row.oid.suffix_of(walk.column());
                     let row = Row { samples, operands: fixed, suffix };
-                    self.hand_over(due, cx, sensor, plan, row, paths.as_mut(), report);
+                    self.hand_over(due, cx, sensor, plan, &keys, row, paths.as_mut(), report);
+                }
+                if let Some(fault) = fault {
+                    return if poller.is_gone(fault) { Err(()) } else { Ok(()) };
                 }
             }
         }
@@ -437,6 +499,7 @@ impl<
         cx: &mut C,
         sensor: u64,
         plan: &SensorPlan<'_, OPS>,
+        keys: &[u64; OIDS],
         row: Row<'_, OIDS>,
         paths: Option<&mut M::Hashes>,
         report: &mut Report,
@@ -452,7 +515,7 @@ impl<
                 (Some(Some(known)), _) => *known,
                 (_, Some(sample)) if plan.expression.uses(k + 1) => {
                     // What is read once has its state under no row.
-                    self.operand(cx, sensor, k, row_hash, *sample, report)
+                    self.operand(cx, sensor, (k, keys), row_hash, *sample, report)
                 }
                 _ => Operand::Absent,
             };
@@ -502,12 +565,32 @@ impl<
         &self,
         cx: &mut C,
         sensor: u64,
-        k: usize,
+        (k, keys): (usize, &[u64; OIDS]),
         row: Option<u64>,
         sample: Sample<'_>,
         report: &mut Report,
     ) -> Operand {
-        let Ok(value) = sample.read else { return Operand::Absent };
+        let name = || {
+            let hash = Fnv1a64::new().u64(keys.get(k).copied().unwrap_or_default());
+            let hash = row.map_or(hash, |row| hash.u64(row)).finish();
+            let mut name = heapless::String::<64>::new();
+            // Never longer: 20, 2 and 16 digits.
+            let _ = write!(name, "{sensor}.{k}.{hash:x}");
+            name
+        };
+        let mut kept = [0; MAX_STATE_BYTES];
+        let value = match sample.read {
+            Ok(value) => value,
+            Err(ReadFault::Absent) => return Operand::Absent,
+            Err(_) => {
+                // It is there, so its reading must not be forgotten, if it is a counter's.
+                let name = name();
+                if cx.get_state(&name, &mut kept).is_some() {
+                    report.counters ^= Fnv1a64::of(name.as_bytes());
+                }
+                return Operand::Absent;
+            }
+        };
         let number = |number: f64| if number.is_finite() { Operand::Number(number) } else { Operand::Text };
         let counter = match value {
             Value::Integer(n) => return number(n.into()),
@@ -528,11 +611,8 @@ impl<
         };
         let When { uptime_cs, now } = sample.when;
         let reading = Reading { counter, uptime_cs, now, life: self.network.life() };
-        let mut name = heapless::String::<64>::new();
-        // Never longer: 20, 2 and 16 digits.
-        let _ = write!(name, "{sensor}.{k}.{:x}", row.unwrap_or_default());
+        let name = name();
         report.counters ^= Fnv1a64::of(name.as_bytes());
-        let mut kept = [0; MAX_STATE_BYTES];
         let earlier = cx
             .get_state(&name, &mut kept)
             .and_then(|len| CounterState::unpack(kept.get(..len).unwrap_or_default()));
@@ -542,6 +622,15 @@ impl<
         }
         outcome.rate().map_or(Operand::NoRate, Operand::Number)
     }
+}
+
+/// Which sensors are meant.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Which {
+    All,
+    /// Those without a walk.
+    Single,
+    Walks,
 }
 
 /// Adds what the sensors from `from` on GET, as far as there is room: up to which sensor, and whether there are more.
@@ -560,6 +649,7 @@ fn collect<
     due: &Due,
     cx: &mut C,
     from: usize,
+    which: Which,
     gets: &mut Gets<M::Bytes>,
     report: &mut Report,
 ) -> (usize, bool) {
@@ -567,6 +657,7 @@ fn collect<
     while let Some(sensor) = cx.sensor(n) {
         if sensor.interval.is_some_and(|interval| due.affects(interval))
             && let Ok(plan) = plan::<SENSOR, OPS, OIDS>(&sensor.details)
+            && (which == Which::All || plan.has_walk() == (which == Which::Walks))
         {
             let names = plan.oids().filter(|(_, method)| *method == FetchMethod::Get).map(|(oid, _)| oid);
             if gets.add(names).is_err() {
@@ -581,9 +672,24 @@ fn collect<
     (n, false)
 }
 
-/// Whether all that the sensor GETs was asked for.
-fn fits<const OPS: usize, B: Bytes>(plan: &SensorPlan<'_, OPS>, gets: &Gets<B>) -> bool {
-    plan.oids().filter(|(_, method)| *method == FetchMethod::Get).all(|(oid, _)| gets.has(&oid))
+/// Whether there is a sample for each OID, where walked ones need none yet if none of them has one: what had no room or came
+/// not at all was told, and must not look like what the device lacks.
+fn is_read<const OPS: usize, const OIDS: usize>(
+    plan: &SensorPlan<'_, OPS>,
+    samples: &[Option<Sample<'_>>; OIDS],
+) -> bool {
+    let is_row = plan.methods().zip(samples).any(|(method, s)| method == FetchMethod::Walk && s.is_some());
+    plan.methods().zip(samples).all(|(method, s)| s.is_some() || method == FetchMethod::Walk && !is_row)
+}
+
+/// What the names of the states of counters are made of: each OID at this device, so that a reading of another one is not
+/// compared with it.
+fn counter_keys<const OPS: usize, const OIDS: usize>(plan: &SensorPlan<'_, OPS>, device: u64) -> [u64; OIDS] {
+    let mut keys = [0; OIDS];
+    for ((oid, _), key) in plan.oids().zip(&mut keys) {
+        *key = Fnv1a64::new().u64(device).bytes(oid.as_ber()).finish();
+    }
+    keys
 }
 
 /// What was read of what the sensor GETs.

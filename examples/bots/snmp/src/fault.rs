@@ -119,20 +119,31 @@ pub(crate) fn short(oid: &Oid) -> Option<Oid<40>> {
 #[derive(Default)]
 pub(crate) struct Report {
     error: Option<SnmpError>,
+    /// Not all was read, whatever it may be.
+    is_partial: bool,
     /// The hashes of the states of counters that were met, one over the other.
     pub(crate) counters: u64,
 }
 
 impl Report {
     pub(crate) fn add(&mut self, sensor: u64, oid: Option<&Oid>, problem: Problem) {
+        self.is_partial |= match problem {
+            // There is no more than that to be read.
+            Problem::Poll(PollFault::Endless | PollFault::TooManyRows { .. } | PollFault::LongName(_)) => {
+                false
+            }
+            Problem::Poll(_) | Problem::NoRoom { .. } => true,
+            _ => false,
+        };
         match &mut self.error {
             Some(error) => error.more = error.more.saturating_add(1),
             None => self.error = Some(SnmpError { problem, sensor, oid: oid.and_then(short), more: 0 }),
         }
     }
 
-    pub(crate) const fn is_empty(&self) -> bool {
-        self.error.is_none()
+    /// Whether something may have been there that was not read.
+    pub(crate) const fn is_partial(&self) -> bool {
+        self.is_partial
     }
 
     pub(crate) fn into_result(self) -> Result<(), SnmpError> {

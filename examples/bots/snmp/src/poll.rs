@@ -164,6 +164,11 @@ pub enum PollFault {
 }
 
 impl PollFault {
+    /// Whether no answer came.
+    pub(crate) const fn is_no_answer(&self) -> bool {
+        matches!(self, PollFault::NoAnswer { .. })
+    }
+
     /// Whether it is of no use to ask this agent for something else now.
     #[must_use]
     pub const fn is_of_agent(&self) -> bool {
@@ -330,6 +335,10 @@ pub struct Poller<'a, N: Network, const P: usize> {
     /// The most names of a request, by what was too big.
     names: usize,
     requests: u32,
+    /// Whether it was asked for something with success.
+    has_answered: bool,
+    /// How many things it was asked for since then in vain.
+    silences: u8,
     buffer: [u8; P],
 }
 
@@ -354,6 +363,8 @@ impl<'a, N: Network, const P: usize> Poller<'a, N, P> {
             has_uptime: true,
             names: MAX_NAMES,
             requests: 0,
+            has_answered: false,
+            silences: 0,
             buffer: [0; P],
         }
     }
@@ -362,6 +373,16 @@ impl<'a, N: Network, const P: usize> Poller<'a, N, P> {
     #[must_use]
     pub const fn requests(&self) -> u32 {
         self.requests
+    }
+
+    /// Whether the agent has answered anything.
+    pub(crate) const fn has_answered(&self) -> bool {
+        self.has_answered
+    }
+
+    /// Whether the run should end with this fault: one time-out may be about a single table, a second in a row is not.
+    pub(crate) const fn is_gone(&self, fault: PollFault) -> bool {
+        if fault.is_no_answer() { self.silences > 1 } else { fault.is_of_agent() }
     }
 
     /// Writes the request that `fill` makes: where it is in the buffer; `None` if `fill` wanted none.
@@ -450,7 +471,10 @@ impl<'a, N: Network, const P: usize> Poller<'a, N, P> {
                 };
                 let repetitions = if let Ask::Bulk { repetitions, .. } = ask { repetitions } else { 1 };
                 match self.read(datagram, request_id, repetitions) {
-                    Ok(Some(answer)) => return Ok(Some(answer)),
+                    Ok(Some(answer)) => {
+                        (self.has_answered, self.silences) = (true, 0);
+                        return Ok(Some(answer));
+                    }
                     Ok(None) if !told_clock => {
                         // A new number: the agent's answer to the old one was this.
                         (told_clock, request_id) = (true, self.request_id());
@@ -462,6 +486,9 @@ impl<'a, N: Network, const P: usize> Poller<'a, N, P> {
                         nth += 1;
                     }
                 }
+            }
+            if fault.is_none() {
+                self.silences = self.silences.saturating_add(1);
             }
             Err(fault.unwrap_or(PollFault::NoAnswer { tries }))
         }

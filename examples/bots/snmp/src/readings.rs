@@ -211,11 +211,6 @@ impl<B: Bytes> Gets<B> {
         self.names().position(|ber| ber == name.as_ber())
     }
 
-    /// Whether it is one of them.
-    pub(crate) fn has(&self, name: &Oid) -> bool {
-        self.position(name).is_some()
-    }
-
     /// What was read for `name`; `None` if it had no room.
     pub(crate) fn sample(&self, name: &Oid) -> Option<Sample<'_>> {
         self.read.get(self.position(name)?)

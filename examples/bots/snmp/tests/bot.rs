@@ -278,6 +278,133 @@ fn what_goes_wrong_is_told_by_sensor_and_oid_and_the_rest_is_handed_over() {
 }
 
 #[test]
+fn a_walk_that_is_not_answered_costs_neither_what_was_read_nor_the_other_sensors() {
+    let mut lab = lab(&[
+        sensor(&[("1.3.6.1.1.1", "walk")], "$1", "silent.{$index}"),
+        sensor(&[("1.3.6.1.1.9.0", "get")], "$1", "got"),
+        sensor(&[("1.3.6.1.1.2", "walk")], "$1", "row.{$index}"),
+        sensor(&[("1.3.6.1.1.3", "walk"), ("1.3.6.1.1.1", "walk")], "$1 + $2", "also silent.{$index}"),
+        sensor(&[("1.3.6.1.1.4", "walk")], "$1", "last.{$index}"),
+    ]);
+    for name in ["1.3.6.1.1.1.1", "1.3.6.1.1.2.1", "1.3.6.1.1.3.1", "1.3.6.1.1.4.1", "1.3.6.1.1.9.0"] {
+        set(&lab, &[(name, Owned::Integer(7))]);
+    }
+    lab.bot().network().state().silent_below = vec!["1.3.6.1.1.1"];
+    let (outcome, values) = run(&mut lab);
+    assert_eq!(values, ["got=7", "row.1=7", "last.1=7"]);
+    let Outcome::Failed(why) = outcome else { panic!("{outcome:?}") };
+    assert!(why.starts_with("sensor 1002: 1.3.6.1.1.1: no answer to 3 requests"), "{why}");
+}
+
+#[test]
+fn a_second_time_out_in_a_row_ends_the_run() {
+    let walk = |n: usize| sensor(&[(&format!("1.3.6.1.1.{n}"), "walk")], "$1", &format!("row{n}.{{$index}}"));
+    let mut lab = lab(&[walk(1), walk(2), walk(3), sensor(&[("1.3.6.1.1.9.0", "get")], "$1", "got")]);
+    set(&lab, &[("1.3.6.1.1.9.0", Owned::Integer(7)), ("1.3.6.1.1.3.1", Owned::Integer(7))]);
+    lab.bot().network().state().silent_below = vec!["1.3.6.1.1.1", "1.3.6.1.1.2"];
+    let (outcome, values) = run(&mut lab);
+    assert_eq!(values, ["got=7"]);
+    assert!(matches!(&outcome, Outcome::Failed(why) if why.contains("no answer")), "{outcome:?}");
+    assert_eq!(lab.bot().network().asked(PduKind::GetBulk).len(), 6);
+    // A device that says nothing at all is asked for one thing only.
+    lab.bot().network().state().lost = u32::MAX;
+    let before = lab.bot().network().state().log.len();
+    assert!(matches!(run(&mut lab), (Outcome::Failed(_), values) if values.is_empty()));
+    assert_eq!(lab.bot().network().state().log.len() - before, 3);
+}
+
+#[test]
+fn what_a_first_datagram_gave_is_handed_over_where_the_second_is_not_answered() {
+    let sensors: Vec<Value> = (1..=12)
+        .map(|n| {
+            let oids: Vec<String> = (1..=4).map(|k| format!("1.3.6.1.1.{n}.{k}.0")).collect();
+            let oids: Vec<(&str, &str)> = oids.iter().map(|oid| (oid.as_str(), "get")).collect();
+            sensor(&oids, "$1", &format!("v{n}.{{$4}}"))
+        })
+        .collect();
+    let make = |clock: &grafolean_test::Clock| {
+        ShortDatagrams::new(Agent::new(Some(clock)), BoardMemory::new()).with_interfaces(false)
+    };
+    let mut lab = Lab::of(make);
+    lab.add(sensors.iter().fold(device(DEVICE, "snmpv2c"), |device, sensor| device.sensor(sensor, 60)));
+    for n in 1..=12 {
+        (1..=4).for_each(|k| lab.bot().network().set(&format!("1.3.6.1.1.{n}.{k}.0"), Owned::Integer(k)));
+    }
+    lab.bot().network().state().silent_below = vec!["1.3.6.1.1.12"];
+    lab.refresh();
+    let run = lab.next_run_of("");
+    assert!(matches!(&run.outcome, Outcome::Failed(why) if why.starts_with("no answer")), "{run}");
+    let values = lab.take_handed_over();
+    assert!((1..12).contains(&values.len()), "{values:?}");
+    for (nth, value) in values.iter().enumerate() {
+        assert_eq!(*value, format!("entity.5.snmp.v{}.4=1", nth + 1));
+    }
+}
+
+type ShortDatagrams = SnmpBot<Agent, BoardMemory<2048, 4>, 64, 96, 256, 4, 24, 484>;
+
+#[test]
+fn a_reading_of_another_object_or_another_device_gives_no_rate() {
+    let sensor_of = |oid: &str| sensor(&[(oid, "get")], "$1", "rate");
+    let mut lab = lab(&[sensor_of("1.3.6.1.1.1.0")]);
+    set(
+        &lab,
+        &[("1.3.6.1.1.1.0", Owned::Counter32(1_000)), ("1.3.6.1.1.2.0", Owned::Counter32(4_000_000_000))],
+    );
+    assert_eq!(run(&mut lab), (Outcome::Done, vec![]), "a first reading");
+    assert_eq!(run(&mut lab).1, ["rate=0"]);
+    let mut changed = grafolean_test::backend::Sensor::new(1002, "Other", "snmp", Some(60));
+    changed.details =
+        grafolean_test::backend::Json::from_bytes(sensor_of("1.3.6.1.1.2.0").to_string().as_bytes()).unwrap();
+    lab.backend().set_sensor(ACCOUNT as i32, changed).unwrap();
+    lab.refresh();
+    assert_eq!(run(&mut lab), (Outcome::Done, vec![]), "a first reading of the other object");
+    assert_eq!(run(&mut lab).1, ["rate=0"]);
+    for details in [json!({"ipv4": "192.0.2.2"}), json!({"ipv4": "192.0.2.2", "port": "1161"})] {
+        lab.set_details(DEVICE, details);
+        lab.refresh();
+        assert_eq!(run(&mut lab), (Outcome::Done, vec![]), "a first reading of the other device");
+        assert_eq!(run(&mut lab).1, ["rate=0"]);
+    }
+}
+
+#[test]
+fn readings_of_rows_that_are_gone_are_forgotten_also_where_a_sensor_fails_for_ever() {
+    let mut lab = lab(&[
+        sensor(&[("1.3.6.1.1.9.0", "get")], "$1", "absent"),
+        sensor(&[("1.3.6.1.1.3.0", "get")], "1 / ($1 - 7)", "zero"),
+        sensor(&[("1.3.6.1.1.2", "walk")], "$1", "row.{$indexes}"),
+    ]);
+    set(&lab, &[("1.3.6.1.1.3.0", Owned::Integer(7))]);
+    for run_number in 0..30u32 {
+        for n in 0..10 {
+            lab.bot().network().remove(&format!("1.3.6.1.1.2.{}", (run_number.max(1) - 1) * 10 + n));
+            lab.bot().network().set(&format!("1.3.6.1.1.2.{}", run_number * 10 + n), Owned::Counter32(7));
+        }
+        let (outcome, values) = run(&mut lab);
+        assert!(values.is_empty());
+        assert!(matches!(&outcome, Outcome::Failed(why) if !why.contains("not remembered")), "{outcome:?}");
+    }
+    assert_eq!(run(&mut lab).1.len(), 10);
+}
+
+#[test]
+fn readings_are_kept_while_a_walk_is_not_answered() {
+    let mut lab = lab(&[
+        sensor(&[("1.3.6.1.1.1", "walk")], "$1", "row.{$index}"),
+        sensor(&[("1.3.6.1.1.2", "walk")], "$1", "other.{$index}"),
+    ]);
+    set(&lab, &[("1.3.6.1.1.1.1", Owned::Counter32(7)), ("1.3.6.1.1.2.1", Owned::Counter32(7))]);
+    (0..3).for_each(|_| drop(run(&mut lab)));
+    lab.bot().network().state().silent_below = vec!["1.3.6.1.1.2"];
+    for _ in 0..4 {
+        assert_eq!(run(&mut lab).1, ["row.1=0"]);
+    }
+    lab.bot().network().state().silent_below.clear();
+    assert_eq!(run(&mut lab), (Outcome::Done, vec!["row.1=0".to_string(), "other.1=0".to_string()]));
+}
+
+#[test]
 fn a_sensor_that_cannot_be_used_is_refused_at_the_refresh_and_the_others_go_on() {
     let mut lab = lab(&[
         sensor(&[("1.3.6.1.1.1.0", "get")], "$1 +", "bad"),

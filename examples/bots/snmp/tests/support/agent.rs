@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) delay_ms: u32,
     /// GETBULK for more rows than this gets no answer.
     pub(crate) silent_above: u32,
+    /// Requests with a name below one of these get no answer.
+    pub(crate) silent_below: Vec<&'static str>,
     /// What was asked: kind, number, names, time-out in milliseconds.
     pub(crate) log: Vec<(PduKind, i32, Vec<String>, u32)>,
     random: u32,
@@ -78,6 +80,7 @@ impl Agent {
             lost: 0,
             delay_ms: 5,
             silent_above: u32::MAX,
+            silent_below: Vec::new(),
             log: Vec::new(),
             random: 0,
             up_since_ms: 0,
@@ -129,6 +132,11 @@ impl Agent {
         ));
         if state.lost > 0 {
             state.lost -= 1;
+            return None;
+        }
+        let below =
+            |name: &Oid| state.silent_below.iter().any(|top| name.starts_with(&top.parse::<Oid>().unwrap()));
+        if names.iter().any(below) {
             return None;
         }
         let v1 = message.version == Version::V1;

@@ -13,6 +13,10 @@
 //! others have changed; each change is one request. If the bot may not change entities, one job of the account says so, and
 //! an hour goes by until the next try.
 //!
+//! On hosts, all devices of an account share one list for five minutes, to which the bot's own changes are made; a request
+//! that failed makes it doubtful, and it is listed anew. As the bot's own requests go one after the other, 8 devices at most
+//! wait for them at once; another one comes again at its next time, and those that came in vain go first then (up to 16).
+//!
 //! # Which entity is whose
 //! An entity belongs to the interface whose ifIndex is in its details, as text or number; what else is in them may be missing
 //! or unreadable and is put right. One without a readable ifIndex becomes an interface's if its name is that of exactly one
@@ -37,7 +41,7 @@ use grafolean_snmp_codec::{Oid, Value};
 
 use crate::bot::SnmpBot;
 use crate::fault::{Problem, SnmpError, short};
-use crate::memory::{Bytes, Child, Memory, Places, TRY_AGAIN_MS};
+use crate::memory::{Bytes, Child, Memory, Note, Places, Share, TRY_AGAIN_MS};
 use crate::network::Network;
 use crate::poll::{MAX_NAMES, PollFault, Poller, Walk};
 use crate::readings::{Cells, Readings};
@@ -59,6 +63,8 @@ const MAX_NAME: usize = 255;
 const MAX_ENTITY: usize = 64 << 10;
 /// The backend's entities are listed anew so often at most, if what is to be changed does not fit into memory at once.
 const MAX_PASSES: usize = 64;
+/// So often it is looked whether another run has listed the account's entities, in milliseconds.
+const WAIT_MS: u32 = 200;
 
 /// So many complete reads in a row that do not tell of an interface delete its entity.
 const GONE_READS: u8 = 3;
@@ -113,6 +119,14 @@ struct Interface<'f> {
     speed_bps: u64,
     is_claimed: bool,
     name: &'f str,
+}
+
+impl Interface<'_> {
+    /// That it has this entity.
+    const fn note<'n>(&'n self, device: u64, id: u64, protocols: &'n str) -> Note<'n> {
+        let (index, speed_bps) = (Some(self.index), Some(self.speed_bps));
+        Note::Put { device, child: Child { id, name: self.name, index, speed_bps, protocols } }
+    }
 }
 
 /// Other than every index.
@@ -453,13 +467,14 @@ impl<
         {
             return Ok(());
         }
+        let Some(_turn) = Turn::of(&self.memory, due) else { return Ok(()) };
         // What is known is not true any more from the first change on, whatever ends the run.
         if known != [0; 16] {
             let _ = cx.set_state(KNOWN, &[0; 16]);
         }
         let mut refused = None;
         let mut absent = if found.is_young { Absent::default() } else { Absent::<M::Few>::of(cx) };
-        match self.make_equal(due.key.entity, cx, &mut found, &mut absent, &mut refused).await {
+        match self.make_equal(due, cx, &mut found, &mut absent, &mut refused).await {
             Ok(()) => self.allow(due),
             Err(SnmpError { problem: Problem::Backend(BackendError::Status(403)), .. }) => {
                 return self.deny(due, cx.now());
@@ -568,12 +583,13 @@ impl<
     /// protocols name a bot that is gone, holds up no others.
     async fn make_equal<C: Context<Bot = Self>>(
         &self,
-        device: u64,
+        due: &Due,
         cx: &mut C,
         found: &mut Found<M>,
         absent: &mut Absent<M::Few>,
         refused: &mut Option<BackendError>,
     ) -> Result<(), SnmpError> {
+        let device = due.key.entity;
         let mut element = M::Bytes::default();
         while element.as_slice().len() < MAX_ENTITY && element.append(&[0; 64]).is_ok() {}
         let mut changes = Changes::<M::Bytes>::default();
@@ -587,7 +603,7 @@ impl<
                 is_complete: true,
                 may_create: true,
             };
-            let unread = self.compare(device, cx, &mut comparison, element.as_mut_slice()).await?;
+            let unread = self.compare(due, cx, &mut comparison, element.as_mut_slice()).await?;
             let Comparison { is_complete, may_create, .. } = comparison;
             let mut at = 0;
             while let Some((entity, change, protocols, next)) = changes.at(at) {
@@ -602,6 +618,7 @@ impl<
                     }
                     Change::Delete => None,
                 };
+                let change = Changing::of(&self.memory, due);
                 let done = match place.and_then(|place| found.at(place)) {
                     Some(interface) => {
                         let details = details_of(&interface);
@@ -614,11 +631,19 @@ impl<
                             details: &details,
                             protocols,
                         };
-                        cx.update_entity(entity, &draft).await
+                        let done = cx.update_entity(entity, &draft).await;
+                        let protocols = protocols.unwrap_or("{}");
+                        change.ended(
+                            done,
+                            |()| interface.note(device, entity, protocols),
+                            Note::Deleted { device, id: entity },
+                        )
                     }
                     None => {
                         absent.settle(entity);
-                        cx.delete_entity(entity).await
+                        let done = cx.delete_entity(entity).await;
+                        let deleted = Note::Deleted { device, id: entity };
+                        change.ended(done, |()| deleted, deleted)
                     }
                 };
                 match done {
@@ -645,7 +670,11 @@ impl<
                     details: &details,
                     protocols: None,
                 };
-                if let Err(error) = cx.create_entity(&draft).await {
+                let change = Changing::of(&self.memory, due);
+                let done = cx.create_entity(&draft).await;
+                let done =
+                    change.ended(done, |id| interface.note(device, id, "{}"), Note::Doubtful { device });
+                if let Err(error) = done {
                     go_on(error, refused)?;
                 }
             }
@@ -659,31 +688,65 @@ impl<
         Err(SnmpError::of(Problem::NoRoom { limit: M::Bytes::LIMIT }))
     }
 
-    /// Goes through the account's entities once: why one could not be read.
+    /// Goes through the device's entities once: why one could not be read.
     async fn compare<C: Context<Bot = Self>>(
         &self,
-        device: u64,
+        due: &Due,
         cx: &mut C,
         comparison: &mut Comparison<'_, M>,
         element: &mut [u8],
     ) -> Result<Option<BackendError>, SnmpError> {
+        let (account, device) = (due.key.account, due.key.entity);
+        loop {
+            match self.memory.share(account, device, cx.now()) {
+                Share::Alone => {
+                    return self
+                        .list(cx, element, |parent, child| {
+                            if parent == device {
+                                comparison.meet(child);
+                            }
+                        })
+                        .await;
+                }
+                Share::Wait => cx.sleep_ms(WAIT_MS).await,
+                Share::Mine => {
+                    let mut listing = Listing { memory: &self.memory, account, is_complete: false };
+                    let listed = |device, child: &Child<'_>| {
+                        self.memory.note(account, Note::Listed { device, child: *child });
+                    };
+                    let unread = match self.list(cx, element, listed).await? {
+                        Some(BackendError::TooLong { limit }) => Some(limit),
+                        _ => None,
+                    };
+                    listing.is_complete = true;
+                    self.memory.note(account, Note::Complete { now: cx.now(), unread });
+                }
+                Share::Ready => {
+                    let unread = self.memory.children(account, device, &mut |child| comparison.meet(child));
+                    if let Some(unread) = unread {
+                        return Ok(unread.map(|limit| BackendError::TooLong { limit }));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Lists the interfaces' entities of the account: why one could not be read.
+    async fn list<C: Context<Bot = Self>>(
+        &self,
+        cx: &mut C,
+        element: &mut [u8],
+        mut each: impl FnMut(u64, &Child<'_>),
+    ) -> Result<Option<BackendError>, SnmpError> {
         let mut unread = None;
         cx.list_entities().await.map_err(backend)?;
         loop {
-            let len = match cx.next_entity(element).await {
-                Ok(Some(len)) => len,
+            match cx.next_entity(element).await {
+                Ok(Some(len)) => with_child(element.get(..len).unwrap_or_default(), &mut each)?,
                 Ok(None) => return Ok(unread),
-                Err(error @ BackendError::TooLong { .. }) => {
-                    unread = Some(error);
-                    continue;
-                }
+                Err(error @ BackendError::TooLong { .. }) => unread = Some(error),
                 Err(error) => return Err(backend(error)),
-            };
-            with_child(element.get(..len).unwrap_or_default(), |parent, child| {
-                if parent == device {
-                    comparison.meet(child);
-                }
-            })?;
+            }
         }
     }
 
@@ -736,6 +799,84 @@ fn with_child(element: &[u8], look: impl FnOnce(u64, &Child<'_>)) -> Result<(), 
     let name = entity.name.to_string::<MAX_NAME>().unwrap_or_default();
     look(parent, &Child { id: entity.id, name: &name, index, speed_bps, protocols: entity.protocols });
     Ok(())
+}
+
+/// The turn of a device, until it is dropped.
+struct Turn<'m, M: Memory> {
+    memory: &'m M,
+}
+
+impl<'m, M: Memory> Turn<'m, M> {
+    fn of(memory: &'m M, due: &Due) -> Option<Self> {
+        memory.begin_turn(due.key.account, due.key.entity).then_some(Turn { memory })
+    }
+}
+
+impl<M: Memory> Drop for Turn<'_, M> {
+    fn drop(&mut self) {
+        self.memory.end_turn();
+    }
+}
+
+/// The listing for all devices of an account, which may be dropped before its end.
+struct Listing<'m, M: Memory> {
+    memory: &'m M,
+    account: u64,
+    is_complete: bool,
+}
+
+impl<M: Memory> Drop for Listing<'_, M> {
+    fn drop(&mut self) {
+        if !self.is_complete {
+            self.memory.note(self.account, Note::Broken);
+        }
+    }
+}
+
+/// A change of an entity, of which nobody knows whether it was made if this is dropped before its end.
+struct Changing<'m, M: Memory> {
+    memory: &'m M,
+    account: u64,
+    device: u64,
+    has_ended: bool,
+}
+
+impl<'m, M: Memory> Changing<'m, M> {
+    const fn of(memory: &'m M, due: &Due) -> Self {
+        Changing { memory, account: due.key.account, device: due.key.entity, has_ended: false }
+    }
+
+    /// Notes what was done, or that there is none.
+    fn ended<'n, R>(
+        mut self,
+        done: Result<R, BackendError>,
+        note: impl FnOnce(R) -> Note<'n>,
+        none: Note<'n>,
+    ) -> Result<(), BackendError> {
+        use BackendError::{Status, TooLong};
+        // What is refused for what it is changes nothing.
+        self.has_ended = matches!(done, Ok(_) | Err(Status(400 | 404 | 413 | 422) | TooLong { .. }));
+        match done {
+            Ok(made) => {
+                self.memory.note(self.account, note(made));
+                Ok(())
+            }
+            Err(error) => {
+                if error == Status(404) {
+                    self.memory.note(self.account, none);
+                }
+                Err(error)
+            }
+        }
+    }
+}
+
+impl<M: Memory> Drop for Changing<'_, M> {
+    fn drop(&mut self) {
+        if !self.has_ended {
+            self.memory.note(self.account, Note::Doubtful { device: self.device });
+        }
+    }
 }
 
 /// Going through the entities.

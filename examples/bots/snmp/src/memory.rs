@@ -38,6 +38,35 @@ pub trait Memory {
     /// The accounts in which the bot may not change entities.
     fn denials(&self, look: &mut dyn FnMut(&mut dyn Denials));
 
+    /// Whether it is the turn of this device's entities to be looked after; if so, [`Memory::end_turn`] follows. So many devices
+    /// at once wait for the backend that runs for values find room; one that was turned away comes again at its next time,
+    /// and is let in before others.
+    fn begin_turn(&self, account: u64, device: u64) -> bool {
+        let _ = (account, device);
+        true
+    }
+
+    /// A turn has ended.
+    fn end_turn(&self) {}
+
+    /// How the entities of an account are to be had. [`Share::Mine`]: the caller lists them and tells each; others wait.
+    fn share(&self, account: u64, device: u64, now: Millis) -> Share {
+        let _ = (account, device, now);
+        Share::Alone
+    }
+
+    /// What has become of the list of an account's entities, or of an entity.
+    fn note(&self, account: u64, note: Note<'_>) {
+        let _ = (account, note);
+    }
+
+    /// The interfaces' entities of a device, of a list that is [`Share::Ready`]; `None`: the list is gone. Else the limit that
+    /// an entity of the account was longer than, if any.
+    fn children(&self, account: u64, device: u64, each: &mut dyn FnMut(&Child<'_>)) -> Option<Option<usize>> {
+        let _ = (account, device, each);
+        None
+    }
+
     /// The keys that were made of a credential, by a hash of it.
     #[cfg(feature = "v3")]
     fn master_keys(&self, credential: u64) -> Option<v3::MasterKeys> {
@@ -114,6 +143,59 @@ pub struct Child<'a> {
     pub speed_bps: Option<u64>,
     /// Its protocols: JSON.
     pub protocols: &'a str,
+}
+
+/// How the entities of an account are to be had.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Share {
+    /// Nobody shares a list: each run lists them for itself.
+    Alone,
+    /// Another run lists them.
+    Wait,
+    /// The caller is to list them for all.
+    Mine,
+    /// They were listed not long ago.
+    Ready,
+}
+
+/// What has become of a shared list, or of an entity in it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Note<'c> {
+    /// The list has this entity, whose parent is `device`.
+    Listed {
+        /// Its parent.
+        device: u64,
+        /// It.
+        child: Child<'c>,
+    },
+    /// The list has come to its end.
+    Complete {
+        /// When.
+        now: Millis,
+        /// An entity was longer than this, in bytes.
+        unread: Option<usize>,
+    },
+    /// The list has not come to its end.
+    Broken,
+    /// The bot has created or changed it.
+    Put {
+        /// Its parent.
+        device: u64,
+        /// It, as it is now.
+        child: Child<'c>,
+    },
+    /// The bot has deleted it.
+    Deleted {
+        /// Its parent.
+        device: u64,
+        /// Its id.
+        id: u64,
+    },
+    /// What the backend has of this device is not known any more.
+    Doubtful {
+        /// The device.
+        device: u64,
+    },
 }
 
 /// A set of numbers up to a limit.
@@ -217,21 +299,42 @@ pub use host::{FewBytes, GrowingBytes, HostHashes, HostMemory, HostPlaces};
 mod host {
     extern crate std;
 
-    use std::collections::{HashMap, HashSet};
+    use std::collections::{BTreeMap, HashMap, HashSet};
+    use std::string::String;
     use std::sync::{Mutex, MutexGuard, PoisonError};
     use std::vec::Vec;
 
-    use super::{Bytes, Denial, Denials, Full, Hashes, Memory, Places};
+    use super::{Bytes, Child, Denial, Denials, Full, Hashes, Memory, Note, Places, Share};
+    use grafolean_core::hash::Fnv1a64;
+    use grafolean_core::time::Millis;
     #[cfg(feature = "v3")]
     use grafolean_snmp_codec::v3;
 
     /// The most accounts, credentials and agents that are remembered.
     const REMEMBERED: usize = 100_000;
 
-    /// Memory of a host: it grows with what a run needs, and remembers up to 100,000 accounts, credentials and agents.
+    /// So long a list of an account's entities is shared, in milliseconds.
+    const SHARED_MS: u64 = 300_000;
+    /// After how long it is tried again to share a list that was too long, in milliseconds.
+    const TOO_LONG_MS: u64 = 3_600_000;
+    /// All shared lists together take so much, in bytes, roughly: of half a million interfaces.
+    const SHARED_BYTES: usize = 128 << 20;
+    /// What an entity takes besides its texts, in bytes, roughly.
+    const CHILD_BYTES: usize = 128;
+    /// So many devices at once wait for the backend, at first; more for those that were turned away, with each time.
+    const TURNS: usize = 8;
+    const TURNS_MORE: usize = 4;
+    /// So many at most.
+    const TURNS_MOST: usize = 16;
+
+    /// Memory of a host: it grows with what a run needs, and remembers up to 100,000 accounts, credentials and agents. The
+    /// devices of an account share one list of the entities of their interfaces for five minutes, as far as all such lists fit
+    /// into 128 MiB.
     #[derive(Debug, Default)]
     pub struct HostMemory {
         denials: Mutex<Remembered<Denial>>,
+        turns: Mutex<Turns>,
+        lists: Mutex<Lists>,
         #[cfg(feature = "v3")]
         master_keys: Mutex<Remembered<v3::MasterKeys>>,
         #[cfg(feature = "v3")]
@@ -243,6 +346,14 @@ mod host {
         #[must_use]
         pub fn new() -> Self {
             Self::default()
+        }
+
+        /// Shared lists of entities take this much together, in bytes, instead of 128 MiB; the account whose list does not fit
+        /// is listed by each device for itself.
+        #[must_use]
+        pub fn shared_bytes(self, limit: usize) -> Self {
+            lock(&self.lists).limit = limit;
+            self
         }
     }
 
@@ -273,6 +384,132 @@ mod host {
         }
     }
 
+    /// How many devices wait for the backend, and how often others were turned away.
+    #[derive(Debug, Default)]
+    struct Turns {
+        taken: usize,
+        turned_away: Remembered<usize>,
+    }
+
+    #[derive(Debug)]
+    struct Kept {
+        name: String,
+        index: Option<u32>,
+        speed_bps: Option<u64>,
+        protocols: String,
+    }
+
+    impl Kept {
+        fn of(child: &Child<'_>) -> Self {
+            let Child { name, index, speed_bps, protocols, .. } = *child;
+            Kept { name: name.into(), index, speed_bps, protocols: protocols.into() }
+        }
+
+        fn child(&self, id: u64) -> Child<'_> {
+            let Kept { index, speed_bps, .. } = *self;
+            Child { id, name: &self.name, index, speed_bps, protocols: &self.protocols }
+        }
+
+        fn bytes(&self) -> usize {
+            CHILD_BYTES + self.name.len() + self.protocols.len()
+        }
+    }
+
+    /// Whether a list of that time may be used. A time to come is of another clock.
+    fn is_new(at: Millis, now: Millis) -> bool {
+        now.0.checked_sub(at.0).is_some_and(|ms| ms <= SHARED_MS)
+    }
+
+    #[derive(Debug)]
+    enum Stage {
+        /// It is listed, so far so well.
+        UnderWay,
+        /// It was listed at this time; an entity was longer than this.
+        Ready(Millis, Option<usize>),
+        /// There is no room for it until this time.
+        TooLong(Option<Millis>),
+    }
+
+    /// The interfaces' entities of an account.
+    #[derive(Debug)]
+    struct List {
+        stage: Stage,
+        /// By device, and by id.
+        children: HashMap<u64, BTreeMap<u64, Kept>>,
+        bytes: usize,
+        /// Devices whose entities may have changed after they were listed.
+        doubtful: HashSet<u64>,
+    }
+
+    impl List {
+        fn new(stage: Stage) -> Self {
+            List { stage, children: HashMap::new(), bytes: 0, doubtful: HashSet::new() }
+        }
+
+        fn remove(&mut self, device: u64, id: u64) {
+            if let Some(kept) = self.children.get_mut(&device).and_then(|children| children.remove(&id)) {
+                self.bytes = self.bytes.saturating_sub(kept.bytes());
+            }
+        }
+
+        /// Instead of what there is with its id.
+        fn put(&mut self, device: u64, child: &Child<'_>) {
+            self.remove(device, child.id);
+            let kept = Kept::of(child);
+            self.bytes += kept.bytes();
+            self.children.entry(device).or_default().insert(child.id, kept);
+        }
+    }
+
+    /// The lists of all accounts.
+    #[derive(Debug)]
+    struct Lists {
+        of: HashMap<u64, List>,
+        bytes: usize,
+        limit: usize,
+    }
+
+    impl Default for Lists {
+        fn default() -> Self {
+            Lists { of: HashMap::new(), bytes: 0, limit: SHARED_BYTES }
+        }
+    }
+
+    impl Lists {
+        /// Instead of what there is of this account.
+        fn begin(&mut self, account: u64, stage: Stage) {
+            self.remove(account);
+            self.of.insert(account, List::new(stage));
+        }
+
+        fn remove(&mut self, account: u64) {
+            if let Some(list) = self.of.remove(&account) {
+                self.bytes = self.bytes.saturating_sub(list.bytes);
+            }
+        }
+
+        /// Changes an account's list, and makes room for it.
+        fn change(&mut self, account: u64, change: impl FnOnce(&mut List)) {
+            let Some(list) = self.of.get_mut(&account) else { return };
+            let before = list.bytes;
+            change(list);
+            self.bytes = (self.bytes + list.bytes).saturating_sub(before);
+            while self.bytes > self.limit {
+                let other = self.of.iter().find_map(|(other, list)| {
+                    (*other != account && matches!(list.stage, Stage::Ready(..))).then_some(*other)
+                });
+                match (other, self.of.get(&account).map(|list| &list.stage)) {
+                    (Some(other), _) => self.remove(other),
+                    (None, Some(Stage::Ready(now, _))) => {
+                        let until = Millis(now.0.saturating_add(TOO_LONG_MS));
+                        return self.begin(account, Stage::TooLong(Some(until)));
+                    }
+                    (None, _) => return self.begin(account, Stage::TooLong(None)),
+                }
+            }
+        }
+    }
+
     impl Denials for Remembered<Denial> {
         fn of(&mut self, account: u64) -> Option<&mut Denial> {
             if !self.0.contains_key(&account) {
@@ -290,6 +527,93 @@ mod host {
 
         fn denials(&self, look: &mut dyn FnMut(&mut dyn Denials)) {
             look(&mut *lock(&self.denials));
+        }
+
+        fn begin_turn(&self, account: u64, device: u64) -> bool {
+            let mut turns = lock(&self.turns);
+            let key = Fnv1a64::new().u64(account).u64(device).finish();
+            let times = turns.turned_away.0.get(&key).copied().unwrap_or(0);
+            let limit = times.saturating_mul(TURNS_MORE).saturating_add(TURNS).min(TURNS_MOST);
+            let begins = turns.taken < limit;
+            if begins {
+                turns.taken += 1;
+                turns.turned_away.0.remove(&key);
+            } else {
+                turns.turned_away.put(key, times.saturating_add(1));
+            }
+            begins
+        }
+
+        fn end_turn(&self) {
+            let mut turns = lock(&self.turns);
+            turns.taken = turns.taken.saturating_sub(1);
+        }
+
+        fn share(&self, account: u64, device: u64, now: Millis) -> Share {
+            let mut lists = lock(&self.lists);
+            match lists.of.get(&account) {
+                Some(List { stage: Stage::UnderWay, .. }) => return Share::Wait,
+                Some(List { stage: Stage::TooLong(None), .. }) => return Share::Alone,
+                Some(List { stage: Stage::TooLong(Some(until)), .. }) if now < *until => return Share::Alone,
+                Some(List { stage: Stage::Ready(at, _), doubtful, .. })
+                    if !doubtful.contains(&device) && is_new(*at, now) =>
+                {
+                    return Share::Ready;
+                }
+                _ => {}
+            }
+            // Lists of accounts that nobody asks for any more take no memory for long.
+            let old = |(account, list): (&u64, &List)| match list.stage {
+                Stage::Ready(at, _) if !is_new(at, now) => Some(*account),
+                _ => None,
+            };
+            while let Some(account) = lists.of.iter().find_map(old) {
+                lists.remove(account);
+            }
+            lists.begin(account, Stage::UnderWay);
+            Share::Mine
+        }
+
+        fn note(&self, account: u64, note: Note<'_>) {
+            let mut lists = lock(&self.lists);
+            let Some(list) = lists.of.get_mut(&account) else { return };
+            match (note, &mut list.stage) {
+                (Note::Listed { device, child }, Stage::UnderWay) => {
+                    lists.change(account, |list| list.put(device, &child));
+                }
+                (Note::Complete { now, unread }, stage @ Stage::UnderWay) => {
+                    *stage = Stage::Ready(now, unread);
+                }
+                (Note::Complete { now, .. }, Stage::TooLong(until @ None)) => {
+                    *until = Some(Millis(now.0.saturating_add(TOO_LONG_MS)));
+                }
+                (Note::Broken, Stage::UnderWay | Stage::TooLong(None)) => lists.remove(account),
+                (Note::Put { device, child }, Stage::Ready(..)) => {
+                    lists.change(account, |list| list.put(device, &child));
+                }
+                (Note::Deleted { device, id }, Stage::Ready(..)) => {
+                    lists.change(account, |list| list.remove(device, id));
+                }
+                (Note::Doubtful { .. }, Stage::Ready(..)) => lists.remove(account),
+                (
+                    Note::Put { device, .. } | Note::Deleted { device, .. } | Note::Doubtful { device },
+                    Stage::UnderWay,
+                ) => drop(list.doubtful.insert(device)),
+                _ => {}
+            }
+        }
+
+        fn children(
+            &self,
+            account: u64,
+            device: u64,
+            each: &mut dyn FnMut(&Child<'_>),
+        ) -> Option<Option<usize>> {
+            let lists = lock(&self.lists);
+            let list = lists.of.get(&account)?;
+            let Stage::Ready(_, unread) = list.stage else { return None };
+            list.children.get(&device).into_iter().flatten().for_each(|(id, kept)| each(&kept.child(*id)));
+            Some(unread)
         }
 
         #[cfg(feature = "v3")]

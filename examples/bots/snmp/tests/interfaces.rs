@@ -204,6 +204,7 @@ mod host {
     use grafolean_bot_snmp::memory::{
         Bytes, Denials, Full, GrowingBytes, HostHashes, HostMemory, HostPlaces,
     };
+    use grafolean_test::Answer;
     use std::cell::Cell;
 
     thread_local!(static LOOKS: Cell<u64> = const { Cell::new(0) });
@@ -257,5 +258,145 @@ mod host {
         };
         let (few, many) = (looks(200), looks(2000));
         assert!(few > 400 && many < 12 * few, "{few} and {many}");
+    }
+
+    /// Devices of one account whose refreshes ask nothing of the backend for a day.
+    fn host_lab(memory: HostMemory, devices: u64) -> InterfacesLab<HostMemory> {
+        let setup = Setup::host().settings(|settings| settings.refresh_interval_s = 86_400);
+        let mut lab = setup.lab(|clock| SnmpBot::new(Agent::new(Some(clock)), memory));
+        for id in 0..devices {
+            lab.add(device(10 + id));
+        }
+        for (index, name) in [(1, "lo"), (2, "eth0"), (3, "eth1")] {
+            plug(&lab, index, name);
+        }
+        lab.refresh();
+        lab
+    }
+
+    /// Lists of the account's entities that the bot asked for, from this request on.
+    fn lists(lab: &InterfacesLab<HostMemory>, from: usize) -> usize {
+        let path = format!("/accounts/{ACCOUNT}/entities/");
+        lab.requests().iter().skip(from).filter(|sent| sent.method == "GET" && sent.path == path).count()
+    }
+
+    /// Each device has an entity for each of these, and no other.
+    fn assert_entities(lab: &InterfacesLab<HostMemory>, devices: u64, names: &[&str]) {
+        let mut expected: Vec<(i32, String)> = (0..devices as i32)
+            .flat_map(|id| names.iter().map(move |name| (10 + id, name.to_string())))
+            .collect();
+        expected.sort();
+        let interfaces = lab.entities().into_iter().filter(|entity| entity.entity_type == "interface");
+        let mut there: Vec<(i32, String)> =
+            interfaces.map(|entity| (entity.parent.unwrap(), entity.name)).collect();
+        there.sort();
+        let odd: Vec<_> = there.chunk_by(PartialEq::eq).filter(|equal| equal.len() > 1).collect();
+        assert!(odd.is_empty(), "several of one: {odd:?}");
+        let lacking: Vec<_> = expected.iter().filter(|one| !there.contains(one)).collect();
+        assert!(
+            lacking.is_empty() && there.len() == expected.len(),
+            "lacking: {lacking:?}, there: {there:?}"
+        );
+    }
+
+    #[test]
+    fn devices_of_an_account_share_one_list_to_which_their_own_changes_are_made() {
+        const DEVICES: u64 = 60;
+        let mut lab = host_lab(HostMemory::new(), DEVICES);
+        lab.latency_ms(20);
+        let from = lab.requests().len();
+        lab.run_for_s(900);
+        assert_entities(&lab, DEVICES, &["lo", "eth0", "eth1"]);
+        assert!((1..=4).contains(&lists(&lab, from)), "{}", lists(&lab, from));
+        // What the first of them listed is what the others go by, with their own changes: all kinds within the five minutes.
+        let from = lab.requests().len();
+        plug(&lab, 4, "new");
+        lab.run_for_s(310);
+        plug(&lab, 4, "newer");
+        lab.run_for_s(310);
+        unplug(&lab, 4);
+        unplug(&lab, 3);
+        lab.run_for_s(1000);
+        assert_entities(&lab, DEVICES, &["lo", "eth0"]);
+        assert!(lists(&lab, from) <= 8, "{}", lists(&lab, from));
+        assert_eq!(lab.requests_of("POST entities").len() as u64, 4 * DEVICES);
+        assert!(lab.runs_of("interfaces").iter().all(|run| run.is_done()));
+    }
+
+    #[test]
+    fn a_request_whose_answer_is_lost_makes_the_list_doubtful_and_no_interface_gets_two_entities() {
+        for answer in
+            [Answer::Lost, Answer::Dropped, Answer::Silence, Answer::status(500), Answer::Cut { bytes: 3 }]
+        {
+            let mut lab = host_lab(HostMemory::new(), 5);
+            for n in 0..4 {
+                lab.run_for_s(20 + n);
+                lab.answer_next("POST entities", answer.clone());
+                lab.answer_next("GET entities", answer.clone());
+            }
+            lab.run_for_s(1500);
+            lab.answer_as_usual();
+            plug(&lab, 4, "new");
+            lab.answer_next("POST entities", answer.clone());
+            lab.run_for_s(1500);
+            assert_entities(&lab, 5, &["lo", "eth0", "eth1", "new"]);
+        }
+    }
+
+    #[test]
+    fn without_room_for_a_shared_list_each_device_lists_for_itself() {
+        let mut lab = host_lab(HostMemory::new().shared_bytes(1000), 10);
+        let from = lab.requests().len();
+        lab.run_for_s(900);
+        assert_entities(&lab, 10, &["lo", "eth0", "eth1"]);
+        // While there are few entities, there is room.
+        assert!(lists(&lab, from) >= 6, "{}", lists(&lab, from));
+        plug(&lab, 3, "renamed");
+        let from = lab.requests().len();
+        lab.run_for_s(600);
+        assert!(lists(&lab, from) >= 10, "{}", lists(&lab, from));
+        assert_entities(&lab, 10, &["lo", "eth0", "renamed"]);
+    }
+
+    #[test]
+    fn a_run_that_is_cancelled_while_it_lists_or_creates_leaves_nothing_to_wait_for() {
+        let mut lab = host_lab(HostMemory::new(), 20);
+        // A run has its interval for its end, here 300 s.
+        lab.latency_ms(100_000);
+        lab.run_for_s(3000);
+        assert!(lab.runs_of("interfaces").iter().any(|run| !run.is_done()), "some were cancelled");
+        lab.latency_ms(10);
+        lab.run_for_s(2000);
+        assert_entities(&lab, 20, &["lo", "eth0", "eth1"]);
+        let last: Vec<bool> =
+            lab.runs_of("interfaces").iter().rev().take(20).map(|run| run.is_done()).collect();
+        assert_eq!(last, [true; 20]);
+    }
+
+    #[test]
+    fn sixteen_devices_at_most_wait_at_once_and_those_turned_away_come_before_others() {
+        let memory = HostMemory::new();
+        let turn = |device| memory.begin_turn(1, device);
+        assert_eq!((0..20).filter(|device| turn(*device)).count(), 8, "new ones");
+        assert_eq!((8..20).filter(|device| turn(*device)).count(), 4, "turned away once");
+        assert!(!turn(100));
+        assert_eq!((12..20).filter(|device| turn(*device)).count(), 4, "turned away twice");
+        assert_eq!((16..20).filter(|device| turn(*device)).count(), 0, "that is all");
+        // The first to end makes room for those that were here before.
+        memory.end_turn();
+        assert!(!turn(200) && turn(16) && !turn(17));
+        (0..9).for_each(|_| memory.end_turn());
+        assert!(turn(200));
+    }
+
+    #[test]
+    fn every_device_gets_its_turn_although_the_backend_is_slow() {
+        let mut lab = host_lab(HostMemory::new(), 120);
+        // 360 creations, one after the other: half an hour.
+        lab.latency_ms(5000);
+        lab.run_for_s(4000);
+        assert_entities(&lab, 120, &["lo", "eth0", "eth1"]);
+        let values = lab.runs_of("");
+        assert!(values.len() > 120 * 60, "{} runs for values", values.len());
     }
 }

@@ -72,16 +72,14 @@ pub struct Message<'a> {
 }
 
 impl<'a> Message<'a> {
-    /// Reads a whole datagram. The variables are read when they are iterated.
+    /// Reads the message that a datagram begins with: agents do send padding behind it. The variables are read when they are
+    /// iterated.
     ///
     /// # Errors
     ///
     /// What is wrong and at which byte; [`DecodeErrorKind::Version`] for SNMPv3.
     pub fn decode(datagram: &'a [u8]) -> Result<Self, DecodeError> {
-        let mut outer = Reader::new(datagram);
-        let message = outer.expect(SEQUENCE)?;
-        outer.end()?;
-        let mut fields = message.reader();
+        let mut fields = Reader::new(datagram).expect(SEQUENCE)?.reader();
         let number = fields.expect(crate::ber::INTEGER)?;
         let version = match number.signed()? {
             0 => Version::V1,

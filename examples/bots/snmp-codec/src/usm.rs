@@ -307,7 +307,8 @@ impl<'u> Security<'u> {
             return Err(AnswerError::UserName);
         }
         let expected_bytes = self.keys.auth_protocol().map(|protocol| protocol.mac_bytes());
-        if Some(frame.auth.len) != expected_bytes || !self.keys.verify(datagram, frame.auth.at) {
+        let message = datagram.get(..frame.bytes).unwrap_or_default();
+        if Some(frame.auth.len) != expected_bytes || !self.keys.verify(message, frame.auth.at) {
             return Err(AnswerError::Signature);
         }
         engine.accept_clock(frame.boots, frame.time_s, now_ms)?;
@@ -601,6 +602,8 @@ impl Part {
 
 /// Where the parts of a datagram are, so that it can be verified and decrypted in between.
 struct Frame {
+    /// The message's length in the datagram.
+    bytes: usize,
     max_message_bytes: u32,
     level: SecurityLevel,
     engine: Part,
@@ -615,9 +618,8 @@ struct Frame {
 
 impl Frame {
     fn read(datagram: &[u8]) -> Result<Self, DecodeError> {
-        let mut outer = Reader::new(datagram);
-        let message = outer.expect(SEQUENCE)?;
-        outer.end()?;
+        // What lies behind it is padding, which no signature covers.
+        let message = Reader::new(datagram).expect(SEQUENCE)?;
         let mut fields = message.reader();
         let version = fields.expect(INTEGER)?;
         match version.signed()? {
@@ -663,6 +665,7 @@ impl Frame {
         };
         fields.end()?;
         Ok(Self {
+            bytes: message.content_offset + message.content.len(),
             max_message_bytes,
             level,
             engine: Part::content(&engine),

@@ -222,6 +222,19 @@ fn every_combination_of_protocols_gives_back_what_was_written() {
 }
 
 #[test]
+fn what_lies_behind_an_answer_is_ignored_and_not_covered_by_its_signature() {
+    for keys in [keys(None, None, 1), signing(), strong()] {
+        let mut datagram = answer(&keys, &engine());
+        datagram.extend([0, 0, 7]);
+        assert_eq!(decode(&keys, &mut engine(), &datagram, 1), Ok(Ok("Integer(7)".to_string())));
+    }
+    let mut discovered =
+        message(&keys(None, None, 1), &engine(), PduHeader::report(0), "1.3.6.1", Value::Counter32(1));
+    discovered.push(0);
+    assert_eq!(Engine::from_discovery(&discovered, 0).unwrap().id, id());
+}
+
+#[test]
 fn a_message_signed_with_another_key_is_refused() {
     let datagram = answer(&keys(Some(AuthProtocol::Sha512), None, 1), &engine());
     let other = keys(Some(AuthProtocol::Sha512), None, 2);

@@ -23,7 +23,7 @@
 //! whole seconds only, or jumped without a reboot, or was not given, the collector's clock counts.
 //!
 //! # What the counter did
-//! | | same life of the collector | restarted since |
+//! | | same life of the collector, or restarted since on a host | restarted since on a board, or with a clock that was set |
 //! | --- | --- | --- |
 //! | sysUpTime moved with the collector's clock (its wrap after 497 days included) | up: rate. A Counter32 that went down has wrapped: rate. A Counter64 that went down was reset: dropped | up: rate over the time that sysUpTime moved. Down: dropped |
 //! | the device is up for no longer than since the last reading | dropped: it was rebooted | dropped, where sysUpTime went back |
@@ -36,7 +36,8 @@
 //! # Restarts
 //! A monotonic time of an earlier life of the collector means nothing on a board, so each state holds the mark of the life
 //! in which it was made, and times of different lives are compared only if both are Unix times, as hosts have them
-//! ([`UNIX_FROM`]).
+//! ([`UNIX_FROM`]). So a device that was rebooted while a host's collector was down gives no rate, however long it has been up
+//! again.
 //!
 //! # Cost
 //! A few comparisons and one division; [`STATE_BYTES`] bytes for each counter of each row.
@@ -215,14 +216,16 @@ fn elapsed(old: &Reading, new: &Reading) -> Elapsed {
             _ => Elapsed::Unknown,
         };
     };
-    if !same_life {
-        // Nothing but sysUpTime can be trusted.
-        return match to.checked_sub(from) {
-            Some(cs) => Elapsed::Known(u64::from(cs) * 10),
-            None => Elapsed::Rebooted,
-        };
-    }
-    let Some(clock_ms) = clock_ms else { return Elapsed::Unknown };
+    let by_uptime = || match to.checked_sub(from) {
+        Some(cs) => Elapsed::Known(u64::from(cs) * 10),
+        None => Elapsed::Rebooted,
+    };
+    // A board's time means nothing in another life, and a host's may have been set back since.
+    let clock_ms = match clock_ms {
+        Some(ms) if same_life || old.now >= UNIX_FROM => ms,
+        None if same_life => return Elapsed::Unknown,
+        _ => return by_uptime(),
+    };
     let uptime_ms = u64::from(to.wrapping_sub(from)) * 10;
     let slack_ms = SLACK_MS + clock_ms / 32;
     if uptime_ms.abs_diff(clock_ms) <= slack_ms {
@@ -234,6 +237,10 @@ fn elapsed(old: &Reading, new: &Reading) -> Elapsed {
     }
     if u64::from(to) * 10 <= clock_ms + slack_ms {
         return Elapsed::Rebooted;
+    }
+    // The device was up for longer than that: its sysUpTime jumped, or a host's clock was set between two lives.
+    if !same_life {
+        return by_uptime();
     }
     Elapsed::Known(clock_ms)
 }

@@ -150,6 +150,25 @@ fn a_time_of_an_earlier_life_is_not_mistaken_for_one_of_this() {
 }
 
 #[test]
+fn a_device_that_was_rebooted_while_a_hosts_collector_was_down_gives_no_rate() {
+    let unix = UNIX_FROM.0 + 1_000;
+    let restarted = |reading: Reading| Reading { life: 2, ..reading };
+    // Down for a day; the device was up for an hour, and has been up for two since a reboot.
+    let (hour_cs, day_ms) = (360_037, 86_400_000);
+    let old = bits32(1_000, hour_cs, unix);
+    assert_eq!(run(&[old, restarted(bits32(7_000, 2 * hour_cs, unix + day_ms))]), Outcome::Rebooted);
+    // It was up all the time: the rate over the whole day, and a wrap is one.
+    let up = hour_cs + DAY_CS;
+    assert_eq!(run(&[old, restarted(bits32(1_000 + 86_400, up, unix + day_ms))]), Outcome::Rate(1.0));
+    let top = bits32(u32::MAX - 86_399, hour_cs, unix);
+    assert_eq!(run(&[top, restarted(bits32(0, up, unix + day_ms))]), Outcome::Wrapped(1.0));
+    // The machine's clock was set meanwhile: what the device says counts.
+    for set in [unix + day_ms / 24, unix - day_ms] {
+        assert_eq!(run(&[old, restarted(bits32(1_000 + 86_400, up, set))]), Outcome::Rate(1.0), "{set}");
+    }
+}
+
+#[test]
 fn states_of_another_version_or_length_count_as_none() {
     let (_, state) = CounterState::advance(None, bits64(u64::MAX - 3, 7, 9));
     let packed = state.pack();

@@ -16,6 +16,8 @@ use crate::expression::{Missing, Operand};
 use crate::fault::{Problem, Report, SnmpError};
 use crate::memory::{Bytes, Hashes, Memory};
 use crate::network::Network;
+#[cfg(feature = "v3")]
+use crate::poll::PollFault;
 use crate::poll::{Access, MAX_NAMES, PollSettings, Poller, ReadFault, Walk, When};
 use crate::rates::{Counter, CounterState, Reading};
 use crate::readings::{Cells, Gets, Readings, Sample};
@@ -23,6 +25,19 @@ use crate::template::Piece;
 
 /// How often interfaces are looked at, in seconds.
 pub const INTERFACES_INTERVAL_S: u32 = 300;
+
+/// A run ends so long before its deadline, so that it is told what was wrong with it, in milliseconds.
+const MARGIN_MS: u64 = 500;
+/// How long a name may be looked for, in milliseconds.
+const RESOLVE_MS: u32 = 5_000;
+
+/// How long a run may take at least, in milliseconds: a name, an engine's discovery, two things without an answer, each of
+/// which is asked for once more in another way.
+const fn deadline_ms(settings: &PollSettings) -> u32 {
+    let silence_ms = settings.silence_ms();
+    let walk_ms = silence_ms.saturating_add(settings.timeout_ms);
+    RESOLVE_MS.saturating_add(silence_ms).saturating_add(walk_ms.saturating_mul(2)).saturating_add(1_000)
+}
 
 /// What a job does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -138,7 +153,11 @@ impl<
             _ => {}
         }
         let intervals = entity.usable_intervals(jobs, |sensor| plan::<SENSOR, OPS, OIDS>(sensor).map(drop));
-        jobs.add(NewJob::new(intervals, SnmpJob::Values));
+        let needed_ms = deadline_ms(&self.settings);
+        let usual_ms = intervals.shortest().saturating_mul(1000);
+        let job = NewJob::new(intervals, SnmpJob::Values);
+        // At long intervals the usual one is longer.
+        jobs.add(if usual_ms < needed_ms { job.deadline_ms(needed_ms) } else { job });
         if self.interfaces
             && let Ok(interval) = Interval::new(INTERFACES_INTERVAL_S.into())
         {
@@ -164,34 +183,53 @@ impl<
             (self.network.resolve(host, port).await, hash_of(&format_args!("{host:?} {port}")))
         };
         let target = target.map_err(|fault| SnmpError::of(Problem::Poll(fault.into())))?;
+        // Of the network's clock, which need not be the collector's.
+        let left_ms = due.deadline.0.saturating_sub(cx.now().0).saturating_sub(MARGIN_MS);
+        let until = self.network.now().saturating_add(left_ms);
         #[cfg(feature = "v3")]
-        let user;
-        let access = match settings {
-            Settings::V1 { community } => {
-                Access::Community { version: Version::V1, community: community.as_bytes() }
-            }
-            Settings::V2c { community } => {
-                Access::Community { version: Version::V2c, community: community.as_bytes() }
-            }
+        let mut is_again = false;
+        loop {
             #[cfg(feature = "v3")]
-            Settings::V3 { user: name, .. } => {
-                user = crate::users::User::of(self, due, target, &settings).await?;
-                Access::User { name: name.as_bytes(), keys: &user.keys, engine: &user.engine }
+            let user;
+            let access = match settings {
+                Settings::V1 { community } => {
+                    Access::Community { version: Version::V1, community: community.as_bytes() }
+                }
+                Settings::V2c { community } => {
+                    Access::Community { version: Version::V2c, community: community.as_bytes() }
+                }
+                #[cfg(feature = "v3")]
+                Settings::V3 { user: name, .. } => {
+                    user = crate::users::User::of(self, due, target, &settings, until).await?;
+                    Access::User { name: name.as_bytes(), keys: &user.keys, engine: &user.engine }
+                }
+                #[cfg(not(feature = "v3"))]
+                Settings::V3 { .. } => return Ok(()),
+            };
+            let mut poller = Poller::<N, P>::new(&self.network, target, access, self.settings).until(until);
+            let result = match job {
+                SnmpJob::Values => self.values(due, cx, &mut poller, device).await,
+                SnmpJob::Interfaces => self.interfaces(due, cx, &mut poller).await,
+            };
+            #[cfg(feature = "v3")]
+            if let Access::User { keys, engine, .. } = access {
+                crate::users::keep(self, due, &settings, engine.get(), keys, result.as_ref().err());
+                if !is_again && !poller.has_answered() && result.as_ref().is_err_and(is_other_engine) {
+                    // What was known of it is forgotten, so it is discovered anew.
+                    is_again = true;
+                    continue;
+                }
             }
-            #[cfg(not(feature = "v3"))]
-            Settings::V3 { .. } => return Ok(()),
-        };
-        let mut poller = Poller::<N, P>::new(&self.network, target, access, self.settings);
-        let result = match job {
-            SnmpJob::Values => self.values(due, cx, &mut poller, device).await,
-            SnmpJob::Interfaces => self.interfaces(due, cx, &mut poller).await,
-        };
-        #[cfg(feature = "v3")]
-        if let Access::User { keys, engine, .. } = access {
-            crate::users::keep(self, due, &settings, engine.get(), keys, result.as_ref().err());
+            return result;
         }
-        result
     }
+}
+
+/// Whether the device has become another one.
+#[cfg(feature = "v3")]
+fn is_other_engine(error: &SnmpError) -> bool {
+    use grafolean_snmp_codec::v3::ReportReason;
+    matches!(error.problem, Problem::Poll(PollFault::Reported(ReportReason::UnknownEngineId)))
 }
 
 /// The sensor's details, if this bot can do what they want.

@@ -71,6 +71,19 @@ pub struct PollSettings {
 impl PollSettings {
     /// 1 s, then 2 s, then 3 s; up to 100,000 rows.
     pub const DEFAULT: Self = PollSettings { timeout_ms: 1_000, retries: 2, max_rows: 100_000 };
+
+    /// How long a request without an answer takes with its repetitions, in milliseconds.
+    #[must_use]
+    pub const fn silence_ms(&self) -> u32 {
+        let tries = self.retries as u32 + 1;
+        self.timeout_ms.saturating_mul(tries * (tries + 1) / 2)
+    }
+
+    /// How long the answer to the `nth` try is waited for, from 1; `None` if there is no time for it.
+    fn wait_ms(&self, nth: u8, now: Millis, until: Millis) -> Option<u32> {
+        let left = u32::try_from(until.0.saturating_sub(now.0)).unwrap_or(u32::MAX);
+        Some(self.timeout_ms.saturating_mul(nth.into()).min(left)).filter(|ms| *ms > 0)
+    }
 }
 
 impl Default for PollSettings {
@@ -133,6 +146,8 @@ pub enum PollFault {
         /// How often it was asked.
         tries: u8,
     },
+    /// The time of the run is up: it was not even asked.
+    OutOfTime,
     /// What came is not readable.
     Unreadable(DecodeError),
     /// What came is no answer to what was asked.
@@ -173,7 +188,7 @@ impl PollFault {
     #[must_use]
     pub const fn is_of_agent(&self) -> bool {
         match self {
-            PollFault::Network(_) | PollFault::NoAnswer { .. } => true,
+            PollFault::Network(_) | PollFault::NoAnswer { .. } | PollFault::OutOfTime => true,
             #[cfg(feature = "v3")]
             PollFault::Reported(_) | PollFault::Untrusted(_) | PollFault::NoKeys => true,
             _ => false,
@@ -190,6 +205,9 @@ impl fmt::Display for PollFault {
                     f,
                     "no answer to {tries} requests: is the agent up, and are address, port and credential right?"
                 )
+            }
+            PollFault::OutOfTime => {
+                f.write_str("the run's time is up, so the agent was not asked for the rest")
             }
             PollFault::Unreadable(error) => write!(f, "the agent's answer is not readable {error}"),
             PollFault::NoResponse => {
@@ -305,6 +323,11 @@ impl Ask {
     }
 }
 
+/// Whether GETBULK was asked of an agent that has not answered one.
+const fn has_no_bulk_yet(ask: Ask, has_bulk: Option<bool>) -> bool {
+    matches!(ask, Ask::Bulk { .. }) && has_bulk.is_none()
+}
+
 /// An agent's answer.
 struct Answer<D> {
     datagram: D,
@@ -330,6 +353,9 @@ pub struct Poller<'a, N: Network, const P: usize> {
     target: N::Target,
     access: Access<'a>,
     settings: PollSettings,
+    until: Millis,
+    /// Whether it has GETBULK, if it has been asked.
+    has_bulk: Option<bool>,
     /// Whether the agent has sysUpTime, as far as is known.
     has_uptime: bool,
     /// The most names of a request, by what was too big.
@@ -360,6 +386,8 @@ impl<'a, N: Network, const P: usize> Poller<'a, N, P> {
             target,
             access,
             settings,
+            until: Millis(u64::MAX),
+            has_bulk: None,
             has_uptime: true,
             names: MAX_NAMES,
             requests: 0,
@@ -367,6 +395,13 @@ impl<'a, N: Network, const P: usize> Poller<'a, N, P> {
             silences: 0,
             buffer: [0; P],
         }
+    }
+
+    /// Asks for nothing more from then on, by the network's clock.
+    #[must_use]
+    pub const fn until(mut self, until: Millis) -> Self {
+        self.until = until;
+        self
     }
 
     /// How many requests were sent, with repetitions.
@@ -455,32 +490,72 @@ impl<'a, N: Network, const P: usize> Poller<'a, N, P> {
             let mut request_id = self.request_id();
             let mut fault = None;
             let mut told_clock = false;
-            let tries = self.settings.retries.saturating_add(1);
-            let mut nth = 1;
+            #[cfg(feature = "v3")]
+            let mut told_report = false;
+            let mut tries = self.settings.retries.saturating_add(1);
+            let usual = tries;
+            let mut nth = 1u8;
             while nth <= tries {
+                let Some(timeout_ms) =
+                    self.settings.wait_ms(if nth > usual { 1 } else { nth }, self.network.now(), self.until)
+                else {
+                    if nth == 1 {
+                        return Err(PollFault::OutOfTime);
+                    }
+                    tries = nth - 1;
+                    break;
+                };
                 let Some(range) = self.write(ask.header(request_id), fill)? else { return Ok(None) };
-                let timeout_ms = self.settings.timeout_ms.saturating_mul(nth.into());
                 self.requests = self.requests.saturating_add(1);
                 let request = self.buffer.get(range).unwrap_or_default();
                 let tag = request_tag(request).unwrap_or(RequestTag::RequestId(request_id));
                 let Some(datagram) = self.network.exchange(self.target, request, tag, timeout_ms).await?
                 else {
+                    if nth == 1 && timeout_ms < self.settings.timeout_ms {
+                        // It may be slow only.
+                        return Err(PollFault::OutOfTime);
+                    }
                     ask = ask.less();
-                    nth += 1;
+                    nth = nth.saturating_add(1);
+                    if nth > usual && tries == usual && has_no_bulk_yet(ask, self.has_bulk) {
+                        // It may have no GETBULK.
+                        (ask, tries) = (Ask::Next, usual.saturating_add(1));
+                    }
                     continue;
                 };
                 let repetitions = if let Ask::Bulk { repetitions, .. } = ask { repetitions } else { 1 };
                 match self.read(datagram, request_id, repetitions) {
                     Ok(Some(answer)) => {
                         (self.has_answered, self.silences) = (true, 0);
+                        if matches!(ask, Ask::Bulk { .. }) {
+                            self.has_bulk = Some(true);
+                        } else if tries > usual {
+                            self.has_bulk = Some(false);
+                        }
                         return Ok(Some(answer));
                     }
                     Ok(None) if !told_clock => {
                         // A new number: the agent's answer to the old one was this.
                         (told_clock, request_id) = (true, self.request_id());
                     }
-                    Err(why) if why.is_of_agent() => return Err(why),
                     Ok(None) => return Err(PollFault::NoResponse),
+                    #[cfg(feature = "v3")]
+                    Err(
+                        why @ (PollFault::NoKeys | PollFault::Reported(v3::ReportReason::UnknownEngineId)),
+                    ) => {
+                        return Err(why);
+                    }
+                    // Anyone may have sent it, so the right answer is waited for; reports are repeated once, as they are
+                    // mostly right.
+                    #[cfg(feature = "v3")]
+                    Err(why @ PollFault::Reported(_)) => {
+                        fault = Some(why);
+                        nth = nth.saturating_add(1).max(usual);
+                        if told_report {
+                            break;
+                        }
+                        told_report = true;
+                    }
                     Err(why) => {
                         fault = Some(why);
                         nth += 1;
@@ -581,7 +656,8 @@ impl<'a, N: Network, const P: usize> Poller<'a, N, P> {
                 walk.ended = true;
                 return Err(fault);
             }
-            let ask = if self.access.has_bulk() {
+            let is_bulk = self.access.has_bulk() && self.has_bulk != Some(false);
+            let ask = if is_bulk {
                 Ask::Bulk { once: with_uptime, repetitions: walk.repetitions(P) }
             } else {
                 Ask::Next
@@ -619,6 +695,10 @@ impl<'a, N: Network, const P: usize> Poller<'a, N, P> {
                     continue;
                 }
                 ErrorStatus::NoSuchName => break,
+                ErrorStatus::GenErr if is_bulk && self.has_bulk == Some(true) => {
+                    self.has_bulk = Some(false);
+                    continue;
+                }
                 status => return Err(walk.end(PollFault::Refused(status))),
             }
             let skip = usize::from(with_uptime);
@@ -651,6 +731,7 @@ pub async fn discover<N: Network>(
     network: &N,
     target: N::Target,
     settings: PollSettings,
+    until: Millis,
 ) -> Result<v3::Engine, PollFault> {
     let number = || (network.random() & 0x7fff_ffff).max(1) as i32;
     let (message_id, request_id) = (number(), number());
@@ -658,15 +739,20 @@ pub async fn discover<N: Network>(
     let request =
         v3::discovery_request(&mut buffer, message_id, request_id).map_err(PollFault::Unwritable)?;
     let tries = settings.retries.saturating_add(1);
+    let mut fault = None;
     for nth in 1..=tries {
-        let timeout_ms = settings.timeout_ms.saturating_mul(nth.into());
+        let Some(timeout_ms) = settings.wait_ms(nth, network.now(), until) else {
+            return Err(if nth > 1 { PollFault::NoAnswer { tries: nth - 1 } } else { PollFault::OutOfTime });
+        };
         let tag = RequestTag::MessageId(message_id);
         if let Some(datagram) = network.exchange(target, request, tag, timeout_ms).await? {
-            return v3::Engine::from_discovery(datagram.as_ref(), network.now().0)
-                .map_err(PollFault::Untrusted);
+            match v3::Engine::from_discovery(datagram.as_ref(), network.now().0) {
+                Ok(engine) => return Ok(engine),
+                Err(error) => fault = Some(PollFault::Untrusted(error)),
+            }
         }
     }
-    Err(PollFault::NoAnswer { tries })
+    Err(fault.unwrap_or(PollFault::NoAnswer { tries }))
 }
 
 /// Verifies and decrypts an answer of SNMPv3, and makes it a message with a community where it lies, so that what follows

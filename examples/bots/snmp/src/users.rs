@@ -4,6 +4,7 @@ use core::cell::Cell;
 
 use grafolean_core::hash::Fnv1a64;
 use grafolean_core::jobs::Due;
+use grafolean_core::time::Millis;
 use grafolean_snmp_codec::v3;
 
 use crate::bot::SnmpBot;
@@ -36,13 +37,15 @@ impl User {
         due: &Due,
         target: N::Target,
         settings: &Settings<'_>,
+        until: Millis,
     ) -> Result<Self, SnmpError> {
         let credential = hash_of(settings);
         if let Some((engine, keys)) = bot.memory.user(agent(due, credential)) {
             return Ok(User { keys, engine: Cell::new(engine) });
         }
         let failed = |fault| SnmpError::of(Problem::Poll(fault));
-        let engine = poll::discover(&bot.network, target, bot.poll_settings()).await.map_err(failed)?;
+        let engine =
+            poll::discover(&bot.network, target, bot.poll_settings(), until).await.map_err(failed)?;
         let master = match bot.memory.master_keys(credential) {
             Some(keys) => keys,
             None => {

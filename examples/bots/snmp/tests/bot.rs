@@ -293,7 +293,7 @@ fn a_walk_that_is_not_answered_costs_neither_what_was_read_nor_the_other_sensors
     let (outcome, values) = run(&mut lab);
     assert_eq!(values, ["got=7", "row.1=7", "last.1=7"]);
     let Outcome::Failed(why) = outcome else { panic!("{outcome:?}") };
-    assert!(why.starts_with("sensor 1002: 1.3.6.1.1.1: no answer to 3 requests"), "{why}");
+    assert!(why.starts_with("sensor 1002: 1.3.6.1.1.1: no answer to 4 requests"), "{why}");
 }
 
 #[test]
@@ -311,6 +311,36 @@ fn a_second_time_out_in_a_row_ends_the_run() {
     let before = lab.bot().network().state().log.len();
     assert!(matches!(run(&mut lab), (Outcome::Failed(_), values) if values.is_empty()));
     assert_eq!(lab.bot().network().state().log.len() - before, 3);
+}
+
+#[test]
+fn a_silent_device_is_told_as_such_and_its_run_is_not_cancelled_also_at_short_intervals() {
+    let make = |clock: &grafolean_test::Clock| {
+        SnmpBot::new(Agent::new(Some(clock)), BoardMemory::new()).with_interfaces(false)
+    };
+    for (walks, tries) in [(1, 4), (2, 4)] {
+        let mut lab: SnmpLab = Setup::host().lab_with(Memory::new(), make);
+        let mut device = device(DEVICE, "snmpv2c");
+        for n in 0..walks {
+            device = device.sensor(sensor(&[(&format!("1.3.6.1.1.{n}"), "walk")], "$1", "{$index}"), 5);
+        }
+        lab.add(device);
+        lab.refresh();
+        lab.bot().network().state().lost = u32::MAX;
+        let (outcome, _) = run(&mut lab);
+        let told = format!("no answer to {tries} requests");
+        assert!(matches!(&outcome, Outcome::Failed(why) if why.contains(&told)), "{outcome:?}");
+    }
+}
+
+#[test]
+fn a_slow_device_is_read_until_the_time_of_its_run_is_up() {
+    let mut lab = lab_of("snmpv1", false, &[sensor(&[("1.3.6.1.1.1", "walk")], "$1", "{$index}")]);
+    set_all(&lab, (0..200).map(|n| (format!("1.3.6.1.1.1.{n}"), Owned::Integer(1))).collect());
+    lab.bot().network().state().delay_ms = 900;
+    let (outcome, values) = run(&mut lab);
+    assert!((50..200).contains(&values.len()), "{}", values.len());
+    assert!(matches!(&outcome, Outcome::Failed(why) if why.contains("the run's time is up")), "{outcome:?}");
 }
 
 #[test]

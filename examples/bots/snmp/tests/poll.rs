@@ -203,6 +203,39 @@ fn a_walk_asks_for_fewer_rows_after_too_big_or_a_time_out() {
 }
 
 #[test]
+fn an_agent_without_getbulk_is_walked_by_getnext_from_then_on() {
+    for has_error in [true, false] {
+        let agent = table(20);
+        agent.state().no_bulk = has_error;
+        agent.state().silent_above = 0;
+        let mut poller = poller(&agent, Version::V2c);
+        for _ in 0..2 {
+            let mut walk = Walk::new(&COLUMN.parse::<Oid>().unwrap()).unwrap();
+            let mut rows = 0;
+            while let Some(batch) = now(poller.next_rows(&mut walk)).unwrap() {
+                rows += batch.iter().count();
+            }
+            assert_eq!(rows, 20);
+        }
+        assert_eq!(agent.asked(PduKind::GetBulk).len(), if has_error { 1 } else { 3 });
+        assert_eq!(agent.asked(PduKind::GetNext).len(), 2 * 21);
+    }
+    // One that answers nothing is asked once more only.
+    let silent = table(20);
+    silent.state().lost = u32::MAX;
+    assert_eq!(walk(&silent, Version::V2c), (vec![], Err(PollFault::NoAnswer { tries: 4 })));
+    assert_eq!(silent.asked(PduKind::GetNext).len(), 1);
+    // One whose GETBULK has been answered is not asked otherwise.
+    let gone = table(300);
+    let mut poller = poller(&gone, Version::V2c);
+    let mut walk = Walk::new(&COLUMN.parse::<Oid>().unwrap()).unwrap();
+    now(poller.next_rows(&mut walk)).unwrap();
+    gone.state().lost = u32::MAX;
+    assert_eq!(now(poller.next_rows(&mut walk)).err(), Some(PollFault::NoAnswer { tries: 3 }));
+    assert_eq!(gone.asked(PduKind::GetNext).len(), 0);
+}
+
+#[test]
 fn an_agent_that_gives_the_same_name_for_ever_or_goes_in_circles_is_left() {
     for version in [Version::V1, Version::V2c] {
         let same = table(50);

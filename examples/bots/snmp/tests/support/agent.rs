@@ -51,6 +51,8 @@ pub(crate) struct State {
     pub(crate) delay_ms: u32,
     /// GETBULK for more rows than this gets no answer.
     pub(crate) silent_above: u32,
+    /// GETBULK is an error.
+    pub(crate) no_bulk: bool,
     /// Requests with a name below one of these get no answer.
     pub(crate) silent_below: Vec<&'static str>,
     /// What was asked: kind, number, names, time-out in milliseconds.
@@ -80,6 +82,7 @@ impl Agent {
             lost: 0,
             delay_ms: 5,
             silent_above: u32::MAX,
+            no_bulk: false,
             silent_below: Vec::new(),
             log: Vec::new(),
             random: 0,
@@ -173,6 +176,9 @@ impl Agent {
             }
             _ => {
                 let rows = header.max_repetitions();
+                if state.no_bulk {
+                    return Some(error(ErrorStatus::GenErr, 0));
+                }
                 if rows > state.silent_above {
                     return None;
                 }
@@ -265,9 +271,9 @@ impl Network for Agent {
         let answer = self.answer(request, timeout_ms);
         let delay_ms = self.state().delay_ms;
         if let Some(clock) = &self.clock {
-            clock.sleep_ms(if answer.is_some() { delay_ms } else { timeout_ms }).await;
+            clock.sleep_ms(if answer.is_some() { delay_ms.min(timeout_ms) } else { timeout_ms }).await;
         }
-        Ok(answer)
+        Ok(answer.filter(|_| delay_ms <= timeout_ms))
     }
 
     fn random(&self) -> u32 {

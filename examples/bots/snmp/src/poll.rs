@@ -9,7 +9,7 @@
 //!   them. An agent that finds its answer too big is asked for half of them; one that names a single variable as its error (as
 //!   SNMPv1 does where one is missing) is asked for the others again.
 //! - Walks use GETBULK where the version has it, for as many rows as should fit into a datagram by what the rows so far took;
-//!   half as many after "too big" or a time-out.
+//!   half as many after "too big" or a time-out. An agent that refuses or never answers GETBULK is walked by GETNEXT for the run.
 //! - A request without an answer is repeated with the same number, so that a late answer to the first try counts.
 //!
 //! # What ends a walk

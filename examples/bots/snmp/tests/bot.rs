@@ -445,6 +445,44 @@ fn a_sensor_that_cannot_be_used_is_refused_at_the_refresh_and_the_others_go_on()
     assert_eq!(run(&mut lab), (Outcome::Done, vec!["good=7".to_string()]));
 }
 
+/// Paths and numbers of requests as a recording of Grafolean's own bot has them for the same configuration.
+#[test]
+fn usual_sensors_give_the_paths_of_grafoleans_own_bot_by_no_more_requests() {
+    let in_octets = [("1.3.6.1.2.1.2.2.1.2", "walk"), ("1.3.6.1.2.1.2.2.1.10", "walk")];
+    let mut lab = lab(&[
+        sensor(&in_octets, "$2", "if.in-octets.{$index}.{$1}"),
+        sensor(&[("1.3.6.1.2.1.1.3.0", "get")], "$1 / 100", "uptime"),
+    ]);
+    let names = ["lo", "ifb0", "ifb1", "eth0", "taps0"];
+    for (n, name) in (1..).zip(names) {
+        set_all(&lab, texts("1.3.6.1.2.1.2.2.1.2", &[(n, name)]));
+        lab.bot().network().set(&format!("1.3.6.1.2.1.2.2.1.10.{n}"), Owned::Counter32(7));
+    }
+    let before = lab.requests().len();
+    lab.refresh();
+    // Accounts, entities, the device, its credential, two sensors; its own bot asks for each entity besides.
+    let asked = lab.requests().len() - before;
+    assert!((1..=6).contains(&asked), "{asked}");
+    let (outcome, values) = run(&mut lab);
+    assert_eq!((outcome, values.len()), (Outcome::Done, 1), "{values:?}: no rates yet");
+    let (outcome, values) = run(&mut lab);
+    assert_eq!(outcome, Outcome::Done);
+    let paths: Vec<&str> = values.iter().map(|value| value.split('=').next().unwrap()).collect();
+    let expected = [
+        "uptime",
+        "if.in-octets.1.lo",
+        "if.in-octets.2.ifb0",
+        "if.in-octets.3.ifb1",
+        "if.in-octets.4.eth0",
+        "if.in-octets.5.taps0",
+    ];
+    assert_eq!(paths, expected);
+    lab.run_for_s(600);
+    let values = lab.requests().iter().filter(|sent| sent.path.contains("/values"));
+    let (sent, runs) = (values.count(), lab.runs_of("").len());
+    assert!(runs >= 10 && (runs - 1..=runs).contains(&sent), "one request a run: {sent} of {runs}");
+}
+
 // ---- interfaces ----
 
 const DESCR: &str = "1.3.6.1.2.1.2.2.1.2";

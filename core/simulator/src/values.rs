@@ -101,6 +101,8 @@ pub(crate) struct Values {
     pub(crate) clock_jumps: bool,
     /// A value that waited longer is dropped.
     pub(crate) max_age_ms: u64,
+    /// So many values the next life would find if no file had to go.
+    least: Option<u64>,
     /// At least so many values must be found by the next life, at most so many can be.
     expected: Option<(u64, u64)>,
     /// The first that may still be open.
@@ -499,7 +501,7 @@ impl Values {
             for value in self.all.iter_mut().rev().take_while(|v| v.handed_over_ms >= safe_ms) {
                 value.unsafe_at_end |= value.acknowledged_ms.is_none();
             }
-            self.expected = unsafe_ms.filter(|_| healthy).map(|ms| {
+            let expected = unsafe_ms.map(|ms| {
                 let safe_ms = self.now_ms.saturating_sub(ms).max(stored_before_ms.unwrap_or(0));
                 let open = |v: &&Value| v.acknowledged_ms.is_none();
                 let fresh = self.all.iter().rev().take_while(|v| v.handed_over_ms >= safe_ms);
@@ -516,6 +518,8 @@ impl Values {
                 let least = ledger.queued.saturating_sub(fresh + untimed + old);
                 (least, ledger.queued + done.min(self.all.len() as u64))
             });
+            self.expected = expected.filter(|_| healthy);
+            self.least = expected.map(|(least, _)| least);
         }
         self.life = Life::default();
         self.lives += 1;
@@ -529,6 +533,8 @@ impl Values {
             let text = format!("{} values were found, {least} to {most} were to be: {ledger}", ledger.queued);
             self.violate(Invariant::Storage, text);
         }
+        // Files that gave way to the bound while memory still had their values: no count tells.
+        self.others_dropped |= self.least.take().is_some_and(|least| ledger.queued < least);
         for reason in DropReason::ALL {
             if let Some(count) = self.life.dropped.get_mut(reason as usize) {
                 *count = ledger.dropped_by(reason);

@@ -837,6 +837,8 @@ impl<S: Room> World<S> {
         if self.begun {
             self.check_values();
         }
+        // Files may have been thinned just now, without a count.
+        self.look_at_passes();
         let ledger = self.lend(|c| *c.ledger()).unwrap_or_default();
         trace!(self, "the process ends, {end:?}: {ledger}");
         if end == End::Stopped && self.process.as_ref().is_some_and(|process| !process.close()) {
@@ -1004,9 +1006,24 @@ impl<S: Room> World<S> {
             );
         }
         self.settles += 1;
+        if self.settles.is_multiple_of(64) {
+            self.check_files();
+        }
         let looks = self.settles.is_multiple_of(16) && !self.stopping && self.tasks.len() < S::RUNS;
         if looks && let Err((invariant, found)) = self.jobs.at_rest(self.tick()) {
             self.violate(invariant, found);
+        }
+    }
+
+    /// The files of values are within their bound, but for what was written since it was looked after.
+    fn check_files(&mut self) {
+        let fails = [Fault::DiskFull, Fault::DiskErrors].iter().any(|fault| self.plan.faults.has(*fault));
+        let Some(store) = self.plan.store.filter(|_| !fails) else { return };
+        let files = self.disk.files().into_iter().filter(|file| file.ends_with(".seg"));
+        let bytes: usize = files.filter_map(|file| self.disk.contents(&file)).map(|bytes| bytes.len()).sum();
+        let limit = store.max_bytes + store.max_bytes / 8 + 4096;
+        if bytes as u64 > limit {
+            self.violate(Invariant::Storage, format!("{bytes} bytes in files, of at most {}", store.max_bytes));
         }
     }
 
@@ -1015,13 +1032,21 @@ impl<S: Room> World<S> {
         let (cells, max_age_ms) = (self.plan.cells, self.plan.max_age_ms);
         let thinned = ledger.dropped_by(DropReason::Thinned);
         if thinned != self.thinned {
-            (self.thinned, self.passes) = (thinned, self.passes.max(self.passes_of_files()));
+            self.thinned = thinned;
+            self.look_at_passes();
             trace!(self, "thinned: {thinned} values, passes {}", self.passes);
             self.stats.thinned = self.stats.thinned.max(thinned);
         }
         let mut values = self.shared.values.borrow_mut();
         values.passes = self.passes;
         values.check(&ledger, parked, cells, max_age_ms);
+    }
+
+    /// Files can go as soon as their values are delivered.
+    fn look_at_passes(&mut self) {
+        if self.plan.thins() {
+            self.passes = self.passes.max(self.passes_of_files());
+        }
     }
 
     /// How often the file was thinned that was thinned most, as its first frame says: kind, length, checksum, and then numbers, of which

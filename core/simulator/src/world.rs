@@ -1023,7 +1023,10 @@ impl<S: Room> World<S> {
         let bytes: usize = files.filter_map(|file| self.disk.contents(&file)).map(|bytes| bytes.len()).sum();
         let limit = store.max_bytes + store.max_bytes / 8 + 4096;
         if bytes as u64 > limit {
-            self.violate(Invariant::Storage, format!("{bytes} bytes in files, of at most {}", store.max_bytes));
+            self.violate(
+                Invariant::Storage,
+                format!("{bytes} bytes in files, of at most {}", store.max_bytes),
+            );
         }
     }
 

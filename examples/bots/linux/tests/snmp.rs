@@ -531,7 +531,9 @@ fn interfaces_get_entities_by_one_request_each_and_none_is_deleted_while_the_age
     wait_until("interfaces", || changes(&stand_in).len() >= told.len());
     let there: BTreeMap<u32, (String, String)> = stand_in.read(|backend| {
         let of_device = |e: &&grafolean_stand_in::Entity| {
-            e.parent == i32::try_from(device).ok() && e.entity_type == "interface" && ![22, 23].contains(&e.id)
+            e.parent == i32::try_from(device).ok()
+                && e.entity_type == "interface"
+                && ![22, 23].contains(&e.id)
         };
         let entities = backend.entities(1);
         entities

@@ -1021,7 +1021,9 @@ impl<S: Room> World<S> {
         let Some(store) = self.plan.store.filter(|_| !fails) else { return };
         let files = self.disk.files().into_iter().filter(|file| file.ends_with(".seg"));
         let bytes: usize = files.filter_map(|file| self.disk.contents(&file)).map(|bytes| bytes.len()).sum();
-        let limit = store.max_bytes + store.max_bytes / 8 + 4096;
+        // Users can ask for 64 KiB at least; below that a file of usual size is more than the bound.
+        let bound = store.max_bytes.max(64 << 10);
+        let limit = bound + bound / 8 + 4096;
         if bytes as u64 > limit {
             self.violate(
                 Invariant::Storage,

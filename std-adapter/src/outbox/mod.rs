@@ -830,6 +830,10 @@ impl<D: Disk> Store<D> {
         if much || self.settings.write == WritePolicy::First {
             // What is done with is written together with the ledger.
             self.write_one(now, place, false, true);
+            // Else it is kept at the next writing. A burst must not fill the disk until then.
+            if self.bytes() > self.settings.max_bytes + self.settings.segment_bytes() {
+                self.keep_bound(now);
+            }
             self.sync_here(now);
         } else {
             self.write_by(Millis(now.0 + BEHIND_MS));

@@ -4,13 +4,17 @@
 use async_snmp::message::CommunityMessage;
 use async_snmp::{DecodeConfig, Value as Theirs};
 use bytes::Bytes;
-use grafolean_snmp_codec::{Message, MessageWriter, Oid, OidRef, PduHeader, PduKind, Value, VarBind, request_tag};
+use grafolean_snmp_codec::{
+    Message, MessageWriter, Oid, OidRef, PduHeader, PduKind, Value, VarBind, request_tag,
+};
 use libfuzzer_sys::fuzz_target;
 
 fn is_same(ours: Value<'_>, theirs: &Theirs) -> bool {
     match (ours, theirs) {
         (Value::Integer(a), Theirs::Integer(b)) => a == *b,
-        (Value::OctetString(a), Theirs::OctetString(b)) | (Value::Opaque(a), Theirs::Opaque(b)) => a == &b[..],
+        (Value::OctetString(a), Theirs::OctetString(b)) | (Value::Opaque(a), Theirs::Opaque(b)) => {
+            a == &b[..]
+        }
         (Value::Null, Theirs::Null)
         | (Value::NoSuchObject, Theirs::NoSuchObject)
         | (Value::NoSuchInstance, Theirs::NoSuchInstance)

@@ -4,7 +4,9 @@
 use async_snmp::message::{MsgFlags, MsgGlobalData, V3Message};
 use async_snmp::v3::auth::authenticate_message;
 use async_snmp::v3::{PrivKey, SaltCounter, UsmSecurityParams};
-use async_snmp::{AuthProtocol as TheirAuth, MessageSize, PrivProtocol as TheirPriv, SecurityLevel as TheirLevel};
+use async_snmp::{
+    AuthProtocol as TheirAuth, MessageSize, PrivProtocol as TheirPriv, SecurityLevel as TheirLevel,
+};
 use grafolean_snmp_codec::v3::{
     Answer, AnswerError, AuthProtocol, Engine, EngineId, LocalizedKeys, PrivProtocol, Security,
 };
@@ -42,7 +44,8 @@ fn protect(plain: &[u8]) -> Vec<u8> {
     let global = MsgGlobalData::new(1, size, MsgFlags::new(TheirLevel::AuthPriv, false)).unwrap();
     let usm = UsmSecurityParams::new(ID.to_vec(), 1, 1, b"u".to_vec()).unwrap();
     let usm = usm.with_auth_placeholder(12).unwrap().with_priv_params(salt).unwrap();
-    let message = V3Message::new_with_opaque_encrypted_scoped_pdu(global, usm.encode().unwrap(), text).unwrap();
+    let message =
+        V3Message::new_with_opaque_encrypted_scoped_pdu(global, usm.encode().unwrap(), text).unwrap();
     let mut datagram = message.encode().unwrap().to_vec();
     let (at, len) = UsmSecurityParams::find_auth_params_offset(&datagram).unwrap();
     authenticate_message(&auth, &mut datagram, at, len).unwrap();

@@ -1,15 +1,16 @@
 //! SNMP over UDP for thousands of agents: one shared socket per address family, for the SNMP bot.
 //!
 //! Answers are matched by the agent's address and port and by the number of the request, which can't be guessed. What matches
-//! nothing is counted and ignored ([`Stats`]): answers that come late or twice, strangers, and agents that answer from another
-//! of their addresses than the one they were asked at (several of a router's, say): give the bot the address from which the
-//! agent answers.
+//! nothing is counted and ignored ([`Stats`]): answers that come late or twice, and strangers. An agent that answers from
+//! another of its addresses than the one it was asked at (several of a router's, say) is not taken either, but named:
+//! [`NetworkFault::AnsweredFrom`].
 //!
 //! # One thread, no runtime
 //! A thread receives; requests are sent by whoever asks. So it works from any number of runtimes at once. The thread ends
 //! when the last clone is dropped. An idle one costs no wake-ups.
 
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::fmt;
 use std::hash::{BuildHasher, RandomState};
 use std::io;
@@ -81,17 +82,27 @@ struct Counts {
     foreign: AtomicU64,
 }
 
-type Key = (IpAddr, u16, RequestTag);
-
-/// Who waits for what.
+/// Who waits for an answer of whom.
 struct Waiting {
-    scope_id: u32,
+    agent: Agent,
     caller: oneshot::Sender<Vec<u8>>,
+    /// What had the right number came from here.
+    elsewhere: Option<SocketAddr>,
+}
+
+impl Waiting {
+    /// Whether a datagram from there is the agent's.
+    fn is_of(&self, source: SocketAddr) -> bool {
+        let scope_id = if let SocketAddr::V6(v6) = source { v6.scope_id() } else { 0 };
+        let is_in_scope = self.agent.scope_id == 0 || self.agent.scope_id == scope_id;
+        self.agent.ip == source.ip() && self.agent.port == source.port() && is_in_scope
+    }
 }
 
 struct Shared {
     sockets: [Option<UdpSocket>; 2],
-    waiting: Mutex<HashMap<Key, Waiting>>,
+    /// By the number of the request: more than one of a number only by chance.
+    waiting: Mutex<HashMap<RequestTag, Vec<Waiting>>>,
     counts: Counts,
     ended: AtomicBool,
     wake: EventFd,
@@ -234,14 +245,16 @@ impl Shared {
             count(&self.counts.foreign);
             return;
         };
-        let scope_id = if let SocketAddr::V6(v6) = source { v6.scope_id() } else { 0 };
         let waiting = {
             let mut waiting = lock(&self.waiting);
-            let key = (source.ip(), source.port(), tag);
-            match waiting.get(&key) {
-                Some(one) if one.scope_id == 0 || one.scope_id == scope_id => waiting.remove(&key),
-                _ => None,
-            }
+            let of_number = waiting.get_mut(&tag);
+            of_number.and_then(|all| match all.iter().position(|one| one.is_of(source)) {
+                Some(at) => Some(all.swap_remove(at)),
+                None => {
+                    all.iter_mut().for_each(|one| one.elsewhere = Some(source));
+                    None
+                }
+            })
         };
         let is_taken = waiting.is_some_and(|waiting| waiting.caller.send(datagram.to_vec()).is_ok());
         count(if is_taken { &self.counts.answers } else { &self.counts.unexpected });
@@ -256,12 +269,27 @@ impl Shared {
 /// Waits no more when its future is dropped.
 struct Ticket<'a> {
     shared: &'a Shared,
-    key: Key,
+    agent: Agent,
+    tag: RequestTag,
+}
+
+impl Ticket<'_> {
+    /// From where something came with the right number.
+    fn elsewhere(&self) -> Option<SocketAddr> {
+        let waiting = lock(&self.shared.waiting);
+        waiting.get(&self.tag)?.iter().find(|one| one.agent == self.agent)?.elsewhere
+    }
 }
 
 impl Drop for Ticket<'_> {
     fn drop(&mut self) {
-        lock(&self.shared.waiting).remove(&self.key);
+        let mut waiting = lock(&self.shared.waiting);
+        if let Entry::Occupied(mut of_number) = waiting.entry(self.tag) {
+            of_number.get_mut().retain(|one| one.agent != self.agent);
+            if of_number.get().is_empty() {
+                of_number.remove();
+            }
+        }
     }
 }
 
@@ -290,10 +318,9 @@ impl Network for UdpNetwork {
     ) -> Result<Option<Vec<u8>>, NetworkFault> {
         let shared = &*self.handle()?.shared;
         let socket = shared.socket(agent.ip)?;
-        let key = (agent.ip, agent.port, tag);
         let (caller, answer) = oneshot::channel();
-        lock(&shared.waiting).insert(key, Waiting { scope_id: agent.scope_id, caller });
-        let _ticket = Ticket { shared, key };
+        lock(&shared.waiting).entry(tag).or_default().push(Waiting { agent, caller, elsewhere: None });
+        let ticket = Ticket { shared, agent, tag };
         let mut tries = 0;
         loop {
             match socket.send_to(request, agent.socket_addr()) {
@@ -307,7 +334,10 @@ impl Network for UdpNetwork {
         }
         shared.counts.sent.fetch_add(1, Ordering::Relaxed);
         let timeout = Duration::from_millis(timeout_ms.into());
-        Ok(tokio::time::timeout(timeout, answer).await.ok().and_then(Result::ok))
+        match tokio::time::timeout(timeout, answer).await {
+            Ok(Ok(datagram)) => Ok(Some(datagram)),
+            _ => ticket.elsewhere().map_or(Ok(None), |source| Err(NetworkFault::AnsweredFrom(source))),
+        }
     }
 
     fn random(&self) -> u32 {
@@ -379,10 +409,19 @@ mod tests {
         address
     }
 
-    async fn ask(network: &UdpNetwork, to: SocketAddr, id: i32, timeout_ms: u32) -> Option<Vec<u8>> {
+    async fn try_to_ask(
+        network: &UdpNetwork,
+        to: SocketAddr,
+        id: i32,
+        timeout_ms: u32,
+    ) -> Result<Option<Vec<u8>>, NetworkFault> {
         let target = network.resolve(Host::Ip(to.ip()), to.port()).await.unwrap();
         let request = message(PduHeader::get(id));
-        network.exchange(target, &request, RequestTag::RequestId(id), timeout_ms).await.unwrap()
+        network.exchange(target, &request, RequestTag::RequestId(id), timeout_ms).await
+    }
+
+    async fn ask(network: &UdpNetwork, to: SocketAddr, id: i32, timeout_ms: u32) -> Option<Vec<u8>> {
+        try_to_ask(network, to, id, timeout_ms).await.unwrap()
     }
 
     #[tokio::test]
@@ -405,6 +444,29 @@ mod tests {
             assert!(start.elapsed().as_secs() < 30, "{:?}", network.stats());
             std::thread::yield_now();
         }
+    }
+
+    #[tokio::test]
+    async fn an_agent_that_answers_from_another_port_is_not_taken_and_the_port_is_named() {
+        let network = UdpNetwork::open().unwrap();
+        let elsewhere = UdpSocket::bind("127.0.0.1:0").unwrap();
+        let source = elsewhere.local_addr().unwrap();
+        let to = agent(move |id, _, from| {
+            elsewhere.send_to(&answer(id), from).unwrap();
+        });
+        // Long enough for it to come on any machine, asked again if it did not.
+        let start = std::time::Instant::now();
+        let fault = loop {
+            match try_to_ask(&network, to, 5, 200).await {
+                Ok(None) => assert!(start.elapsed().as_secs() < 30, "nothing came"),
+                Ok(Some(_)) => panic!("it was taken"),
+                Err(fault) => break fault,
+            }
+        };
+        assert_eq!(fault, NetworkFault::AnsweredFrom(source));
+        let text = format!("{fault}");
+        assert!(text.contains(&source.to_string()), "{text}");
+        assert!(lock(&network.0.as_ref().unwrap().shared.waiting).is_empty());
     }
 
     #[tokio::test]

@@ -233,7 +233,7 @@ impl<
 #[cfg(feature = "v3")]
 fn is_other_engine(error: &SnmpError) -> bool {
     use grafolean_snmp_codec::v3::ReportReason;
-    matches!(error.problem, Problem::Poll(PollFault::Reported(ReportReason::UnknownEngineId)))
+    matches!(error.problem(), Problem::Poll(PollFault::Reported(ReportReason::UnknownEngineId)))
 }
 
 /// The sensor's details, if this bot can do what they want.

@@ -5,23 +5,34 @@ use core::fmt;
 use grafolean_core::bot::{BackendError, HandOverError, StateError};
 use grafolean_core::json::ReadError;
 use grafolean_snmp_codec::Oid;
+use heapless::Vec;
 
 use crate::expression::Missing;
 use crate::poll::{PollFault, ReadFault};
 
-/// Why a run failed, or what was wrong with it although other values were handed over.
-///
-/// It names the first thing only: a table with 10,000 bad rows is one message.
+/// How many sensors' faults an error names.
+const MAX_FAULTS: usize = 4;
+
+/// One thing that was wrong with a run.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct SnmpError {
-    /// What was wrong first.
+pub struct Fault {
+    /// What was wrong.
     pub problem: Problem,
     /// The sensor that it is about; 0 if it is about none, or all.
     pub sensor: u64,
     /// The OID that it is about, if it is not longer than 40 bytes.
     pub oid: Option<Oid<40>>,
-    /// How many more things were wrong.
-    pub more: u32,
+}
+
+/// Why a run failed, or what was wrong with it although other values were handed over.
+///
+/// It names the first thing that was wrong with each of the first four sensors, and counts the others: a table with 10,000 bad
+/// rows is one message, and does not hide what is wrong elsewhere.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct SnmpError {
+    first: Fault,
+    others: Vec<Fault, { MAX_FAULTS - 1 }>,
+    more: u32,
 }
 
 /// What can be wrong with a run.
@@ -88,11 +99,39 @@ impl fmt::Display for Problem {
 
 impl SnmpError {
     pub(crate) const fn of(problem: Problem) -> Self {
-        SnmpError { problem, sensor: 0, oid: None, more: 0 }
+        SnmpError::about(0, None, problem)
+    }
+
+    pub(crate) const fn about(sensor: u64, oid: Option<Oid<40>>, problem: Problem) -> Self {
+        SnmpError { first: Fault { problem, sensor, oid }, others: Vec::new(), more: 0 }
+    }
+
+    /// What was wrong first.
+    #[must_use]
+    pub const fn problem(&self) -> Problem {
+        self.first.problem
+    }
+
+    /// What was wrong, in the order in which it was met: of each sensor the first thing.
+    pub fn faults(&self) -> impl Iterator<Item = &Fault> {
+        core::iter::once(&self.first).chain(&self.others)
+    }
+
+    /// How many more things were wrong.
+    #[must_use]
+    pub const fn more(&self) -> u32 {
+        self.more
+    }
+
+    fn add(&mut self, fault: Fault) {
+        let is_known = self.faults().any(|known| known.sensor == fault.sensor);
+        if is_known || self.others.push(fault).is_err() {
+            self.more = self.more.saturating_add(1);
+        }
     }
 }
 
-impl fmt::Display for SnmpError {
+impl fmt::Display for Fault {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.sensor != 0 {
             write!(f, "sensor {}: ", self.sensor)?;
@@ -100,7 +139,16 @@ impl fmt::Display for SnmpError {
         if let Some(oid) = &self.oid {
             write!(f, "{oid}: ")?;
         }
-        write!(f, "{}", self.problem)?;
+        write!(f, "{}", self.problem)
+    }
+}
+
+impl fmt::Display for SnmpError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.first)?;
+        for fault in &self.others {
+            write!(f, "; {fault}")?;
+        }
         match self.more {
             0 => Ok(()),
             more => write!(f, " (and {more} more)"),
@@ -135,9 +183,10 @@ impl Report {
             Problem::Poll(_) | Problem::NoRoom { .. } => true,
             _ => false,
         };
+        let oid = oid.and_then(short);
         match &mut self.error {
-            Some(error) => error.more = error.more.saturating_add(1),
-            None => self.error = Some(SnmpError { problem, sensor, oid: oid.and_then(short), more: 0 }),
+            Some(error) => error.add(Fault { problem, sensor, oid }),
+            None => self.error = Some(SnmpError::about(sensor, oid, problem)),
         }
     }
 

@@ -476,7 +476,7 @@ impl<
         let mut absent = if found.is_young { Absent::default() } else { Absent::<M::Few>::of(cx) };
         match self.make_equal(due, cx, &mut found, &mut absent, &mut refused).await {
             Ok(()) => self.allow(due),
-            Err(SnmpError { problem: Problem::Backend(BackendError::Status(403)), .. }) => {
+            Err(error) if error.problem() == Problem::Backend(BackendError::Status(403)) => {
                 return self.deny(due, cx.now());
             }
             Err(error) => return Err(error),
@@ -503,12 +503,7 @@ impl<
         let (Ok(descr), Ok(speed), Ok(high)) = (oid(DESCR), oid(SPEED), oid(HIGH_SPEED)) else {
             return Ok(());
         };
-        let failed = |oid: &Oid, fault: PollFault| SnmpError {
-            problem: Problem::Poll(fault),
-            sensor: 0,
-            oid: short(oid),
-            more: 0,
-        };
+        let failed = |oid: &Oid, fault: PollFault| SnmpError::about(0, short(oid), Problem::Poll(fault));
         let no_room = || SnmpError::of(Problem::NoRoom { limit: M::Bytes::LIMIT });
         let mut walk = Walk::new(&descr).map_err(|error| failed(&descr, PollFault::LongName(error)))?;
         let mut speeds = Readings::<M::Bytes>::default();

@@ -41,6 +41,7 @@
 
 use core::fmt;
 use core::future::Future;
+use core::net::SocketAddr;
 
 use grafolean_core::device::Host;
 use grafolean_core::time::Millis;
@@ -69,7 +70,7 @@ pub trait Network {
     /// that to the second.
     ///
     /// # Errors
-    /// [`NetworkFault`]: it was not sent.
+    /// [`NetworkFault`]: it was not sent, or was answered from elsewhere only.
     fn exchange(
         &self,
         target: Self::Target,
@@ -121,7 +122,7 @@ impl<N: Network + ?Sized> Network for &N {
     }
 }
 
-/// Why a datagram was not sent. No answer is no fault.
+/// Why a datagram was not sent, or its answer can't be taken. No answer is no fault.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum NetworkFault {
@@ -133,6 +134,9 @@ pub enum NetworkFault {
     NotTaken(&'static str),
     /// This machine cannot send any, whatever the target; the text says what it lacks.
     Unavailable(&'static str),
+    /// The right answer came from another address or port than was asked, as routers with several addresses do it. It is not
+    /// taken (RFC 3417 leaves the source open, but so could anyone on the way answer): the agent is to be asked there.
+    AnsweredFrom(SocketAddr),
 }
 
 impl fmt::Display for NetworkFault {
@@ -141,6 +145,9 @@ impl fmt::Display for NetworkFault {
             NetworkFault::NameNotFound => "the host name has no address, or the name server does not answer",
             NetworkFault::NoRoute => "no route to the agent",
             NetworkFault::NotTaken(why) | NetworkFault::Unavailable(why) => why,
+            NetworkFault::AnsweredFrom(source) => {
+                return write!(f, "the agent answers from {source}, not from where it was asked: give the entity that address");
+            }
         })
     }
 }

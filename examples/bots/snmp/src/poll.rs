@@ -139,7 +139,7 @@ impl fmt::Debug for Access<'_> {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[non_exhaustive]
 pub enum PollFault {
-    /// Nothing was sent.
+    /// Nothing was sent, or the answer came from elsewhere.
     Network(NetworkFault),
     /// No answer came.
     NoAnswer {

@@ -78,7 +78,7 @@ pub(crate) fn keep<
 ) {
     let is_doubtful = error.is_some_and(|error| {
         matches!(
-            error.problem,
+            error.problem(),
             Problem::Poll(PollFault::Reported(_) | PollFault::Untrusted(_) | PollFault::NoAnswer { .. })
         )
     });

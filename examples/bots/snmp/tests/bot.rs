@@ -260,13 +260,20 @@ fn what_goes_wrong_is_told_by_sensor_and_oid_and_the_rest_is_handed_over() {
         sensor(&[("1.3.6.1.1.2.0", "get")], "$1", "absent"),
         sensor(&[("1.3.6.1.1.1.0", "get")], "1 / ($1 - 7)", "zero"),
         sensor(&[("1.3.6.1.1.4", "walk")], "$1", "empty.{$index}"),
+        sensor(&[("1.3.6.1.1.5.0", "get"), ("1.3.6.1.1.6.0", "get")], "$1 + $2", "two"),
+        sensor(&[("1.3.6.1.1.7.0", "get")], "$1", "fifth"),
     ]);
     set(&lab, &[("1.3.6.1.1.1.0", Owned::Integer(7))]);
     let (outcome, values) = run(&mut lab);
     assert_eq!(values, ["good=7"]);
     assert_eq!(
         outcome,
-        failed("sensor 1003: 1.3.6.1.1.2.0: the agent has no such object or instance (and 2 more)")
+        failed(
+            "sensor 1003: 1.3.6.1.1.2.0: the agent has no such object or instance; \
+             sensor 1004: 1.3.6.1.1.1.0: division by zero; \
+             sensor 1006: 1.3.6.1.1.5.0: the agent has no such object or instance; \
+             sensor 1007: 1.3.6.1.1.7.0: the agent has no such object or instance (and 1 more)"
+        )
     );
     lab.bot().network().state().lost = u32::MAX;
     let (outcome, values) = run(&mut lab);

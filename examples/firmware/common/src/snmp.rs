@@ -3,7 +3,7 @@
 use core::cell::{Cell, RefCell, RefMut};
 use core::fmt;
 use core::future::poll_fn;
-use core::net::{IpAddr, Ipv4Addr};
+use core::net::{IpAddr, Ipv4Addr, SocketAddr};
 use core::task::{Context, Poll};
 
 use embassy_net::dns::DnsQueryType;
@@ -273,9 +273,12 @@ impl<const N: usize> Network for NetAgents<N> {
             port.is_empty = true;
             self.gone.set(ip, false);
             drop(turn);
-            let came =
-                with_timeout(timeout, poll_fn(|cx| receive(&port.socket, target, tag, &mut answer, cx)));
-            return Ok(came.await.is_ok().then_some(answer));
+            let mut elsewhere = None;
+            let received = poll_fn(|cx| receive(&port.socket, target, tag, &mut answer, &mut elsewhere, cx));
+            if with_timeout(timeout, received).await.is_ok() {
+                return Ok(Some(answer));
+            }
+            return elsewhere.map_or(Ok(None), |source| Err(NetworkFault::AnsweredFrom(source)));
         }
     }
 
@@ -310,12 +313,13 @@ fn fault(error: SendError) -> NetworkFault {
     }
 }
 
-/// Receives the datagram with this tag from this agent; others are dropped.
+/// Receives the datagram with this tag from this agent; others are dropped, those with the tag not without leaving their source.
 fn receive(
     socket: &UdpSocket<'_>,
     target: IpEndpoint,
     tag: RequestTag,
     answer: &mut Answer,
+    elsewhere: &mut Option<SocketAddr>,
     cx: &mut Context<'_>,
 ) -> Poll<()> {
     let (len, bytes) = &mut *answer.0;
@@ -324,10 +328,11 @@ fn receive(
             Poll::Pending => return Poll::Pending,
             Poll::Ready(Ok((received, from))) => {
                 *len = received;
-                if from.endpoint == target
-                    && request_tag(bytes.get(..received).unwrap_or_default()) == Some(tag)
-                {
-                    return Poll::Ready(());
+                if request_tag(bytes.get(..received).unwrap_or_default()) == Some(tag) {
+                    if from.endpoint == target {
+                        return Poll::Ready(());
+                    }
+                    *elsewhere = Some(SocketAddr::new(from.endpoint.addr.into(), from.endpoint.port));
                 }
             }
             // Longer than there is room for in a frame.

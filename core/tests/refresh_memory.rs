@@ -1,6 +1,7 @@
 //! Memory of a refresh: what is not kept costs none, however much of it there is, and inline memory never allocates.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "all/support/mod.rs"]
 mod support;
 
 use std::alloc::{GlobalAlloc, Layout, System};

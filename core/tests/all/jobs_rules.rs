@@ -1,14 +1,10 @@
 //! What the rules of scheduling promise, one by one, and the faults of the reference that ours does not have.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod jobs_common;
-
+use crate::jobs_common::{Boxed, Memory, Room, every, run_all};
 use grafolean_core::interval::{Affecting, Interval, IntervalError, Intervals};
 use grafolean_core::jobs::{Completed, Due, InsertError, JobEvent, JobKey, JobSpec, JobTable, Phase};
 use grafolean_core::table::{Staged, TableKey};
 use grafolean_core::time::{Millis, Tick};
-use jobs_common::{Boxed, Memory, Room, every, run_all};
 
 type Table<'a> = JobTable<'a, u32>;
 

@@ -1,6 +1,6 @@
 //! Each rule of the outbox by itself.
 
-use crate::rig::{Batch, Rig, UNIX0};
+use super::rig::{Batch, Rig, UNIX0};
 use grafolean_core::outbox::{
     Cell, DeliveryMethod, DropReason, Method, OutboxEvent, Outcome, PushError, Settings, ValueTime,
 };

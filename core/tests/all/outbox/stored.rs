@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::rig::{Rig, Rng, UNIX0};
+use super::rig::{Rig, Rng, UNIX0};
 use grafolean_core::outbox::{
     AccountQueue, Cell, DropReason, Left, Method, Outbox, OutboxMem, PushError, RECORD_MAX, Settings,
     ValueTime,

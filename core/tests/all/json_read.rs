@@ -1,5 +1,4 @@
 //! Reading one text by hand: numbers in all their spellings, strings, spans, and errors that say where.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use grafolean_core::json::{
     Decimal, DurationMs, Kind, MAX_DEPTH, NumberError, ReadError, ReadErrorKind, Reader, Syntax,
@@ -306,7 +305,7 @@ fn errors_and_debug_output_hold_nothing_of_the_text() {
 
 /// Failing cases are kept in a file beside this one, and are tried first from then on.
 fn kept() -> ProptestConfig {
-    let file = FileFailurePersistence::Direct("tests/json_read.proptest-regressions");
+    let file = FileFailurePersistence::Direct("tests/all/json_read.proptest-regressions");
     ProptestConfig { failure_persistence: Some(Box::new(file)), ..ProptestConfig::default() }
 }
 

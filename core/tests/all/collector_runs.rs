@@ -1,8 +1,6 @@
 //! Jobs through the collector: refreshes while they run, the dry run, the same inputs twice, and where the token shows.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::*;
 use grafolean_core::api::Resource;
 use grafolean_core::bot::BackendError;
 use grafolean_core::collector::{OwnProgress, OwnRequest};
@@ -11,7 +9,6 @@ use grafolean_core::journal::Event;
 use grafolean_core::random::SplitMix64;
 use grafolean_core::time::{Millis, Tick};
 use grafolean_core::values::Number;
-use support::*;
 
 /// One device with a long interval whose run is under way, at 62 s.
 fn with_run() -> (Sim<VecStorage>, Due) {

@@ -5,7 +5,6 @@
 //! - serde_json's skipping of strings does not check UTF-8, so the oracle is "valid UTF-8 and accepted by serde_json";
 //! - serde_json's floats can be off in the last digit (without its feature `float_roundtrip`), ours are exact;
 //! - asked for an integer or float, the decoder takes `60.0` and `"60"` too.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use grafolean_core::json::{
     DECODE_DEPTH, DecodeErrorKind, DurationMs, Frame, FrameError, Framer, LenientInt, MAX_DEPTH, ReadError,
@@ -284,7 +283,7 @@ fn pieces() -> impl Strategy<Value = Vec<u8>> {
 
 /// Failing cases are kept in a file beside this one, and are tried first from then on.
 fn kept() -> ProptestConfig {
-    let file = FileFailurePersistence::Direct("tests/json_oracle.proptest-regressions");
+    let file = FileFailurePersistence::Direct("tests/all/json_oracle.proptest-regressions");
     ProptestConfig { failure_persistence: Some(Box::new(file)), ..ProptestConfig::default() }
 }
 

@@ -1,16 +1,12 @@
 //! The job table against a naive model that looks at every interval of every job at every tick: refreshes, commits,
 //! aborts, failed accounts, tables too small, overload, overlap, deadlines, clocks that stand still or jump.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod jobs_common;
-
+use crate::jobs_common::{Boxed, Inline, Memory, Random, Room, every, for_seeds};
 use grafolean_core::jobs::{
     Completed, Due, InsertError, JobCounters, JobEvent, JobKey, JobSpec, Phase, RunId,
 };
 use grafolean_core::table::Staged;
 use grafolean_core::time::{Millis, Tick};
-use jobs_common::{Boxed, Inline, Memory, Random, Room, every, for_seeds};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// FNV-1a 64 as the rules say it, once more.

@@ -1,5 +1,4 @@
 //! Decoding of one text into types: what serde's types get, limits by name, and errors that hide the content.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::collections::BTreeMap;
 use std::fmt::Debug;

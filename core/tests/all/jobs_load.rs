@@ -1,12 +1,8 @@
 //! Load of many spread jobs: the peak per second over the mean of the long run, counted in runs of a real table.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod jobs_common;
-
+use crate::jobs_common::{Boxed, Memory, Random, Room, every, run_all};
 use grafolean_core::jobs::{JobKey, JobSpec};
 use grafolean_core::time::Millis;
-use jobs_common::{Boxed, Memory, Random, Room, every, run_all};
 
 const JOBS: usize = 100_000;
 

@@ -1,14 +1,10 @@
 //! How far a refresh has got, as displays see it.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
+use crate::support::*;
 use grafolean_core::api::Resource;
 use grafolean_core::config::{RefreshPhase, RefreshProgress};
 use grafolean_core::journal::Event;
 use grafolean_core::time::Millis;
-use support::*;
 
 /// Every request stays open until [`answer`].
 fn by_hand(world: World) -> Sim<VecStorage> {

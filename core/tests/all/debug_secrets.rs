@@ -1,18 +1,15 @@
 //! Debug output holds nothing of what a bot reads or makes: it can be a community or a password.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
 
 use std::cell::RefCell;
 use std::rc::Rc;
 
+use crate::support::*;
 use grafolean_core::bot::{NewJob, Sensor, SensorView};
 use grafolean_core::heapless;
 use grafolean_core::interval::Interval;
 use grafolean_core::jobs::{JobKey, JobSpec};
 use grafolean_core::journal::Kind;
 use grafolean_core::storage::{Parts, Storage};
-use support::*;
 
 const SECRET: &str = "hunter2";
 

@@ -1,8 +1,6 @@
 //! Values through the collector: hand-over, delivery, time, stop.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::*;
 use grafolean_core::api::{Method, Resource};
 use grafolean_core::bot::HandOverError;
 use grafolean_core::collector::{RequestError, Settings};
@@ -10,7 +8,6 @@ use grafolean_core::journal::Event;
 use grafolean_core::outbox::{DropReason, OutboxEvent};
 use grafolean_core::time::{DateNotice, Millis, UnixMillis};
 use grafolean_core::values::Number;
-use support::*;
 
 fn hand_over<S: grafolean_core::storage::Storage<TestBot>>(
     sim: &mut Sim<S>,

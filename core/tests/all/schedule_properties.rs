@@ -1,16 +1,12 @@
 //! The schedule against arithmetic: whatever is inserted, removed and skipped, each interval of each slot is told
 //! with its first instant and their number, at a cost that does not depend on what waits.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod jobs_common;
-
+use crate::jobs_common::{Random, every, for_seeds};
 use grafolean_core::interval::Intervals;
 use grafolean_core::schedule::{
     Class, Entry, Extra, Fired, Schedule, ScheduleError, ScheduleMem, ScheduleState, next_instant,
 };
 use grafolean_core::time::Tick;
-use jobs_common::{Random, every, for_seeds};
 use std::collections::BTreeMap;
 
 struct Owner {

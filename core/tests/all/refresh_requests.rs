@@ -1,17 +1,13 @@
 //! Which requests a refresh makes, when, and what happens when they fail.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod support;
-
 use std::collections::BTreeSet;
 
+use crate::support::*;
 use grafolean_core::api::Resource;
 use grafolean_core::collector::{DENIED_RETRY_MS, NOT_READY_RETRY_MS};
 use grafolean_core::journal::{Event, Fault, FaultKind, RefreshError};
 use grafolean_core::json::{FrameErrorKind, Syntax};
 use grafolean_core::time::Millis;
-use support::*;
 
 fn lists(account: u64) -> [Resource; 3] {
     [Resource::Entities(account), Resource::Credentials(account), Resource::Sensors(account)]

@@ -1,5 +1,4 @@
 //! Writing of bodies: what comes out is JSON, whole or in pieces, and never more than fits.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use grafolean_core::json::{Decimal, WriteError, Writer};
 use proptest::prelude::*;
@@ -52,7 +51,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 
 /// Failing cases are kept in a file beside this one, and are tried first from then on.
 fn kept() -> ProptestConfig {
-    let file = FileFailurePersistence::Direct("tests/json_write.proptest-regressions");
+    let file = FileFailurePersistence::Direct("tests/all/json_write.proptest-regressions");
     ProptestConfig { failure_persistence: Some(Box::new(file)), ..ProptestConfig::default() }
 }
 

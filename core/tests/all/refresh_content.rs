@@ -1,8 +1,6 @@
 //! What a refresh makes of the lists: what concerns the bot, what is wrong and named, what is odd and taken.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::*;
 use grafolean_core::collector::Collector;
 use grafolean_core::interval::{Interval, IntervalError};
 use grafolean_core::journal::{DetailsError, Fault, FaultKind, FaultSlot, Kind};
@@ -10,7 +8,6 @@ use grafolean_core::random::SplitMix64;
 use grafolean_core::storage::{Parts, Storage};
 use grafolean_core::table::NONE;
 use grafolean_core::time::Millis;
-use support::*;
 
 fn intervals(sim: &mut Sim<VecStorage>, entity: u64) -> Vec<u32> {
     let key = sim.keys().into_iter().find(|k| k.entity == entity);

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 
-use crate::rig::{Batch, Rig, Rng, UNIX0};
+use super::rig::{Batch, Rig, Rng, UNIX0};
 use grafolean_core::hash::Fnv1a64;
 use grafolean_core::outbox::{
     DropReason, Ledger, Left, Method, OutboxEvent, Outcome, PushError, Settings, ValueTime,

@@ -1,8 +1,6 @@
 //! A bot's own requests through the collector: lists with backpressure, changes, and who has the lane.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::*;
 use grafolean_core::api::{Method, Resource};
 use grafolean_core::bot::{BackendError, EntityDraft};
 use grafolean_core::collector::{
@@ -11,7 +9,6 @@ use grafolean_core::collector::{
 use grafolean_core::jobs::Due;
 use grafolean_core::model::ListedEntity;
 use grafolean_core::time::Millis;
-use support::*;
 
 /// A collector whose jobs of `runs` devices run now. Own requests stay open.
 fn with_runs(runs: u64) -> (Sim<VecStorage>, Vec<Due>) {

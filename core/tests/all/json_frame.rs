@@ -1,5 +1,4 @@
 //! Framing of bodies: any chunking gives the same elements, bad bodies end with an error that says where.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use grafolean_core::json::{Frame, FrameError, FrameErrorKind, Framer, MAX_DEPTH, Syntax};
 

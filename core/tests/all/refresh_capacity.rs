@@ -1,8 +1,6 @@
 //! What happens where memory ends: what does not fit is named with the capacity, the others go on; what can grow does.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::*;
 use grafolean_core::bot::{HandOverError, StateError};
 use grafolean_core::jobs::JobKey;
 use grafolean_core::journal::{Event, FaultKind, Kind};
@@ -10,7 +8,6 @@ use grafolean_core::outbox::PushError;
 use grafolean_core::storage::Storage;
 use grafolean_core::time::Millis;
 use grafolean_core::values::Number;
-use support::*;
 
 /// Memory of which one kind is scarce.
 macro_rules! memory {

@@ -1,13 +1,10 @@
 //! The smallest memories that can be declared: nothing of anything, and one of everything.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::*;
 use grafolean_core::api::Resource;
 use grafolean_core::storage::Storage;
 use grafolean_core::time::Millis;
 use grafolean_core::values::Number;
-use support::*;
 
 grafolean_core::inline_storage! {
     /// Nothing but the place that staging needs.

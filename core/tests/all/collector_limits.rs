@@ -1,14 +1,11 @@
 //! Pauses and bounds where the backend fails or its clock is wrong.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::*;
 use grafolean_core::api::Resource;
 use grafolean_core::collector::{NOT_READY_RETRY_MS, Settings};
 use grafolean_core::config::BODY_LIMIT;
 use grafolean_core::journal::{Event, RefreshError};
 use grafolean_core::time::{DateNotice, Millis};
-use support::*;
 
 #[test]
 fn a_backend_that_is_just_starting_is_asked_at_least_every_ten_seconds_however_it_fails() {

@@ -4,6 +4,7 @@ use crate::bot::StateError;
 use crate::hash::Fnv1a64;
 use crate::jobs::JobKey;
 use crate::probe::{self, Probed};
+use crate::sort;
 
 /// The most bytes of one state.
 pub const MAX_STATE_BYTES: usize = 32;
@@ -182,7 +183,7 @@ impl<'a> States<'a> {
     /// Forgets all states of the jobs with these hashes, which it sorts; whether there were any. O(slots), times the
     /// logarithm of the number of jobs.
     pub fn forget_all(&mut self, jobs: &mut [u64]) -> bool {
-        jobs.sort_unstable();
+        sort::unstable(jobs);
         let (mut at, mut any) = (0, false);
         while let Some(slot) = self.slots.get(at) {
             if slot.len != 0 && jobs.binary_search(&slot.job).is_ok() {

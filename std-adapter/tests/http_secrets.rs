@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
+#[path = "all/http_support/mod.rs"]
 mod http_support;
 
 use std::io::Write;

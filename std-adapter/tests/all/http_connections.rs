@@ -2,13 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
-mod http_support;
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::http_support::*;
 use grafolean_std::http::{HttpConfig, HttpErrorKind, Method, Phase, Request, Target};
-use http_support::*;
 use tokio::sync::Semaphore;
 
 #[tokio::test]

@@ -2,17 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
-mod driver_support;
-mod http_support;
-mod misbehaviour_support;
-
-use driver_support::Captured;
+use crate::driver_support::Captured;
+use crate::http_support::*;
+use crate::misbehaviour_support::*;
 use futures_util::future::join_all;
 use grafolean_stand_in::{DateHeader, Misbehaviour, Rule, Status};
 use grafolean_std::core::journal::{Event, FaultKind, RefreshError};
 use grafolean_std::core::time::DateNotice;
-use http_support::*;
-use misbehaviour_support::*;
 
 /// The pauses after failed refreshes so far, in milliseconds.
 fn pauses(lab: &Lab) -> Vec<u64> {

@@ -221,7 +221,7 @@ fn a_killed_process_loses_nothing_that_it_had_taken_and_holds_the_directory_unti
     let mut safe = 0;
     for _ in 0..3 {
         let mut child = Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "another_process_for_the_test_of_kills", "--nocapture"])
+            .args(["--exact", "outbox_files::another_process_for_the_test_of_kills", "--nocapture"])
             .env("OUTBOX_TEST_DIR", &dir.0)
             .stdout(Stdio::piped())
             .spawn()

@@ -2,16 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
-mod http_support;
-
 use std::path::PathBuf;
 use std::process::Command;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use crate::http_support::*;
 use grafolean_std::http::{Endpoint, HttpClient, HttpConfig, HttpErrorKind, Phase, SetupError, TlsFault};
-use http_support::*;
 use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, KeyUsagePurpose,
     date_time_ymd,
@@ -270,7 +268,8 @@ fn an_unusable_file_of_authorities_is_named() {
 #[test]
 fn without_any_trusted_authority_no_client_is_made_and_the_extra_file_alone_is_enough() {
     const MARK: &str = "GRAFOLEAN_STD_TEST_WITHOUT_ROOTS";
-    const NAME: &str = "without_any_trusted_authority_no_client_is_made_and_the_extra_file_alone_is_enough";
+    const NAME: &str =
+        "http_tls::without_any_trusted_authority_no_client_is_made_and_the_extra_file_alone_is_enough";
     if std::env::var_os(MARK).is_none() {
         let output = Command::new(std::env::current_exe().unwrap())
             .args(["--exact", NAME])

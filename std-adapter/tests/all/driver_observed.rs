@@ -2,13 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
-mod driver_support;
-mod http_support;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use driver_support::{Captured, Notes, config, quick, scripted};
+use crate::driver_support::{Captured, Notes, config, quick, scripted};
 use grafolean_core::bot::{Anything, Bot, Context, JobSink, NewJob};
 use grafolean_core::config::RefreshPhase;
 use grafolean_core::interval::{Interval, Intervals};

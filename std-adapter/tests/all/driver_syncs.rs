@@ -1,10 +1,6 @@
 //! Syncs of the outbox while a bot runs, and at its end, on a disk that is slow or fails. With the feature `test-disk`:
 //! on if the whole workspace is tested.
 #![cfg(feature = "test-disk")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
-
-mod driver_support;
-mod http_support;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::io;
@@ -13,14 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
 use std::time::Duration;
 
-use driver_support::*;
+use crate::driver_support::*;
+use crate::http_support::*;
 use grafolean_std::core::bot::{Anything, Bot, Context, JobSink, NewJob};
 use grafolean_std::core::interval::{Interval, Intervals};
 use grafolean_std::core::jobs::Due;
 use grafolean_std::driver::{Config, Runner, StoreConfig};
 use grafolean_std::outbox::faulty::{Faults, FaultyDisk};
 use grafolean_std::outbox::{Disk, Entry, Settings, Store, Sync, Syncing, WritePolicy};
-use http_support::*;
 
 /// Hands over five values a second until it is to be quiet.
 #[derive(Clone, Default)]

@@ -2,22 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
-mod driver_support;
-mod http_support;
-#[macro_use]
-mod misbehaviour_support;
-
 use std::cell::Cell;
 use std::time::Duration;
 
-use driver_support::Captured;
+use crate::driver_support::Captured;
+use crate::http_support::*;
+use crate::misbehaviour_support::*;
 use futures_util::future::join_all;
 use grafolean_stand_in::{Misbehaviour, PAGE, Permission, Rule, Status, WrongBody};
 use grafolean_std::clock::system_unix_ms;
 use grafolean_std::core::outbox::{DeliveryMethod, DropReason, OutboxEvent};
 use grafolean_std::driver::Config;
-use http_support::*;
-use misbehaviour_support::*;
 
 at_once!(
     values_that_are_posted:

@@ -2,13 +2,10 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
-mod driver_support;
-mod http_support;
-
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use driver_support::Captured;
+use crate::driver_support::Captured;
 use grafolean_stand_in::{Config as Backend, StandIn};
 use grafolean_std::core::bot::{
     Anything, BackendError, Bot, Context, EntityDraft, EntityView, JobSink, NewJob,

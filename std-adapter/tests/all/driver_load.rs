@@ -3,21 +3,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
-mod driver_support;
-mod http_support;
-
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
-use driver_support::*;
+use crate::driver_support::*;
+use crate::http_support::*;
 use grafolean_std::core::bot::{Anything, Bot, Context, JobSink, NewJob};
 use grafolean_std::core::interval::{Interval, Intervals};
 use grafolean_std::core::jobs::Due;
 use grafolean_std::driver::{Report, Runner};
-use http_support::*;
 
 /// A custom bot with so many jobs at an interval of one second.
 struct Many {

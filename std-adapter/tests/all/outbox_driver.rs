@@ -2,21 +2,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
-mod driver_support;
-mod http_support;
-
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
-use driver_support::*;
+use crate::driver_support::*;
+use crate::http_support::*;
 use grafolean_std::core::bot::{Anything, Bot, Context, JobSink, NewJob};
 use grafolean_std::core::interval::{Interval, Intervals};
 use grafolean_std::core::jobs::Due;
 use grafolean_std::driver::{Config, ConfigError, Report, Runner, StoreConfig};
 use grafolean_std::outbox::{OpenError, Settings, Sync, WritePolicy};
-use http_support::*;
 
 /// Hands over some values a second, each another number, and counts its runs in a state.
 struct Counter(Arc<AtomicUsize>);

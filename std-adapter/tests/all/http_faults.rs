@@ -2,15 +2,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
-mod http_support;
-
 use std::time::Duration;
 
+use crate::http_support::*;
 use bytes::Bytes;
 use grafolean_std::http::{
     Endpoint, HttpClient, HttpConfig, HttpErrorKind, Method, Part, Phase, Request, SetupError,
 };
-use http_support::*;
 
 /// Short enough not to be waited for in vain, where its passing is what the test expects.
 const SHORT: Duration = Duration::from_millis(100);

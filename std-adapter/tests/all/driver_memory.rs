@@ -1,5 +1,4 @@
 //! A host's outbox grows up to its limit before anything is dropped.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use grafolean_std::core::bot::{Anything, Bot, Context};
 use grafolean_std::core::jobs::Due;

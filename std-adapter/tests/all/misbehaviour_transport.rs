@@ -2,12 +2,11 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
-mod http_support;
-mod misbehaviour_support;
-
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::time::Duration;
 
+use crate::http_support::*;
+use crate::misbehaviour_support::*;
 use futures_util::future::join_all;
 use grafolean_stand_in::{
     Entity, Json, Misbehaviour, RequestRecord, Rule, RuleError, StandIn, Status, WrongBody,
@@ -16,8 +15,6 @@ use grafolean_std::core::journal::{Event, FaultKind, RefreshError};
 use grafolean_std::core::outbox::{DeliveryMethod, DropReason, OutboxEvent};
 use grafolean_std::driver::Config;
 use grafolean_std::http::{HttpConfig, HttpErrorKind, Part, Phase};
-use http_support::*;
-use misbehaviour_support::*;
 
 const SHORT: Duration = Duration::from_millis(200);
 /// Longer than any test takes.

@@ -2,20 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
-mod driver_support;
-mod http_support;
-
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
-use driver_support::*;
+use crate::driver_support::*;
+use crate::http_support::*;
 use grafolean_std::core::bot::{Anything, Bot, Context, EntityView, JobSink, NewJob};
 use grafolean_std::core::interval::{Interval, Intervals};
 use grafolean_std::core::jobs::Due;
 use grafolean_std::core::journal::{Event, FaultKind, RefreshError};
 use grafolean_std::driver::{Report, RunEnd, Runner};
-use http_support::*;
 
 /// What each run does.
 enum Does {

@@ -1,10 +1,11 @@
 //! A whole collector on a board's terms: nothing is allocated once everything is set up.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-#[path = "support/allocations.rs"]
+#[path = "all/support/allocations.rs"]
 mod allocations;
-#[path = "support/backend.rs"]
+#[path = "all/support/backend.rs"]
 mod backend;
+#[path = "all/support/mod.rs"]
 mod support;
 
 use std::net::IpAddr;

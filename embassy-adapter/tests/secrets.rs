@@ -2,8 +2,9 @@
 #![cfg(feature = "log")]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+#[path = "all/support/mod.rs"]
 mod support;
-#[path = "support/wire.rs"]
+#[path = "all/support/wire.rs"]
 mod wire;
 
 use std::fmt::Display;

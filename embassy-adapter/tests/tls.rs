@@ -2,16 +2,17 @@
 #![cfg(all(feature = "nal", feature = "tls-p384"))]
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-#[path = "support/allocations.rs"]
+#[path = "all/support/allocations.rs"]
 mod allocations;
-#[path = "support/ca.rs"]
+#[path = "all/support/ca.rs"]
 mod ca;
-#[path = "support/ca_forger.rs"]
+#[path = "all/support/ca_forger.rs"]
 mod ca_forger;
-#[path = "support/requests.rs"]
+#[path = "all/support/requests.rs"]
 mod requests;
+#[path = "all/support/mod.rs"]
 mod support;
-#[path = "support/tcp.rs"]
+#[path = "all/support/tcp.rs"]
 mod tcp;
 
 use std::cell::Cell;

@@ -1,12 +1,5 @@
 //! HTTP over sockets of this machine, through the connector for `embedded-nal-async`.
 #![cfg(feature = "nal")]
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-#[path = "support/requests.rs"]
-mod requests;
-mod support;
-#[path = "support/tcp.rs"]
-mod tcp;
 
 use std::cell::Cell;
 use std::future::pending;
@@ -23,8 +16,9 @@ use grafolean_embassy::core::collector::RequestError::{Lost, NotSent};
 use grafolean_embassy::http::{ConnectError, Connector, Http, Limits};
 use grafolean_embassy::nal::NalConnector;
 
-use requests::{List, Outcome, Request, get, request};
-use tcp::Host;
+use crate::requests::{List, Outcome, Request, get, request};
+use crate::support;
+use crate::tcp::Host;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 

@@ -1,8 +1,5 @@
 //! A whole collector whose values are kept in flash, on simulated time: outages, restarts, power cuts, flash that is full or fails.
 #![cfg(feature = "sim-flash")]
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod support;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -23,7 +20,7 @@ use grafolean_embassy::flash::sim::{SimNor, SimNorError};
 use grafolean_embassy::flash::{Flash, FlashEvent, FlashSettings, run_with_flash};
 use grafolean_embassy::{Budget, DriverSettings, Observer, Requests, Shared, Transport};
 
-use support::{now_ms, reboot, simulate};
+use crate::support::{now_ms, reboot, simulate};
 
 const TOKEN: &str = "3bfae491-8c49-42ca-8332-0ae431d59014";
 /// 2026-01-01T00:00:00Z.

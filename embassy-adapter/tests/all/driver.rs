@@ -1,9 +1,4 @@
 //! The driver on simulated time, with a backend in memory.
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-#[path = "support/backend.rs"]
-mod backend;
-mod support;
 
 use std::cell::{Cell, RefCell};
 use std::fmt::Display;
@@ -23,8 +18,8 @@ use grafolean_embassy::core::values::{MAX_PATH_BYTES, PathError};
 use grafolean_embassy::{DriverSettings, Observer, SetupError, Shared, run};
 use serde::Deserialize;
 
-use backend::{Answer, Backend, TOKEN};
-use support::{now_ms, simulate};
+use crate::backend::{Answer, Backend, TOKEN};
+use crate::support::{now_ms, simulate};
 
 /// A controlled bot that does what an entity's details say.
 #[derive(Default)]

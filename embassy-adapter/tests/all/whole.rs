@@ -1,9 +1,4 @@
 //! A whole collector over HTTP, with a server in memory, on simulated time.
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod support;
-#[path = "support/wire.rs"]
-mod wire;
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
@@ -19,8 +14,8 @@ use grafolean_embassy::http::{Http, Limits};
 use grafolean_embassy::{DriverSettings, Shared, run};
 use serde::Deserialize;
 
-use support::simulate;
-use wire::{Act, Arrived, Wire, send};
+use crate::support::simulate;
+use crate::wire::{Act, Arrived, Wire, send};
 
 const TOKEN: &str = "3bfae491-8c49-42ca-8332-0ae431d59014";
 const URL: &str = "http://grafolean.lan:8080/api";

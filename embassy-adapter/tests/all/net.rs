@@ -1,10 +1,5 @@
 //! The connector and the pings over embassy-net: two stacks on one wire in memory, on simulated time.
 #![cfg(feature = "net")]
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-#[path = "support/requests.rs"]
-mod requests;
-mod support;
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
@@ -29,7 +24,9 @@ use grafolean_embassy::core::random::SplitMix64;
 use grafolean_embassy::http::{Connector, Http, Limits};
 use grafolean_embassy::net::{Echo, EchoError, EchoMemory, NetConnector, NetMemory};
 
-use requests::{List, Outcome, Request, get, request};
+use crate::requests;
+use crate::requests::{List, Outcome, Request, get, request};
+use crate::support;
 
 const BOARD: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 1);
 const SERVER: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 2);

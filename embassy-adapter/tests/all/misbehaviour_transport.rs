@@ -1,21 +1,13 @@
 //! Time limits, sizes, redirects, connections and failed refreshes: the board's driver with a bot against a stand-in that misbehaves.
 #![cfg(feature = "nal")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
-
-#[macro_use]
-#[path = "support/misbehaviour.rs"]
-mod misbehaviour;
-mod support;
-#[path = "support/tcp.rs"]
-mod tcp;
 
 use std::time::Duration;
 
+use crate::misbehaviour::*;
 use grafolean_embassy::core::journal::{Event, FaultKind, RefreshError};
 use grafolean_embassy::core::outbox::{DeliveryMethod, DropReason, OutboxEvent};
 use grafolean_embassy::http::Limits;
 use grafolean_stand_in::{Entity, Json, Misbehaviour, Rule, RuleError, StandIn, Status, WrongBody};
-use misbehaviour::*;
 
 at_once!(
     connections_that_end:

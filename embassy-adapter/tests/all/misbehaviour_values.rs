@@ -1,19 +1,11 @@
 //! Delivery of values: methods, outages, bad values and refusals, with a bot in the board's driver against a stand-in that misbehaves.
 #![cfg(feature = "nal")]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
-
-#[macro_use]
-#[path = "support/misbehaviour.rs"]
-mod misbehaviour;
-mod support;
-#[path = "support/tcp.rs"]
-mod tcp;
 
 use std::time::Duration;
 
+use crate::misbehaviour::*;
 use grafolean_embassy::core::outbox::{DeliveryMethod, DropReason, OutboxEvent};
 use grafolean_stand_in::{DateHeader, Misbehaviour, PAGE, Permission, Rule, Status, WrongBody};
-use misbehaviour::*;
 
 at_once!(
     values_that_wait:

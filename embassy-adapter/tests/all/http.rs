@@ -1,20 +1,13 @@
 //! HTTP over a server in memory, on simulated time.
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-#[path = "support/requests.rs"]
-mod requests;
-mod support;
-#[path = "support/wire.rs"]
-mod wire;
 
 use grafolean_embassy::Transport;
 use grafolean_embassy::core::api::{BaseUrl, Method};
 use grafolean_embassy::core::collector::RequestError::{Lost, NotSent};
 use grafolean_embassy::http::{Http, HttpSetupError, LEAST_BUFFER, Limits};
 
-use requests::{End, List, Outcome, Request, TOKEN, get, request};
-use support::{now_ms, simulate};
-use wire::{Act, Answer, Arrived, Wire, send};
+use crate::requests::{End, List, Outcome, Request, TOKEN, get, request};
+use crate::support::{now_ms, simulate};
+use crate::wire::{Act, Answer, Arrived, Wire, send};
 
 const URL: &str = "http://grafolean.lan:8080/api";
 

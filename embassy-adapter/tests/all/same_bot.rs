@@ -1,15 +1,12 @@
 //! The same bot crate with memory inline and no executor but a loop, on one tokio task, and on threads: each time with
 //! a real HTTP backend.
 #![cfg(feature = "nal")]
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod support;
-#[path = "support/tcp.rs"]
-mod tcp;
 
 use std::net::IpAddr;
 use std::time::Duration;
 
+use crate::support;
+use crate::tcp;
 use embassy_futures::join::join;
 use embassy_time::Timer;
 use embedded_nal_async::{AddrType, Dns};

@@ -1,5 +1,4 @@
 //! Details of entities, credentials and sensors as they are stored, and what is told of those that can't be used.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use grafolean_bot_snmp::details::{
     AuthProtocol, FetchMethod, PrivProtocol, Settings, SnmpCredential, SnmpEntity, SnmpSensor,

@@ -1,5 +1,4 @@
 //! Output paths: what placeholders become, and what is told of a path that is none.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use grafolean_bot_snmp::template::{Piece, Template, TemplateErrorKind as Kind};
 use grafolean_core::values::{MAX_PATH_BYTES, check_path};

@@ -1,11 +1,6 @@
 //! The SNMP bot on simulated time, from the backend's configuration to the values and interface entities that it stores.
-#![allow(clippy::unwrap_used)]
 
-#[path = "support/agent.rs"]
-#[allow(dead_code, reason = "each test uses a part")]
-mod agent;
-
-use agent::{Agent, Owned};
+use crate::agent::{Agent, Owned};
 use grafolean_bot_snmp::SnmpBot;
 use grafolean_bot_snmp::memory::BoardMemory;
 use grafolean_snmp_codec::PduKind;

@@ -1,11 +1,6 @@
 //! The upkeep of interface entities on simulated time: what is put right, what is left alone, and what is deleted when.
-#![allow(clippy::unwrap_used)]
 
-#[path = "support/agent.rs"]
-#[allow(dead_code, reason = "each test uses a part")]
-mod agent;
-
-use agent::{Agent, Owned};
+use crate::agent::{Agent, Owned};
 use grafolean_bot_snmp::SnmpBot;
 use grafolean_bot_snmp::memory::{BoardMemory, Memory};
 use grafolean_test::backend::{Entity, EntityProtocol};

@@ -1,15 +1,10 @@
 //! Polling, against simulated agents with the bad habits of real ones.
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-#[path = "support/agent.rs"]
-#[allow(dead_code, reason = "each test uses a part")]
-mod agent;
 
 use std::collections::BTreeMap;
 use std::pin::pin;
 use std::task::{Context, Poll, Waker};
 
-use agent::{Agent, Owned, UPTIME};
+use crate::agent::{Agent, Owned, UPTIME};
 use grafolean_bot_snmp::poll::{
     Access, Name, PollFault, PollSettings, Poller, ReadFault, Walk, Wanted, When,
 };

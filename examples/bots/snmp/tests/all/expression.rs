@@ -1,6 +1,5 @@
 //! Expressions against math.js, against a straightforward evaluation of trees, and against another crate; and what is told of
 //! those that are none.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use exmex::Express as _;
 use grafolean_bot_snmp::expression::{Expression, ExpressionErrorKind as Kind, Missing, Operand};

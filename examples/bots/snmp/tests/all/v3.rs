@@ -1,6 +1,5 @@
 //! SNMPv3 against a simulated agent: answers of strangers, and an engine that has become another one.
 #![cfg(all(feature = "std", feature = "v3"))]
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // helpers of tests are tests
 
 use std::cell::Cell;
 use std::future::Future;

@@ -1,5 +1,4 @@
 //! Rates of counters: what wraps, what was reset, which clock counts, and what a restart leaves.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use grafolean_bot_snmp::rates::{Counter, CounterState, Outcome, Reading, STATE_BYTES, UNIX_FROM};
 use grafolean_core::time::Millis;

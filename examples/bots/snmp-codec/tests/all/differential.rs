@@ -1,8 +1,7 @@
 //! Another implementation reads what this one writes, and the other way round: messages, keys and encryption.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support;
+use crate::support::{Spec, mutate, mutations, spec, their_oid, their_value};
 use async_snmp::message::{
     CommunityMessage, MsgFlags, MsgGlobalData, RawMsgData, RawV3Message, ScopedPdu, V3Message,
 };
@@ -16,7 +15,6 @@ use grafolean_snmp_codec::v3::{
 };
 use grafolean_snmp_codec::{Message, PduKind, RequestTag, Version, request_tag};
 use proptest::prelude::*;
-use support::{Spec, mutate, mutations, spec, their_oid, their_value};
 
 fn their_version(version: Version) -> async_snmp::client::CommunityVersion {
     match version {

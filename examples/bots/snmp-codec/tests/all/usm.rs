@@ -1,8 +1,6 @@
 //! The user-based security model: keys, what is accepted and what is not, clocks, reports, and any bytes.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::{Spec, mutate, mutations, spec};
 use grafolean_snmp_codec::v3::{
     Answer, AnswerError, AuthProtocol, Engine, EngineId, KeyError, LocalizedKeys, MasterKeys, PrivProtocol,
     Report, ReportReason, RequestParams, Security, SecurityLevel, TIME_WINDOW_S, UserNameTooLong,
@@ -12,7 +10,6 @@ use grafolean_snmp_codec::{
     DecodeErrorKind, EncodeError, ErrorStatus, Message, MessageWriter, Oid, PduHeader, PduKind, Value,
 };
 use proptest::prelude::*;
-use support::{Spec, mutate, mutations, spec};
 
 const AUTH: [AuthProtocol; 6] = [
     AuthProtocol::Md5,

@@ -1,5 +1,4 @@
 //! Identifiers, values, errors and limits of messages, by examples.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use grafolean_snmp_codec::{
     DecodeError, DecodeErrorKind, EncodeError, ErrorStatus, MAX_ARCS, Message, MessageWriter, Oid, OidError,

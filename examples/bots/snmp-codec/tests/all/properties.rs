@@ -1,11 +1,8 @@
 //! What holds for every message, and for any bytes.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod support;
-
+use crate::support::{LongOid, Spec, mutate, mutations, oid, read_any, spec};
 use grafolean_snmp_codec::{EncodeError, Message, MessageWriter, Oid, OidRef, RequestTag, request_tag};
 use proptest::prelude::*;
-use support::{LongOid, Spec, mutate, mutations, oid, read_any, spec};
 
 proptest! {
     #[test]

@@ -1,7 +1,6 @@
 //! net-snmp's agent answers this crate's requests, and its tools understand this crate's answers.
 //!
 //! Needs Debian's packages `snmp` and `snmpd`, or whatever else provides `snmpget`, `snmpbulkget` and `snmpd`.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::fs;
 use std::io;

@@ -1,5 +1,4 @@
 //! The flow bot on simulated time: jobs per account, state between runs, suggested entities.
-#![allow(clippy::unwrap_used)]
 
 use std::cell::RefCell;
 use std::net::Ipv4Addr;

@@ -1,6 +1,5 @@
 //! A bot that keeps entities equal to what it finds, shown on the interfaces of devices: it creates, changes and deletes,
 //! and needs room for one entity only, however many there are.
-#![allow(clippy::unwrap_used)]
 
 use std::cell::RefCell;
 use std::fmt::Write as _;

@@ -1,10 +1,9 @@
 //! Assertions fail when they should, and say what was there instead; so do misuses of the kit.
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod support;
 
 use std::task::Poll;
 
+use crate::support;
+use crate::support::{Bus, Meter, Wire, lab};
 use grafolean_core::bot::{Anything, Bot, Context, JobSink, NewJob};
 use grafolean_core::interval::{Interval, Intervals};
 use grafolean_core::jobs::Due;
@@ -12,7 +11,6 @@ use grafolean_core::outbox::DropReason;
 use grafolean_core::time::UnixMillis;
 use grafolean_test::backend::Permission;
 use grafolean_test::{Answer, Device, Lab, Outcome, Script, Setup};
-use support::{Bus, Meter, Wire, lab};
 
 /// What `call` panics with.
 fn message_of(call: impl FnOnce()) -> String {
@@ -347,7 +345,7 @@ fn a_script_that_has_no_answer_says_how_often_it_was_asked() {
     let mut lab = Lab::new(Meter(wire));
     lab.add(Device::new(17).every(10));
     let message = message_of(|| lab.run_for_s(100));
-    assert!(message.starts_with("the device of core/test-kit/tests/assertions.rs:"), "{message}");
+    assert!(message.starts_with("the device of core/test-kit/tests/all/assertions.rs:"), "{message}");
     assert!(message.ends_with(" was asked 3 times, its script has 2 answers"), "{message}");
 }
 
@@ -358,7 +356,7 @@ fn a_script_that_was_not_asked_for_all_of_it_says_what_is_left_and_where_it_was_
     script.then(0, 1).then(0, 2).then_hang();
     script.ask_now(1);
     let message = message_of(|| script.assert_used_up());
-    assert!(message.contains(&format!("tests/assertions.rs:{line}:")), "{message}");
+    assert!(message.contains(&format!("tests/all/assertions.rs:{line}:")), "{message}");
     assert!(message.ends_with(" was asked 1 times, 2 answers of its script were not asked for"), "{message}");
     script.ask_now(2);
     message_of(|| _ = script.ask_now(3));

@@ -1,11 +1,10 @@
 //! What a lab does: time, runs, values, refreshes, misbehaviour.
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod support;
 
 use std::cell::Cell;
 use std::rc::Rc;
 
+use crate::support;
+use crate::support::{Bus, Meter, Wire, lab};
 use grafolean_core::bot::{Anything, Bot, Context, EntityDraft, JobSink, NewJob};
 use grafolean_core::interval::{Interval, Intervals};
 use grafolean_core::jobs::{Due, Phase};
@@ -14,7 +13,6 @@ use grafolean_core::storage::Storage;
 use grafolean_core::time::Tick;
 use grafolean_test::backend::Permission;
 use grafolean_test::{ACCOUNT, Answer, Clock, Device, Lab, Outcome, SEED_VARIABLE, Setup};
-use support::{Bus, Meter, Wire, lab};
 
 grafolean_core::inline_storage! {
     struct Small for Meter<Wire> {
@@ -204,7 +202,7 @@ fn the_same_calls_give_the_same_record_and_another_seed_another_one() {
 fn the_seed_is_printed_and_taken_from_the_environment() {
     let seeded = |seed: &str| {
         let output = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "requests_take_as_long_as_the_latency_says", "--nocapture"])
+            .args(["--exact", "lab::requests_take_as_long_as_the_latency_says", "--nocapture"])
             .env(SEED_VARIABLE, seed)
             .output()
             .unwrap();

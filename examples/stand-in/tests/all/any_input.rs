@@ -1,6 +1,4 @@
 //! Whatever a client sends gets an answer, and JSON that is written is read back as it was.
-// Helpers of tests may fail as tests do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use grafolean_stand_in::{Admin, Backend, Config, Json, Request};
 use proptest::prelude::*;

@@ -1,6 +1,4 @@
 //! What the backend answers and keeps, asked without sockets; each fact was seen on the real one.
-// Helpers of tests may fail as tests do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use grafolean_stand_in::{
     Account, Backend, Bot, ChangeError, Credential, Entity, Json, ListKind, Permission, Reply, ReplyBody,

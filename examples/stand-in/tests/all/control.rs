@@ -1,6 +1,4 @@
 //! The rules of misbehaviour over HTTP: each kind, the list, and what is refused.
-// Helpers of tests may fail as tests do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::{ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -206,7 +204,7 @@ fn each_kind_can_be_asked_for_and_does_what_it_says() {
 #[test]
 fn the_examples_in_the_readme_are_rules_of_every_kind() {
     let stand_in = start();
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     let examples = readme.split("curl --json '").skip(1).map(|rest| rest.split_once('\'').unwrap().0);
     let mut kinds = Vec::new();
     // Rules about connections are only read here: they would end this.

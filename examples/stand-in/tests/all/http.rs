@@ -1,6 +1,4 @@
 //! The stand-in on sockets: keep-alive, silent ends, bodies of every kind, limits, TLS and restarts.
-// Helpers of tests may fail as tests do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -1,6 +1,4 @@
 //! Misbehaviour on demand, over real sockets, down to the bytes where they matter.
-// Helpers of tests may fail as tests do.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::ErrorKind;
 use std::sync::Arc;

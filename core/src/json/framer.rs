@@ -427,5 +427,5 @@ impl Framer {
     }
 }
 
-const _: () = assert!(MAX_DEPTH.is_multiple_of(32), "the scanner's bits come in words of 32");
+const _: () = assert!(MAX_DEPTH == u128::BITS, "the scanner has a bit for each level");
 const _: () = assert!(size_of::<Framer>() <= 160, "a framer is small");

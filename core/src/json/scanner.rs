@@ -1,7 +1,7 @@
 //! One JSON value as an automaton over bytes, fed in any pieces: the grammar that framer, reader and decoder share.
 //!
-//! Cost: constant memory (28 bytes), one pass, no copy; runs inside strings and numbers are scanned in tight loops, eight bytes at
-//! a time on 64-bit processors.
+//! Cost: constant memory (32 bytes), one pass, no copy; what is as usual is read in straight lines of code, runs inside strings and
+//! numbers eight bytes at a time on 64-bit processors.
 
 use super::syntax::{At, Syntax, is_blank};
 
@@ -73,23 +73,13 @@ pub(super) struct Scanner {
     too_deep: bool,
     /// Open brackets.
     depth: u32,
-    /// The innermost open bracket is that of an object; up to `MAX_DEPTH` levels.
-    in_object: bool,
-    /// One bit for each of the first `MAX_DEPTH` levels: set for an object.
-    objects: [u32; (MAX_DEPTH / 32) as usize],
+    /// One bit for each of the first `MAX_DEPTH` levels, the innermost one the lowest: set for an object.
+    objects: u128,
 }
 
 impl Scanner {
     pub(super) const fn new() -> Self {
-        Self {
-            state: State::Value,
-            in_key: false,
-            escaped: false,
-            too_deep: false,
-            depth: 0,
-            in_object: false,
-            objects: [0; 4],
-        }
+        Self { state: State::Value, in_key: false, escaped: false, too_deep: false, depth: 0, objects: 0 }
     }
 
     /// Whether the value was nested deeper than [`MAX_DEPTH`], so that not all of it was checked.
@@ -115,7 +105,18 @@ impl Scanner {
     pub(super) fn scan(&mut self, input: &[u8]) -> Result<Option<usize>, At> {
         let mut state = self.state;
         let mut i = 0;
-        while let Some(&byte) = input.get(i) {
+        loop {
+            if let State::Value | State::Next = state {
+                (i, state) = self.scan_usual(input, i, state);
+            }
+            if state == State::Done {
+                self.state = state;
+                return Ok(Some(i));
+            }
+            let Some(&byte) = input.get(i) else {
+                self.state = state;
+                return Ok(None);
+            };
             let fault = |fault| Err(At { at: i, fault });
             state = match state {
                 State::Text => match byte {
@@ -161,65 +162,33 @@ impl Scanner {
                     }
                     if left == 1 { State::Text } else { State::Hex(left - 1) }
                 }
-                State::FirstItem if byte == b']' => self.close(),
-                // What ends within this piece is read at once, else the states for it go on. `i` stands on the last byte read.
-                State::Value | State::FirstItem => match byte {
-                    b'"' => {
-                        i += plain_run(input.get(i + 1..).unwrap_or_default());
-                        if input.get(i + 1) == Some(&b'"') {
-                            i += 1;
-                            self.after_value()
-                        } else {
-                            self.in_key = false;
-                            State::Text
-                        }
-                    }
-                    b'{' | b'[' => match self.open(byte) {
-                        Ok(next) => next,
-                        Err(syntax) => return fault(syntax),
-                    },
-                    b'1'..=b'9' => {
-                        i += digit_run(input.get(i + 1..).unwrap_or_default());
-                        match input.get(i + 1) {
-                            Some(b',' | b'}' | b']') => self.after_value(),
-                            _ => State::Integer,
-                        }
-                    }
+                // Other numbers, strings and brackets have been read above.
+                State::Value => match byte {
                     b'0' => State::Zero,
                     b'-' => State::Minus,
-                    b't' | b'f' | b'n' => {
-                        let word = match byte {
-                            b't' => 0,
-                            b'f' => 1,
-                            _ => 2,
-                        };
-                        let bytes = WORDS[word];
-                        if input.get(i..).is_some_and(|rest| rest.starts_with(bytes)) {
-                            i += bytes.len() - 1;
-                            self.after_value()
-                        } else {
-                            State::Literal { word: word as u8, seen: 1 }
-                        }
+                    b't' => State::Literal { word: 0, seen: 1 },
+                    b'f' => State::Literal { word: 1, seen: 1 },
+                    b'n' => State::Literal { word: 2, seen: 1 },
+                    // They would have been read if there were room for more levels.
+                    b'{' | b'[' => {
+                        self.depth += 1;
+                        self.too_deep = true;
+                        State::Deep
                     }
                     _ if is_blank(byte) => state,
                     _ => return fault(Syntax::ExpectedValue),
                 },
+                State::FirstItem if byte == b']' => self.close(),
+                State::FirstItem if is_blank(byte) => state,
+                State::FirstItem => {
+                    state = State::Value;
+                    continue;
+                }
                 State::FirstKey if byte == b'}' => self.close(),
                 State::FirstKey | State::Key => match byte {
                     b'"' => {
-                        i += plain_run(input.get(i + 1..).unwrap_or_default());
-                        if input.get(i + 1) == Some(&b'"') {
-                            i += 1;
-                            if input.get(i + 1) == Some(&b':') {
-                                i += 1;
-                                State::Value
-                            } else {
-                                State::Colon
-                            }
-                        } else {
-                            self.in_key = true;
-                            State::Text
-                        }
+                        self.in_key = true;
+                        State::Text
                     }
                     _ if is_blank(byte) => state,
                     _ => return fault(Syntax::ExpectedKey),
@@ -229,13 +198,9 @@ impl Scanner {
                     _ if is_blank(byte) => state,
                     _ => return fault(Syntax::ExpectedColon),
                 },
-                State::Next => match (byte, self.in_object) {
-                    (b',', true) => State::Key,
-                    (b',', false) => State::Value,
-                    (b'}', true) | (b']', false) => self.close(),
-                    _ if is_blank(byte) => state,
-                    _ => return fault(Syntax::ExpectedCommaOrEnd),
-                },
+                // Commas and fitting brackets have been read above.
+                State::Next if is_blank(byte) => state,
+                State::Next => return fault(Syntax::ExpectedCommaOrEnd),
                 State::Literal { word, seen } => {
                     let word_bytes = WORDS.get(usize::from(word)).copied().unwrap_or_default();
                     if word_bytes.get(usize::from(seen)) != Some(&byte) {
@@ -262,10 +227,6 @@ impl Scanner {
                 State::Zero | State::Integer | State::Fraction | State::ExponentDigits => {
                     // Only the byte after a number shows that it has ended; that byte is not part of it.
                     state = self.after_value();
-                    if state == State::Done {
-                        self.state = state;
-                        return Ok(Some(i));
-                    }
                     continue;
                 }
                 State::Point if byte.is_ascii_digit() => State::Fraction,
@@ -277,54 +238,132 @@ impl Scanner {
                         self.in_key = false;
                         State::Text
                     }
-                    b'{' | b'[' => match self.open(byte) {
-                        Ok(next) => next,
-                        Err(syntax) => return fault(syntax),
-                    },
+                    b'{' | b'[' => {
+                        // Not below 1: it is deep.
+                        self.depth = match self.depth.checked_add(1) {
+                            Some(depth) => depth,
+                            None => return fault(Syntax::TooManyBrackets),
+                        };
+                        state
+                    }
                     b'}' | b']' => self.close(),
                     b',' | b':' | b'+' | b'-' | b'.' => state,
                     _ if byte.is_ascii_alphanumeric() || is_blank(byte) => state,
                     _ => return fault(Syntax::ExpectedValue),
                 },
-                State::Done => return Ok(Some(i)),
+                State::Done => state,
             };
             i += 1;
-            if state == State::Done {
-                self.state = state;
-                return Ok(Some(i));
+        }
+    }
+
+    /// From `Value` or `Next` on as far as all is usual: keys and values that lie in `input` as a whole, strings of ASCII without
+    /// escapes, whole numbers, few blanks. Nearly all of a body is so, and is read here without going from state to state.
+    /// Returns where it stopped, and the state that goes on there.
+    fn scan_usual(&mut self, input: &[u8], start: usize, state: State) -> (usize, State) {
+        let byte = |i: usize| input.get(i).copied().unwrap_or(0);
+        let behind = |i: usize| input.get(i + 1..).unwrap_or_default();
+        let (mut depth, mut objects) = (self.depth, self.objects);
+        let mut i = start;
+        let mut value_follows = state == State::Value;
+        let state = 'usual: loop {
+            let mut key_follows = false;
+            if value_follows {
+                match byte(i) {
+                    b'"' => {
+                        i += 1 + plain_run(behind(i));
+                        if byte(i) != b'"' {
+                            self.in_key = false;
+                            break State::Text;
+                        }
+                        i += 1;
+                    }
+                    b'1'..=b'9' => {
+                        i += 1 + digit_run(behind(i));
+                        if !matches!(byte(i), b',' | b'}' | b']') {
+                            break State::Integer;
+                        }
+                    }
+                    b'{' if depth < MAX_DEPTH => {
+                        i += 1;
+                        depth += 1;
+                        objects = objects << 1 | 1;
+                        if byte(i) != b'"' {
+                            break State::FirstKey;
+                        }
+                        key_follows = true;
+                    }
+                    b'[' if depth < MAX_DEPTH => {
+                        i += 1;
+                        depth += 1;
+                        objects <<= 1;
+                        if !matches!(byte(i), b'{' | b'"') {
+                            break State::FirstItem;
+                        }
+                        continue;
+                    }
+                    b'n' if behind(i).starts_with(b"ull") => i += 4,
+                    b't' if behind(i).starts_with(b"rue") => i += 4,
+                    b'f' if behind(i).starts_with(b"alse") => i += 5,
+                    b' ' => {
+                        i += 1;
+                        continue;
+                    }
+                    _ => break State::Value,
+                }
             }
-        }
-        self.state = state;
-        Ok(None)
-    }
-
-    /// The level's bit: which word, which bit of it. `depth` is 1 or more.
-    const fn bit(depth: u32) -> (usize, u32) {
-        let level = depth.wrapping_sub(1) % MAX_DEPTH;
-        ((level / 32) as usize, 1 << (level % 32))
-    }
-
-    fn open(&mut self, bracket: u8) -> Result<State, Syntax> {
-        self.depth = self.depth.checked_add(1).ok_or(Syntax::TooManyBrackets)?;
-        if self.depth > MAX_DEPTH {
-            self.too_deep = true;
-            return Ok(State::Deep);
-        }
-        let (word, bit) = Self::bit(self.depth);
-        self.in_object = bracket == b'{';
-        Ok(if self.in_object {
-            self.objects[word] |= bit;
-            State::FirstKey
-        } else {
-            self.objects[word] &= !bit;
-            State::FirstItem
-        })
+            if !key_follows {
+                // After a value.
+                loop {
+                    if depth == 0 {
+                        break 'usual State::Done;
+                    }
+                    let in_object = objects & 1 != 0;
+                    match byte(i) {
+                        b',' => {
+                            i += 1;
+                            if !in_object {
+                                value_follows = true;
+                                continue 'usual;
+                            }
+                            break;
+                        }
+                        b'}' if in_object => {}
+                        b']' if !in_object => {}
+                        _ => break 'usual State::Next,
+                    }
+                    i += 1;
+                    depth -= 1;
+                    objects >>= 1;
+                }
+                if byte(i) != b'"' {
+                    i += usize::from(byte(i) == b' ');
+                    if byte(i) != b'"' {
+                        break State::Key;
+                    }
+                }
+            }
+            i += 1 + plain_run(behind(i));
+            if byte(i) != b'"' {
+                self.in_key = true;
+                break State::Text;
+            }
+            i += 1;
+            if byte(i) != b':' {
+                break State::Colon;
+            }
+            i += 1;
+            value_follows = true;
+        };
+        (self.depth, self.objects) = (depth, objects);
+        (i, state)
     }
 
     fn close(&mut self) -> State {
+        if self.depth <= MAX_DEPTH {
+            self.objects >>= 1;
+        }
         self.depth = self.depth.saturating_sub(1);
-        let (word, bit) = Self::bit(self.depth);
-        self.in_object = self.objects[word] & bit != 0;
         self.after_value()
     }
 
@@ -342,17 +381,18 @@ const fn all(byte: u8) -> u64 {
     u64::from_ne_bytes([byte; 8])
 }
 
-/// How many bytes from the start are characters of a string that need no further look.
+/// How many bytes from the start are characters of a string that need no further look: ASCII without quotes, backslashes and control
+/// characters.
 pub(super) fn plain_run(bytes: &[u8]) -> usize {
     run(
         bytes,
         |word| {
-            // Each sum has its byte's high bit set if that byte is another one (or no control character). A byte that is not ASCII
-            // carries into those behind it, which do not count then.
-            let no_quote = (word ^ all(b'"')).wrapping_add(all(0x7f));
-            let no_backslash = (word ^ all(b'\\')).wrapping_add(all(0x7f));
-            let no_control = word.wrapping_add(all(0x80 - 0x20));
-            (!(no_quote & no_backslash & no_control) | word) & all(0x80)
+            // Each difference has its byte's high bit set if that byte is one of those looked for, or is not ASCII. One that borrows
+            // is such a byte itself, and those behind it do not count. The quote, 0x22, joins the control characters as 0x20; what it
+            // changes places with stays above.
+            let quote_or_control = (word ^ all(0x02)).wrapping_sub(all(0x21));
+            let backslash = (word ^ all(b'\\')).wrapping_sub(all(0x01));
+            (quote_or_control | backslash | word) & all(0x80)
         },
         |byte| (0x20..0x80).contains(&byte) && byte != b'"' && byte != b'\\',
     )
@@ -363,8 +403,9 @@ pub(super) fn digit_run(bytes: &[u8]) -> usize {
     run(
         bytes,
         |word| {
+            // Likewise with sums: what carries is no digit.
             let digits = word ^ all(b'0');
-            ((digits & all(0x7f)).wrapping_add(all(0x7f - 9)) | digits) & all(0x80)
+            (digits.wrapping_add(all(0x80 - 10)) | digits) & all(0x80)
         },
         |byte| byte.is_ascii_digit(),
     )
@@ -372,22 +413,28 @@ pub(super) fn digit_run(bytes: &[u8]) -> usize {
 
 /// How many bytes from the start are `within`; `beyond` has the lowest set bit in the first byte of eight that is not, the first
 /// byte being the lowest.
+#[inline]
 fn run(bytes: &[u8], beyond: impl Fn(u64) -> u64, within: impl Fn(u8) -> bool) -> usize {
-    let mut rest = bytes;
+    let mut count = 0;
     // Eight at a time where a word has as many (Mycroft 1987).
     #[cfg(target_pointer_width = "64")]
-    while let Some((eight, behind)) = rest.split_first_chunk::<8>() {
+    let (words, rest) = bytes.as_chunks::<8>();
+    #[cfg(not(target_pointer_width = "64"))]
+    let (words, rest): (&[[u8; 8]], _) = (&[], bytes);
+    for eight in words {
         let stop = beyond(u64::from_le_bytes(*eight));
         if stop != 0 {
-            return bytes.len() - rest.len() + (stop.trailing_zeros() / 8) as usize;
+            return count + (stop.trailing_zeros() / 8) as usize;
         }
-        rest = behind;
+        count += 8;
     }
-    #[cfg(not(target_pointer_width = "64"))]
-    let _ = beyond;
-    let here = rest.iter().position(|&byte| !within(byte)).unwrap_or(rest.len());
-    rest = rest.get(here..).unwrap_or_default();
-    bytes.len() - rest.len()
+    for &byte in rest {
+        if !within(byte) {
+            break;
+        }
+        count += 1;
+    }
+    count
 }
 
 #[cfg(test)]

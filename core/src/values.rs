@@ -12,8 +12,9 @@
 //! assert_eq!(format!("disk.{}", Segment("/var/log v1.2")), "disk.-var-log-v1%2e2");
 //! ```
 //!
-//! Cost: a check is one pass over the path; a [`NumberText`] has 26 bytes. The code that formats floats (15 kB on a
-//! Cortex-M0+) is linked only where a float is handed over.
+//! Cost: a check is one pass over the path; a [`NumberText`] has 26 bytes. A float between 10^-5 and 2^53 becomes its
+//! shortest text by two multiplications of integers; others go by way of `core`. That code (15 kB on a Cortex-M0+) is
+//! linked only where a float is handed over.
 //!
 //! Errors: [`PathError`] and [`NumberError`], both in [`ValueError`]; each says what, where and the limit.
 
@@ -95,21 +96,74 @@ pub fn check_path(path: &str, max_len: usize) -> Result<(), PathError> {
     if path.starts_with(RESERVED_PREFIX) {
         return Err(PathError::Reserved);
     }
-    let mut at = 0;
-    let mut segment = 0;
-    while let Some(&byte) = bytes.get(at) {
-        match byte {
-            b'A'..=b'Z' | b'a'..=b'z' | b'0'..=b'9' | b'_' | b'-' => at += 1,
-            b'%' if matches!(bytes.get(at + 1..at + 3), Some(b"2e" | b"3a")) => at += 3,
-            b'.' if at == segment => return Err(PathError::EmptySegment { at }),
-            b'.' => {
+    let mut at = usual_words(bytes);
+    // Where this segment begins, or some byte of it that is passed.
+    let mut segment = if at > 0 && bytes.get(at - 1) == Some(&b'.') { at } else { 0 };
+    while let Some(rest) = bytes.get(at..) {
+        at += rest.iter().position(|&b| !is_plain(b)).unwrap_or(rest.len());
+        match bytes.get(at) {
+            None => break,
+            Some(b'.') if at == segment => return Err(PathError::EmptySegment { at }),
+            Some(b'.') => {
                 at += 1;
                 segment = at;
             }
-            byte => return Err(PathError::IllegalByte { at, byte }),
+            Some(b'%') if matches!(bytes.get(at + 1..at + 3), Some(b"2e" | b"3a")) => at += 3,
+            Some(&byte) => return Err(PathError::IllegalByte { at, byte }),
         }
     }
     if at == segment { Err(PathError::EmptySegment { at }) } else { Ok(()) }
+}
+
+/// How many bytes at the beginning hold nothing but legal segments without `%`, looked at eight at a time.
+fn usual_words(path: &[u8]) -> usize {
+    if cfg!(not(target_pointer_width = "64")) {
+        return 0;
+    }
+    /// This byte eight times.
+    const fn all(byte: u8) -> u64 {
+        u64::from_ne_bytes([byte; 8])
+    }
+    const HIGH: u64 = all(0x80);
+    // The highest bit of each byte says what is so of it; none of the sums carries, as all bytes are ASCII.
+    let at_least = |word: u64, byte: u8| word + all(0x80 - byte);
+    let unlike = |word: u64, byte: u8| (word ^ all(byte)).wrapping_add(all(0x7f));
+    // A path does not begin with a dot.
+    let mut dot_before = 0x80;
+    let words = path.as_chunks::<8>().0;
+    let odd = words.iter().position(|word| {
+        let word = u64::from_le_bytes(*word);
+        if word & HIGH != 0 {
+            return true;
+        }
+        let lower = word | all(0x20);
+        let letter = at_least(lower, b'a') & !at_least(lower, b'z' + 1);
+        // '-', '.', '/', digits.
+        let other = at_least(word, b'-') & !at_least(word, b'9' + 1) & unlike(word, b'/');
+        let legal = letter | other | !unlike(word, b'_');
+        let dots = !unlike(word, b'.') & HIGH;
+        let two_dots = dots & (dots << 8 | dot_before);
+        dot_before = dots >> 56;
+        !legal & HIGH | two_dots != 0
+    });
+    8 * odd.unwrap_or(words.len())
+}
+
+/// Whether a segment can have this byte as it is.
+fn is_plain(byte: u8) -> bool {
+    /// A bit for each byte.
+    const PLAIN: [u32; 8] = {
+        let mut bits = [0; 8];
+        let mut byte = 0u8;
+        while byte < 128 {
+            if byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-' {
+                bits[byte as usize / 32] |= 1 << (byte % 32);
+            }
+            byte += 1;
+        }
+        bits
+    };
+    PLAIN[usize::from(byte >> 5)] & 1 << (byte & 31) != 0
 }
 
 /// A checked path.
@@ -148,13 +202,19 @@ impl fmt::Display for Segment<'_> {
         if self.0.is_empty() {
             return f.write_char('-');
         }
-        for c in self.0.chars() {
-            match c {
-                '.' => f.write_str("%2e")?,
-                ':' => f.write_str("%3a")?,
-                c if c.is_ascii_alphanumeric() || c == '_' || c == '-' => f.write_char(c)?,
-                _ => f.write_char('-')?,
+        let mut rest = self.0;
+        loop {
+            let plain = rest.bytes().position(|b| !is_plain(b)).unwrap_or(rest.len());
+            let (run, other) = rest.split_at_checked(plain).unwrap_or((rest, ""));
+            f.write_str(run)?;
+            let mut chars = other.chars();
+            match chars.next() {
+                None => break,
+                Some('.') => f.write_str("%2e")?,
+                Some(':') => f.write_str("%3a")?,
+                Some(_) => f.write_str("-")?,
             }
+            rest = chars.as_str();
         }
         Ok(())
     }
@@ -235,15 +295,14 @@ impl From<NumberError> for ValueError {
 }
 
 /// A number as JSON text, at most [`MAX_NUMBER_BYTES`] bytes, formatted once.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy)]
 pub struct NumberText {
-    len: u8,
+    /// Where the text begins; it ends with the bytes.
+    from: u8,
     bytes: [u8; MAX_NUMBER_BYTES],
 }
 
 impl NumberText {
-    const NONE: NumberText = NumberText { len: 0, bytes: [0; MAX_NUMBER_BYTES] };
-
     /// `text`, if it is a JSON number of at most [`MAX_NUMBER_BYTES`] bytes: for stored values, and for
     /// implementing [`Number`].
     ///
@@ -271,9 +330,9 @@ impl NumberText {
             return Err(NumberError::TooLong { len: text.len() });
         }
         check_json_number(text.as_bytes(), is_finite)?;
-        let mut out = Self::NONE;
-        out.put(text.as_bytes());
-        Ok(out)
+        let mut out = Backwards::NONE;
+        out.put_all(text.as_bytes());
+        Ok(out.text())
     }
 
     /// The text.
@@ -286,33 +345,17 @@ impl NumberText {
     /// The text's bytes, all ASCII.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
-        self.bytes.get(..usize::from(self.len)).unwrap_or(b"0")
-    }
-
-    fn put(&mut self, part: &[u8]) {
-        let from = usize::from(self.len);
-        if let Some(to) = self.bytes.get_mut(from..from + part.len()) {
-            to.copy_from_slice(part);
-            self.len += part.len() as u8;
-        } else {
-            debug_assert!(false, "a number's text is at most {MAX_NUMBER_BYTES} bytes");
-        }
-    }
-
-    fn put_zeros(&mut self, n: usize) {
-        for _ in 0..n {
-            self.put(b"0");
-        }
-    }
-
-    fn put_integer(&mut self, negative: bool, magnitude: u64) {
-        if negative {
-            self.put(b"-");
-        }
-        let mut buf = [0; 20];
-        self.put(decimal_digits(magnitude, &mut buf));
+        self.bytes.get(usize::from(self.from)..).unwrap_or(b"0")
     }
 }
+
+impl PartialEq for NumberText {
+    fn eq(&self, other: &Self) -> bool {
+        self.as_bytes() == other.as_bytes()
+    }
+}
+
+impl Eq for NumberText {}
 
 impl fmt::Debug for NumberText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -331,6 +374,130 @@ impl defmt::Format for NumberText {
     fn format(&self, f: defmt::Formatter<'_>) {
         defmt::write!(f, "{=str}", self.as_str());
     }
+}
+
+/// A number's text while it is written, from its end to its beginning, as its digits come.
+struct Backwards {
+    /// With room for digits that come eight at a time.
+    bytes: [u8; SPARE + MAX_NUMBER_BYTES],
+    from: usize,
+}
+
+const SPARE: usize = 8;
+
+impl Backwards {
+    const NONE: Backwards =
+        Backwards { bytes: [0; SPARE + MAX_NUMBER_BYTES], from: SPARE + MAX_NUMBER_BYTES };
+
+    fn put(&mut self, byte: u8) {
+        debug_assert!(self.from > SPARE, "a number's text is at most {MAX_NUMBER_BYTES} bytes");
+        self.from = self.from.wrapping_sub(1);
+        if let Some(to) = self.bytes.get_mut(self.from) {
+            *to = byte;
+        }
+    }
+
+    fn put_all(&mut self, part: &[u8]) {
+        part.iter().rev().for_each(|byte| self.put(*byte));
+    }
+
+    /// The last `count` digits of `n`, at most eight.
+    fn put_digits(&mut self, n: u32, count: u32) {
+        let from = self.from.saturating_sub(count as usize);
+        if cfg!(target_pointer_width = "64") {
+            let to = self.bytes.get_mut(..self.from).and_then(|b| b.last_chunk_mut());
+            if let Some(to) = to {
+                *to = eight_digits(n);
+            }
+        } else if let Some(to) = self.bytes.get_mut(from..self.from) {
+            let mut n = n;
+            for digit in to.iter_mut().rev() {
+                *digit = b'0' + (n % 10) as u8;
+                n /= 10;
+            }
+        }
+        self.from = from;
+    }
+
+    fn put_integer(&mut self, mut n: u64) {
+        const EIGHT: u64 = 100_000_000;
+        while n >= EIGHT {
+            self.put_digits((n % EIGHT) as u32, 8);
+            n /= EIGHT;
+        }
+        let n = n as u32;
+        if n < 10 {
+            self.put(b'0' + n as u8);
+        } else {
+            self.put_digits(n, n.ilog10() + 1);
+        }
+    }
+
+    /// `n · 10^-places`; `false`, with nothing written, if more than `max_zeros` zeros would stand between point and digits.
+    fn put_places(&mut self, mut n: u64, places: u32, max_zeros: u32) -> bool {
+        if places > max_zeros + 1 && ten_to(places - max_zeros - 1).is_none_or(|least| n < least) {
+            return false;
+        }
+        let mut left = places;
+        while left > 0 {
+            let count = left.min(8);
+            let power = ten_to(count).unwrap_or(1);
+            self.put_digits((n % power) as u32, count);
+            n /= power;
+            left -= count;
+        }
+        if places > 0 {
+            self.put(b'.');
+        }
+        self.put_integer(n);
+        true
+    }
+
+    /// `e` and the exponent.
+    fn put_exponent(&mut self, exponent: i32) {
+        self.put_integer(u64::from(exponent.unsigned_abs()));
+        self.put_sign(exponent < 0);
+        self.put(b'e');
+    }
+
+    fn put_sign(&mut self, negative: bool) {
+        if negative {
+            self.put(b'-');
+        }
+    }
+
+    fn text(self) -> NumberText {
+        let bytes = self.bytes.last_chunk().copied().unwrap_or([b'0'; MAX_NUMBER_BYTES]);
+        NumberText { from: self.from.saturating_sub(SPARE) as u8, bytes }
+    }
+}
+
+/// The last eight digits of `n`, all at a time: first four and four, then two and two, then one and one.
+fn eight_digits(n: u32) -> [u8; 8] {
+    let n = u64::from(n % 100_000_000);
+    let fours = (n / 10_000) | ((n % 10_000) << 32);
+    // Divided by 100 and by 10: exact for numbers below 10,000 and 100.
+    let hundreds = ((fours * 10_486) >> 20) & 0x7f_0000_007f;
+    let twos = hundreds | (fours - 100 * hundreds) << 16;
+    let tens = ((twos * 103) >> 10) & 0x000f_000f_000f_000f;
+    let ones = tens | (twos - 10 * tens) << 8;
+    (ones | 0x3030_3030_3030_3030).to_le_bytes()
+}
+
+/// Powers of five: as many as the shortest text of a float needs, and 10^k is 5^k · 2^k.
+const FIVES: [u64; 22] = {
+    let mut powers = [1; 22];
+    let mut k = 1;
+    while k < powers.len() {
+        powers[k] = 5 * powers[k - 1];
+        k += 1;
+    }
+    powers
+};
+
+/// 10^`k`, if it has at most 64 bits.
+fn ten_to(k: u32) -> Option<u64> {
+    if k < 20 { FIVES.get(k as usize).map(|five| five << k) } else { None }
 }
 
 /// `n` in decimal, at the end of `buf`.
@@ -408,53 +575,47 @@ pub struct Decimal {
 
 impl Number for Decimal {
     fn number_text(&self) -> Result<NumberText, NumberError> {
-        let mut out = NumberText::NONE;
-        let mut buf = [0; 20];
-        let digits = decimal_digits(self.mantissa.unsigned_abs(), &mut buf);
-        if self.mantissa < 0 {
-            out.put(b"-");
-        }
-        let n = digits.len();
-        let places = usize::from(self.exponent.unsigned_abs());
-        if self.exponent >= 0 && (self.mantissa == 0 || n + places <= 19) {
-            out.put(digits);
-            out.put_zeros(if self.mantissa == 0 { 0 } else { places });
-        } else if self.exponent < 0 && places < n {
-            let (whole, fraction) = digits.split_at(n - places);
-            out.put(whole);
-            out.put(b".");
-            out.put(fraction);
-        } else if self.exponent < 0 && places - n <= 3 {
-            out.put(b"0.");
-            out.put_zeros(places - n);
-            out.put(digits);
+        let (magnitude, negative) = (self.mantissa.unsigned_abs(), self.mantissa < 0);
+        let places = u32::from(self.exponent.unsigned_abs());
+        let mut out = Backwards::NONE;
+        let plain = if self.exponent <= 0 {
+            out.put_places(magnitude, places, 3)
         } else {
-            out.put(digits);
-            put_exponent(&mut out, i32::from(self.exponent));
+            // At most 19 digits with the zeros.
+            let limit = 19u32.checked_sub(places).and_then(ten_to).unwrap_or(0);
+            let fits = magnitude < limit;
+            if fits && magnitude > 0 {
+                (0..places).for_each(|_| out.put(b'0'));
+            }
+            if fits || magnitude == 0 {
+                out.put_integer(magnitude);
+            }
+            fits || magnitude == 0
+        };
+        if !plain {
+            out.put_exponent(self.exponent.into());
+            out.put_integer(magnitude);
         }
-        Ok(out)
+        out.put_sign(negative);
+        Ok(out.text())
     }
-}
-
-fn put_exponent(out: &mut NumberText, exponent: i32) {
-    out.put(b"e");
-    out.put_integer(exponent < 0, u64::from(exponent.unsigned_abs()));
 }
 
 macro_rules! integers {
     ($($signed:ty),*; $($unsigned:ty),*) => {
         $(impl Number for $signed {
             fn number_text(&self) -> Result<NumberText, NumberError> {
-                let mut out = NumberText::NONE;
-                out.put_integer(*self < 0, u64::from(self.unsigned_abs()));
-                Ok(out)
+                let mut out = Backwards::NONE;
+                out.put_integer(u64::from(self.unsigned_abs()));
+                out.put_sign(*self < 0);
+                Ok(out.text())
             }
         })*
         $(impl Number for $unsigned {
             fn number_text(&self) -> Result<NumberText, NumberError> {
-                let mut out = NumberText::NONE;
-                out.put_integer(false, u64::from(*self));
-                Ok(out)
+                let mut out = Backwards::NONE;
+                out.put_integer(u64::from(*self));
+                Ok(out.text())
             }
         })*
     };
@@ -462,33 +623,119 @@ macro_rules! integers {
 integers!(i8, i16, i32, i64; u8, u16, u32, u64);
 
 impl Number for f64 {
-    /// The shortest text that parses back to exactly this number.
+    /// The shortest text that parses back to exactly this number, of those the nearest to it.
     fn number_text(&self) -> Result<NumberText, NumberError> {
         if !self.is_finite() {
             return Err(NumberError::NotFinite);
         }
-        let mut shortest = Shortest::default();
-        // Never fails: at most 24 bytes are written into 32.
-        let _ = write!(shortest, "{self:e}");
-        Ok(shortest.lay_out())
+        let bits = self.to_bits();
+        let binary = Binary::new(bits, f64::MANTISSA_DIGITS, 1075);
+        Ok(binary.text(self.is_sign_negative()).unwrap_or_else(|| Exponential::of(format_args!("{self:e}"))))
     }
 }
 
 impl Number for f32 {
-    /// The shortest text that parses back to exactly this `f32` (0.1 stays 0.1).
+    /// The shortest text that parses back to exactly this `f32` (0.1 stays 0.1), of those the nearest to it.
     fn number_text(&self) -> Result<NumberText, NumberError> {
         if !self.is_finite() {
             return Err(NumberError::NotFinite);
         }
-        let mut shortest = Shortest::default();
-        let _ = write!(shortest, "{self:e}");
-        Ok(shortest.lay_out())
+        let bits = u64::from(self.to_bits());
+        let binary = Binary::new(bits, f32::MANTISSA_DIGITS, 150);
+        Ok(binary.text(self.is_sign_negative()).unwrap_or_else(|| Exponential::of(format_args!("{self:e}"))))
     }
+}
+
+/// Zeros that a float's text may have between point and digits.
+const MAX_FLOAT_ZEROS: u32 = 4;
+
+/// A float without its sign: `mantissa · 2^exponent`, with the mantissa's highest bit set unless it is 0 or subnormal.
+struct Binary {
+    mantissa: u64,
+    exponent: i32,
+    /// All other bits of the mantissa are 0, so that the float below is only half as far away as the one above.
+    is_power: bool,
+}
+
+impl Binary {
+    /// From the bits of a float of so many digits (one of them not written), whose exponents are larger by `bias`.
+    fn new(bits: u64, digits: u32, bias: i32) -> Self {
+        let hidden = 1 << (digits - 1);
+        let fraction = bits & (hidden - 1);
+        // The sign is above the bits of the exponent, of which there are 11 or 8.
+        let biased =
+            (bits >> (digits - 1)) as i32 & if digits == f64::MANTISSA_DIGITS { 0x7ff } else { 0xff };
+        if biased == 0 {
+            return Binary { mantissa: fraction, exponent: 1 - bias, is_power: false };
+        }
+        Binary { mantissa: fraction | hidden, exponent: biased - bias, is_power: fraction == 0 }
+    }
+
+    /// The shortest text, by integers alone; `None` for what is 2^53 (2^24) or larger, or below 10^-5.
+    fn text(&self, negative: bool) -> Option<NumberText> {
+        let mut out = Backwards::NONE;
+        if self.mantissa == 0 {
+            // "-0" would be read as the integer 0.
+            out.put_all(if negative { b"0.0" } else { b"0" });
+        } else {
+            let (n, places) = self.shortest()?;
+            if !out.put_places(n, places, MAX_FLOAT_ZEROS) {
+                return None;
+            }
+        }
+        out.put_sign(negative);
+        Some(out.text())
+    }
+
+    /// (n, places): of the decimals that are nearer to this float than to any other the one with the fewest places, and of
+    /// those the nearest. Exact: the float times a power of ten has up to 102 bits.
+    fn shortest(&self) -> Option<(u64, u32)> {
+        let below = u32::try_from(self.exponent.checked_neg()?).ok()?;
+        if self.mantissa.trailing_zeros() >= below {
+            // A whole number, and there is none between it and the next float.
+            return Some((self.mantissa >> below, 0));
+        }
+        // So many places that a unit of the last one is at most the distance of two floats, and ten of them are more.
+        let places = ((below * 1233) >> 12) + 1;
+        let five = *FIVES.get(places as usize)?;
+        // In quarters of that distance, and with so many bits behind the units of the last place.
+        let scaled = u128::from(self.mantissa << 2) * u128::from(five);
+        let bits = below + 2 - places;
+        let units = (scaled >> bits) as u64;
+        let (tens, rest) = (units / 10, units % 10);
+        // The tens below and above, if they are near enough: at most one of both is.
+        let down = scaled - (u128::from(units - rest) << bits);
+        let up = (10 << bits) - down;
+        let reach = u128::from(five << 1);
+        let reach_down = if self.is_power { u128::from(five) } else { reach };
+        let inclusive = u128::from(self.mantissa.is_multiple_of(2));
+        let tens = if down < reach_down + inclusive {
+            tens
+        } else if up < reach + inclusive {
+            tens + 1
+        } else {
+            let fraction = scaled - (u128::from(units) << bits);
+            return Some((units + u64::from(fraction >= 1 << (bits - 1)), places));
+        };
+        Some(without_zeros(tens, places - 1))
+    }
+}
+
+/// The same number with as few places as there can be.
+fn without_zeros(mut n: u64, mut places: u32) -> (u64, u32) {
+    for (power, zeros) in [(100_000_000, 8), (10_000, 4), (100, 2), (10, 1)] {
+        // Not 0, and not whole: there are digits, and places for all of its zeros.
+        if u64::is_multiple_of(n, power) {
+            n /= power;
+            places = places.saturating_sub(zeros);
+        }
+    }
+    (n, places)
 }
 
 /// What `{:e}` writes: `[-]d[.ddd]e[-]x`, the shortest digits that round-trip.
 #[derive(Default)]
-struct Shortest {
+struct Exponential {
     negative: bool,
     /// The digits without the point.
     digits: [u8; 24],
@@ -498,7 +745,7 @@ struct Shortest {
     exponent: i32,
 }
 
-impl fmt::Write for Shortest {
+impl fmt::Write for Exponential {
     fn write_str(&mut self, s: &str) -> fmt::Result {
         for byte in s.bytes() {
             match byte {
@@ -519,52 +766,32 @@ impl fmt::Write for Shortest {
     }
 }
 
-impl Shortest {
-    fn lay_out(&self) -> NumberText {
-        let mut out = NumberText::NONE;
-        let digits = self.digits.get(..self.n).unwrap_or_default();
-        if self.negative {
-            out.put(b"-");
-        }
-        if digits == b"0" {
-            // "-0" would be read as the integer 0.
-            out.put(if self.negative { b"0.0" } else { b"0" });
-            return out;
-        }
-        let exponent = if self.exponent_negative { -self.exponent } else { self.exponent };
-        match exponent {
-            -5..=-1 => {
-                out.put(b"0.");
-                out.put_zeros((-exponent - 1) as usize);
-                out.put(digits);
+impl Exponential {
+    /// The text of a float that is 2^24 or more, or below 10^-5: a whole number, or one with an exponent.
+    fn of(written: fmt::Arguments<'_>) -> NumberText {
+        let mut this = Exponential::default();
+        // Never fails: at most 24 bytes are written into 32.
+        let _ = this.write_fmt(written);
+        let digits = this.digits.get(..this.n).unwrap_or_default();
+        let mut out = Backwards::NONE;
+        let exponent = if this.exponent_negative { -this.exponent } else { this.exponent };
+        match (exponent, digits) {
+            (0..=16, _) => {
+                (digits.len()..=exponent as usize).for_each(|_| out.put(b'0'));
+                out.put_all(digits);
             }
-            0..=16 => {
-                let whole = exponent as usize + 1;
-                match digits.split_at_checked(whole) {
-                    Some((digits, b"")) => out.put(digits),
-                    Some((whole, fraction)) => {
-                        out.put(whole);
-                        out.put(b".");
-                        out.put(fraction);
-                    }
-                    None => {
-                        out.put(digits);
-                        out.put_zeros(whole - digits.len());
-                    }
+            (_, [first, rest @ ..]) => {
+                out.put_exponent(exponent);
+                if !rest.is_empty() {
+                    out.put_all(rest);
+                    out.put(b'.');
                 }
+                out.put(*first);
             }
-            _ => {
-                if let Some((first, rest)) = digits.split_first() {
-                    out.put(&[*first]);
-                    if !rest.is_empty() {
-                        out.put(b".");
-                        out.put(rest);
-                    }
-                }
-                put_exponent(&mut out, exponent);
-            }
+            _ => {}
         }
-        out
+        out.put_sign(this.negative);
+        out.text()
     }
 }
 
@@ -619,6 +846,27 @@ mod tests {
     }
 
     #[test]
+    fn each_byte_is_legal_or_not_wherever_it_stands_and_the_first_fault_is_told() {
+        for at in 0..30 {
+            for byte in 0..128u8 {
+                let mut path = "a.b-c_d.Zz09.".repeat(3).into_bytes();
+                path[at] = byte;
+                path[29] = if at == 29 { byte } else { b'x' };
+                path.truncate(30);
+                let legal = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-' | b'.');
+                let fault = (0..30).find_map(|i| match path[i] {
+                    b'.' if i == 0 || path[i - 1] == b'.' => Some(PathError::EmptySegment { at: i }),
+                    b if !legal(b) => Some(PathError::IllegalByte { at: i, byte: b }),
+                    b'.' if i == 29 => Some(PathError::EmptySegment { at: 30 }),
+                    _ => None,
+                });
+                let path = String::from_utf8(path).unwrap();
+                assert_eq!(check_path(&path, 200).err(), fault, "{path}");
+            }
+        }
+    }
+
+    #[test]
     fn any_text_becomes_a_legal_segment() {
         assert_eq!(Segment("192.0.2.1:80").to_string(), "192%2e0%2e2%2e1%3a80");
         assert_eq!(Segment("").to_string(), "-");
@@ -643,6 +891,14 @@ mod tests {
     }
 
     #[test]
+    fn eight_digits_are_those_of_the_number() {
+        let four = (0..10_000).flat_map(|n| [n, 10_000 * n, 10_001 * n]);
+        for n in four.chain((0..99_999_999).step_by(997)) {
+            assert_eq!(str::from_utf8(&eight_digits(n)).unwrap(), format!("{n:08}"));
+        }
+    }
+
+    #[test]
     fn floats_are_as_short_as_possible() {
         assert_eq!(text(0.1f64), "0.1");
         assert_eq!(text(0.1f32), "0.1");
@@ -657,6 +913,56 @@ mod tests {
         assert_eq!(text(f64::MAX), "1.7976931348623157e308");
         assert_eq!(text(-2.2250738585072014e-308f64), "-2.2250738585072014e-308");
         assert_eq!(text(5e-324f64), "5e-324");
+    }
+
+    /// The same text by way of `{:e}`, whose digits are the shortest, and of those the nearest.
+    fn by_exponential(written: &str) -> String {
+        let (digits, exponent) = written.split_once('e').unwrap();
+        let (sign, digits) = digits.strip_prefix('-').map_or(("", digits), |digits| ("-", digits));
+        let digits = digits.replace('.', "");
+        let exponent: i32 = exponent.parse().unwrap();
+        let whole = (exponent + 1).max(0) as usize;
+        let text = match exponent {
+            _ if digits == "0" => if sign.is_empty() { "0" } else { "0.0" }.to_string(),
+            -5..=-1 => format!("0.{}{digits}", "0".repeat((-exponent - 1) as usize)),
+            0..=16 if digits.len() <= whole => format!("{digits}{}", "0".repeat(whole - digits.len())),
+            0..=16 => format!("{}.{}", &digits[..whole], &digits[whole..]),
+            _ if digits.len() == 1 => format!("{digits}e{exponent}"),
+            _ => format!("{}.{}e{exponent}", &digits[..1], &digits[1..]),
+        };
+        format!("{sign}{text}")
+    }
+
+    fn same_as_by_exponential(x: f64) {
+        assert_eq!(text(x), by_exponential(&format!("{x:e}")), "{:#x}", x.to_bits());
+    }
+
+    #[test]
+    fn powers_of_two_and_ten_and_their_neighbours_are_as_short_as_possible() {
+        let powers_of_two = (0..2047).map(|biased| biased << 52);
+        let powers_of_ten = (-320..=308).map(|k| format!("1e{k}").parse::<f64>().unwrap().to_bits());
+        for bits in powers_of_two.chain(powers_of_ten) {
+            for bits in bits.saturating_sub(40)..=bits + 40 {
+                same_as_by_exponential(f64::from_bits(bits));
+                same_as_by_exponential(-f64::from_bits(bits));
+            }
+        }
+        for bits in
+            (0..255u32).flat_map(|biased| (0..80).map(move |n| ((biased << 23) + n).saturating_sub(40)))
+        {
+            let x = f32::from_bits(bits);
+            assert_eq!(text(x), by_exponential(&format!("{x:e}")), "{bits:#x}");
+        }
+    }
+
+    #[test]
+    fn between_two_texts_that_are_equally_near_the_choice_is_that_of_the_standard_library() {
+        // Quarters and eighths that have digits for one place only.
+        for n in 0..1_000 {
+            same_as_by_exponential((1u64 << 50) as f64 + f64::from(n) / 4.0);
+            same_as_by_exponential((1u64 << 49) as f64 + f64::from(n) / 8.0);
+            same_as_by_exponential((1u64 << 46) as f64 + f64::from(n) / 64.0);
+        }
     }
 
     #[test]
@@ -704,6 +1010,38 @@ mod tests {
         }
 
         #[test]
+        fn doubles_of_any_size_are_written_as_short_as_possible(
+            fraction in 0..1u64 << 52, shift in 0..53u32, near in 1_023 - 40..1_023 + 60u64, any in 0..2_047u64,
+        ) {
+            for exponent in [near, any] {
+                // As it is, and with few bits.
+                for fraction in [fraction, fraction >> shift << shift] {
+                    same_as_by_exponential(f64::from_bits(exponent << 52 | fraction));
+                }
+            }
+        }
+
+        #[test]
+        fn doubles_of_few_digits_and_their_neighbours_are_written_as_short_as_possible(
+            digits in 0..1u64 << 54, shift in 0..50u32, exponent in -25..20i32,
+        ) {
+            let x = format!("{}e{exponent}", digits >> shift).parse::<f64>().unwrap();
+            for x in [x, -x, x.next_up(), x.next_down()] {
+                same_as_by_exponential(x);
+            }
+        }
+
+        #[test]
+        fn floats_are_written_as_short_as_possible(bits: u32, digits in 0..1u32 << 25, shift in 0..20u32, exponent in -20..20i32) {
+            let short = format!("{}e{exponent}", digits >> shift).parse::<f32>().unwrap();
+            for x in [f32::from_bits(bits), short, short.next_up(), short.next_down()] {
+                if x.is_finite() {
+                    prop_assert_eq!(text(x), by_exponential(&format!("{x:e}")));
+                }
+            }
+        }
+
+        #[test]
         fn every_finite_float_parses_back_to_itself(bits: u32) {
             let x = f32::from_bits(bits);
             prop_assume!(x.is_finite());
@@ -719,7 +1057,9 @@ mod tests {
         }
 
         #[test]
-        fn a_path_passes_exactly_when_its_segments_do(path in "[a.%2e3:_S-]{0,12}") {
+        fn a_path_passes_exactly_when_its_segments_do(
+            path in "[a.%2e3:_S-]{0,12}|([a-zA-Z0-9_-]{1,9}[.]){0,4}[a-z.%]{0,12}|[a-z]{0,20}([!-~]|[.]{2}|\\PC)[a-z.]{0,20}",
+        ) {
             let legal = |s: &str| {
                 let s = s.replace("%2e", "x").replace("%3a", "x");
                 !s.is_empty() && s.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-')

@@ -123,7 +123,7 @@ impl Bot for SimBot {
         // What was stored last must be what is read.
         let mut buf = [0; 8];
         let read = cx.get_state("count", &mut buf).map(|_| u64::from_le_bytes(buf));
-        let known = self.shared.states.borrow().get(&due.key).copied();
+        let known = self.shared.states.borrow().get(&due.key).map(|known| known.last);
         if let Some(read) = read
             && known.is_some_and(|known| known != read)
         {
@@ -131,15 +131,21 @@ impl Bot for SimBot {
             self.shared.values.borrow_mut().violate(Invariant::State, text);
         }
         let kept = self.shared.kept_states.borrow_mut().remove(&due.key);
-        if let (None, Some(kept)) = (known, kept)
-            && !(kept.saturating_sub(1)..=kept).contains(&read.unwrap_or(0))
-        {
-            let text = format!("the state of the {} is {read:?} in a new life, stored was {kept}", due.key);
-            self.shared.values.borrow_mut().violate(Invariant::State, text);
+        if let (None, Some((stored, safe))) = (known, kept) {
+            let survived = read.unwrap_or(0);
+            if !(safe..=stored.last).contains(&survived) {
+                let text = format!(
+                    "the state of the {} is {read:?} in a new life, stored was {}, {safe} of it safe",
+                    due.key, stored.last
+                );
+                self.shared.values.borrow_mut().violate(Invariant::State, text);
+            }
+            self.shared.states.borrow_mut().insert(due.key, stored.survived(survived));
         }
         let count = read.map_or(1, |n| n.wrapping_add(1));
         if cx.set_state("count", &count.to_le_bytes()).is_ok() {
-            self.shared.states.borrow_mut().insert(due.key, count);
+            let now_ms = self.clock.now_ms();
+            self.shared.states.borrow_mut().entry(due.key).or_default().store(count, now_ms);
         }
         let path = |n: u64| format!("d{entity}.s{item}.v{n}");
         for n in 0..job.series {

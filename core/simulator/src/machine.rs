@@ -3,7 +3,7 @@
 use core::cell::{Cell, RefCell};
 use core::future::{Future, poll_fn};
 use core::task::Poll;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 
 use grafolean_core::bot::HandOverError;
@@ -103,10 +103,45 @@ impl Clock {
 #[derive(Debug, Default)]
 pub(crate) struct Shared {
     pub(crate) values: RefCell<Values>,
-    /// What each job stored last.
-    pub(crate) states: RefCell<BTreeMap<JobKey, u64>>,
-    /// What each job stored last in an earlier life, where that must have survived.
-    pub(crate) kept_states: RefCell<BTreeMap<JobKey, u64>>,
+    /// What each job stored.
+    pub(crate) states: RefCell<BTreeMap<JobKey, Counts>>,
+    /// What each job stored in an earlier life, and which of it must have survived.
+    pub(crate) kept_states: RefCell<BTreeMap<JobKey, (Counts, u64)>>,
+}
+
+/// A job's state: a number that each run makes one higher.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Counts {
+    /// What was stored last.
+    pub(crate) last: u64,
+    /// When the last ones were stored, in milliseconds of true time.
+    at_ms: VecDeque<u64>,
+}
+
+impl Counts {
+    /// Longer than it takes until anything is synced.
+    const REMEMBERED_MS: u64 = 7_200_000;
+
+    pub(crate) fn store(&mut self, count: u64, now_ms: u64) {
+        self.last = count;
+        self.at_ms.push_back(now_ms);
+        while self.at_ms.front().is_some_and(|&at| at + Self::REMEMBERED_MS < now_ms) {
+            self.at_ms.pop_front();
+        }
+    }
+
+    /// What had been stored at that time.
+    pub(crate) fn stored_at(&self, ms: u64) -> u64 {
+        self.last.saturating_sub(self.at_ms.iter().filter(|&&at| at > ms).count() as u64)
+    }
+
+    /// Only what came up to `count` has survived.
+    pub(crate) fn survived(mut self, count: u64) -> Self {
+        let lost = usize::try_from(self.last.saturating_sub(count)).unwrap_or(usize::MAX);
+        self.at_ms.truncate(self.at_ms.len().saturating_sub(lost));
+        self.last = count;
+        self
+    }
 }
 
 /// What a run that was polled waits for.

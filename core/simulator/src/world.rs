@@ -27,7 +27,7 @@ use grafolean_test::Memory;
 
 use crate::bot::SimBot;
 use crate::flash::{BoardFlash, Nor, PAGE};
-use crate::machine::{Clock, Durable, Files, Process, Shared, Wants};
+use crate::machine::{Clock, Counts, Durable, Files, Process, Shared, Wants};
 use crate::plan::{Act, BOARD_CELLS, Fault, Plan, Target};
 use crate::random::{Purpose, Random};
 use crate::schedule::Jobs;
@@ -901,20 +901,37 @@ impl<S: Room> World<S> {
             self.synced_before_ms = now_ms;
         }
         // A suspended machine writes nothing.
-        let unsafe_ms = unsafe_ms.or(of_flash).map(|ms| ms + now_ms.saturating_sub(self.settled_at_ms));
+        let unsafe_ms = unsafe_ms.or(of_flash).map(|ms: u64| ms + now_ms.saturating_sub(self.settled_at_ms));
         self.jobs = Jobs::default();
         self.configured.clear();
         self.stopping = false;
         self.keep_at = None;
-        let mut states = core::mem::take(&mut *self.shared.states.borrow_mut());
+        let states = core::mem::take(&mut *self.shared.states.borrow_mut());
         let mut kept = self.shared.kept_states.borrow_mut();
-        let written = end == End::Stopped || self.plan.flash.is_none() && end != End::PowerCut;
-        if !written || !self.plan.healthy_disk() {
-            states.clear();
+        // So long after it changed a state is written, and then as safe as values.
+        let written_ms = self.plan.flash.map_or(2_000, |flash| u64::from(flash.settings.states_every_ms));
+        let safe_before_ms = unsafe_ms.map(|ms| now_ms.saturating_sub(ms.saturating_add(written_ms)));
+        let of_last = |stored: Counts| {
+            let safe = match end {
+                End::Stopped => Some(stored.last),
+                End::Killed if self.plan.flash.is_none() => Some(stored.last.saturating_sub(1)),
+                End::Killed | End::PowerCut => safe_before_ms.map(|ms| stored.stored_at(ms)),
+            };
+            safe.map(|safe| (stored, safe))
+        };
+        // Those that did not run in this life are as they were, but what was not synced then may be gone now.
+        if end == End::PowerCut || self.plan.flash.is_some() && end == End::Killed {
+            match safe_before_ms {
+                Some(ms) => {
+                    kept.values_mut().for_each(|(stored, safe)| *safe = (*safe).min(stored.stored_at(ms)))
+                }
+                None => kept.clear(),
+            }
+        }
+        kept.extend(states.into_iter().filter_map(|(key, stored)| Some((key, of_last(stored)?))));
+        if !self.plan.healthy_disk() {
             kept.clear();
         }
-        // Those that did not run in this life are as they were.
-        kept.append(&mut states);
         drop(kept);
         // Of a board's values each has its record, or is none of those that the collector names for the flash.
         let stored_before_ms = unstored_ms.unwrap_or(u64::MAX);

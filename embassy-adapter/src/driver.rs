@@ -4,8 +4,8 @@ use core::cell::Cell;
 use core::fmt;
 use core::pin::pin;
 
-use embassy_futures::join::{join, join_array};
-use embassy_futures::select::{Either, select};
+use embassy_futures::join::join;
+use embassy_futures::select::{Either, select, select_array};
 use embassy_futures::yield_now;
 use embassy_time::{Duration, Timer};
 use grafolean_core::bot::Bot;
@@ -93,9 +93,10 @@ where
     O: Observer,
 {
     check(shared)?;
-    let workers = join_array(shared.places.each_ref().map(|place| work(bot, shared, observer, place)));
+    let workers = pin!(workers(bot, shared, observer));
     let requests = CollectorRequests::new(bot, shared, observer);
-    let ends = join(drive(bot, shared, observer, settings), talk(shared, transport, &requests, settings));
+    let ends =
+        pin!(join(drive(bot, shared, observer, settings), talk(shared, transport, &requests, settings)));
     select(ends, workers).await;
     Ok(end(shared))
 }
@@ -129,10 +130,11 @@ where
     T: Transport,
     O: Observer,
 {
-    let workers = join_array(shared.places.each_ref().map(|place| work(bot, shared, observer, place)));
+    let workers = pin!(workers(bot, shared, observer));
     let requests = CollectorRequests::new(bot, shared, observer);
     let ends = join(drive(bot, shared, observer, settings), talk(shared, transport, &requests, settings));
-    select(join(ends, beside), workers).await;
+    let ends = pin!(join(ends, beside));
+    select(ends, workers).await;
     end(shared)
 }
 
@@ -141,6 +143,18 @@ fn end<B: Bot, S: Storage<B>, const W: usize>(shared: &Shared<B, S, W>) -> Ledge
     let ledger = shared.ledger();
     sink::info(&format_args!("stopped: {ledger}"));
     ledger
+}
+
+/// All workers, none of which ever ends. Out of line: what it takes of the call stack, where all their futures are put together, is not
+/// there any more while they are polled.
+#[inline(never)]
+fn workers<B: Bot, S: Storage<B>, O: Observer, const W: usize>(
+    bot: &B,
+    shared: &Shared<B, S, W>,
+    observer: &O,
+) -> impl Future {
+    // Not joined, which would move them once more.
+    select_array(shared.places.each_ref().map(|place| work(bot, shared, observer, place)))
 }
 
 /// Performs the runs of one place, one after the other.

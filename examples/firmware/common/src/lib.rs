@@ -24,6 +24,7 @@ mod snmp;
 mod tls;
 
 use core::fmt;
+use core::pin::pin;
 
 use embassy_futures::join::{join, join3};
 use embassy_net::Stack;
@@ -344,7 +345,7 @@ pub async fn run(
         let bot = Snmp::new(NetAgents::new(stack, agents, heads, seed.rotate_left(8)), BoardMemory::new());
         Some(collect(stack, settings, token, &bot, &SNMP, &MEMORY, seed, watch, (), random).await)
     };
-    let (ping, sensor, snmp) = join3(ping, sensor, snmp).await;
+    let (ping, sensor, snmp) = join3(pin!(ping), pin!(sensor), pin!(snmp)).await;
     Ends { ping, sensor, snmp }
 }
 
@@ -396,7 +397,9 @@ async fn collect<B: Bot, S: Storage<B>, const W: usize>(
             Timer::after_millis(control::LOOK_MS).await;
         }
     };
-    let (ledger, ()) = join(keep.run(bot, shared, &mut http, &watch, &driver), control).await;
+    // Pinned where they are made: a future that is moved passes through the call stack.
+    let run = pin!(keep.run(bot, shared, &mut http, &watch, &driver));
+    let (ledger, ()) = join(run, control).await;
     watch.ended(shared);
     Ok(ledger?)
 }

@@ -1,14 +1,17 @@
 //! A board in QEMU.
 
+use std::fs::OpenOptions;
 use std::io::{BufRead, BufReader, Read, Write};
+use std::path::Path;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use grafolean_stand_in::StandIn;
 
 use crate::error::EmulationError;
-use crate::firmware::Firmware;
+use crate::firmware::{Firmware, stack_file};
 use crate::link::Link;
 
 pub(crate) const QEMU: &str = "qemu-system-arm";
@@ -22,6 +25,8 @@ pub const HOST: &str = "10.0.2.2";
 const LOOK: Duration = Duration::from_millis(10);
 /// The lines of the log that an error shows.
 const LAST_LINES: usize = 40;
+/// How the line begins in which a board reports what of its call stack was ever used, in bytes.
+const STACK_REPORT: &str = "report stack: ";
 
 /// The lines that a board has printed.
 #[derive(Default)]
@@ -35,6 +40,7 @@ pub struct Board {
     qemu: Child,
     keys: ChildStdin,
     lines: Arc<Lines>,
+    readers: Vec<JoinHandle<()>>,
 }
 
 impl std::fmt::Debug for Board {
@@ -120,19 +126,32 @@ impl<'a> Builder<'a> {
             qemu.stdout.take().map(|o| Box::new(o) as Box<dyn Read + Send>),
             qemu.stderr.take().map(|o| Box::new(o) as Box<dyn Read + Send>),
         ];
+        let mut readers = Vec::new();
         for output in outputs.into_iter().flatten() {
             let (lines, show) = (Arc::clone(&lines), self.show);
-            std::thread::spawn(move || {
+            let stack_file = stack_file(&self.firmware.elf);
+            readers.push(std::thread::spawn(move || {
                 for line in BufReader::new(output).lines().map_while(Result::ok) {
                     if show {
                         let _ = writeln!(std::io::stdout(), "board   {line}");
                     }
+                    if let Some(report) = line.strip_prefix(STACK_REPORT) {
+                        keep_stack(&stack_file, report);
+                    }
                     lines.lines.lock().unwrap_or_else(PoisonError::into_inner).push(line);
                     lines.more.notify_all();
                 }
-            });
+            }));
         }
-        Ok(Board { qemu, keys, lines })
+        Ok(Board { qemu, keys, lines, readers })
+    }
+}
+
+/// Adds the number at the beginning of a report to a file. Where that can't be written, `examples/firmware/sizes` says what is missing.
+fn keep_stack(file: &Path, report: &str) {
+    let Some(bytes) = report.split(' ').next().and_then(|number| number.parse::<u32>().ok()) else { return };
+    if let Ok(mut file) = OpenOptions::new().create(true).append(true).open(file) {
+        let _ = file.write_all(format!("{bytes}\n").as_bytes());
     }
 }
 
@@ -187,7 +206,7 @@ impl Board {
         }
     }
 
-    /// Waits until it has ended by itself: its exit code.
+    /// Waits until it has ended by itself: its exit code. [`Board::log`] is complete then.
     ///
     /// # Errors
     /// [`EmulationError::TimedOut`].
@@ -197,6 +216,10 @@ impl Board {
             let status =
                 self.qemu.try_wait().map_err(|source| EmulationError::Program { program: QEMU, source })?;
             if let Some(status) = status {
+                // What it has printed last.
+                for reader in self.readers.drain(..) {
+                    let _ = reader.join();
+                }
                 return Ok(status.code().unwrap_or(-1));
             }
             if Instant::now() >= until {

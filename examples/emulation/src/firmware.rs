@@ -1,6 +1,7 @@
 //! Builds a firmware as its users do, and measures it.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::{Mutex, PoisonError};
@@ -229,8 +230,26 @@ fn compile(variant: Variant<'_>) -> Result<PathBuf, EmulationError> {
     let built = target_dir.join(TARGET).join("release/grafolean-qemu");
     // The next machine's is built to the same place.
     let elf = target_dir.join(variant.name()).with_extension("elf");
-    std::fs::copy(&built, &elf).map_err(|source| EmulationError::File { file: built, source })?;
+    leave(&built, &elf).map_err(|source| EmulationError::File { file: built, source })?;
     Ok(elf)
+}
+
+/// Copies what was built. Where it is another one than before, what runs of that one took of the call stack is no longer true.
+fn leave(built: &Path, elf: &Path) -> io::Result<()> {
+    let new = std::fs::read(built)?;
+    if std::fs::read(elf).is_ok_and(|old| old == new) {
+        return Ok(());
+    }
+    match std::fs::remove_file(stack_file(elf)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => std::fs::write(elf, new),
+    }
+}
+
+/// The file beside a firmware to which each run adds a line: the bytes of the call stack that it took at most.
+/// `examples/firmware/sizes` reads it.
+pub(crate) fn stack_file(elf: &Path) -> PathBuf {
+    elf.with_extension("stack")
 }
 
 /// Bytes of flash and of RAM that an ELF file's segments take.

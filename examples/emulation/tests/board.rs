@@ -104,14 +104,16 @@ fn ends_well(board: &mut Board, stand_in: &StandIn) -> [Reported; 2] {
     let log = board.log();
     assert_eq!(code, 0, "{log}");
     let reports = [reported(board, "ping"), reported(board, "sensor")];
-    let mut delivered = 0;
+    let (mut delivered, mut dropped) = (0, 0);
     for report in &reports {
         assert_eq!(report.collected, report.delivered + report.queued + report.dropped, "{log}");
         assert_eq!(report.queued, 0, "{log}");
         delivered += report.delivered;
+        dropped += report.dropped;
     }
-    // One whose answer was lost is stored and was sent again: stored once.
-    assert_eq!(stand_in.value_count(), delivered, "{log}");
+    // One whose answer was lost is stored and was sent again: stored once. Or it had to go before it could be sent again.
+    let stored = stand_in.value_count();
+    assert!((delivered..=delivered + dropped).contains(&stored), "{stored} stored\n{log}");
     assert!(!log.contains(&PING_TOKEN[..8]) && !log.contains(&SENSOR_TOKEN[..8]), "{log}");
     reports
 }

@@ -11,6 +11,8 @@ const CYCLE_NANOS = 1e9 / 125e6;
 /** How long the firmware runs before events of the outside are looked at, in simulated nanoseconds. */
 const SLICE_NANOS = 1e6;
 const HARD_FAULT = 3;
+/** What memory of the call stack holds that was never used. */
+const STACK_PAINT = 0xcccccccc;
 const ADC_TEMPERATURE_CHANNEL = 4;
 /** Registers of the ring oscillator (RP2040 datasheet, section 2.17.8): its base in units of 16 kB, and the random bit's offset. */
 const ROSC = 0x40060;
@@ -33,6 +35,7 @@ export class Board {
     this.rp.core.VTOR = FLASH.start + VECTOR_TABLE;
     this.rp.core.SP = this.rp.flashView.getUint32(VECTOR_TABLE, true);
     this.rp.core.PC = this.rp.flashView.getUint32(VECTOR_TABLE + 4, true) & ~1;
+    this.#paintStack();
     this.fault = null;
     const watchdog = Object.values(this.rp.peripherals).find((p) => 'onWatchdogTrigger' in p);
     // Thrown out of the clock, which would come to the same alarm again and again.
@@ -54,6 +57,22 @@ export class Board {
   /** Seconds since power-on, as the firmware counts them. */
   get seconds() {
     return this.rp.clock.nanos / 1e9;
+  }
+
+  /** Bytes of the call stack that were ever used; null where the firmware does not say where it ends. */
+  stackBytes() {
+    if (this.stack === null) return null;
+    const { start, end } = this.stack;
+    let at = end;
+    while (at < start && this.rp.sramView.getUint32(at, true) === STACK_PAINT) at += 4;
+    return start - at;
+  }
+
+  /** It grows from the vector table's first word down to where static memory ends (cortex-m-rt's name for that). */
+  #paintStack() {
+    const end = this.elf.symbol('__euninit');
+    this.stack = end === undefined ? null : { start: this.rp.core.SP - RAM_START, end: end - RAM_START };
+    for (let at = this.stack?.end; at < this.stack?.start; at += 4) this.rp.sramView.setUint32(at, STACK_PAINT, true);
   }
 
   /** What the on-chip sensor measures, in degrees Celsius (RP2040 datasheet, section 4.9.5). */

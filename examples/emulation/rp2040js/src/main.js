@@ -1,4 +1,5 @@
 // A W5500-EVB-Pico, its network, and the stand-in backend: `./run` calls this with what it has built.
+import fs from 'node:fs';
 import { parseArgs } from 'node:util';
 import { Board } from './board.js';
 import { Log } from './log.js';
@@ -20,6 +21,7 @@ const { values: options } = parseArgs({
     'stand-in': { type: 'string' },
     port: { type: 'string' },
     log: { type: 'string' },
+    stack: { type: 'string' },
     test: { type: 'boolean', default: false },
     'tls-cert': { type: 'string' },
     'tls-key': { type: 'string' },
@@ -61,6 +63,10 @@ async function main() {
     if (what !== null && !interrupted) console.log(`ok ${what} (${board.seconds.toFixed(1)} s after power-on)`);
   };
   await (options.test ? test(board, chip, standIn, front, until) : until(null, () => false));
+  const stack = board.stackBytes();
+  console.log(`call stack: ${stack ?? 'unknown'} bytes used at most`);
+  // For examples/firmware/sizes: what runs of this firmware took.
+  if (options.stack !== undefined && stack !== null) fs.appendFileSync(options.stack, `${stack}\n`);
   console.log(`${board.seconds.toFixed(1)} s, ${standIn.values.length} values, frames: ${JSON.stringify(chip.statistics)}`);
 }
 

@@ -85,3 +85,31 @@ test('the ring oscillator gives both bits, and only one of them where it stands 
   board.oscillates = false;
   assert.equal(bits().size, 1);
 });
+
+test('the call stack is measured from where static memory ends, and is not where that is not said', () => {
+  const file = elfOf([LOOP]);
+  assert.equal(new Board(file).stackBytes(), null);
+  const board = new Board(withSymbol(file, '__euninit', 0x20000800));
+  assert.equal(board.stackBytes(), 0);
+  board.rp.sramView.setUint32(0x0ff0, 1, true);
+  board.rp.sramView.setUint32(0x0f00, 2, true);
+  assert.equal(board.stackBytes(), 0x100);
+});
+
+/** The same with a symbol. */
+function withSymbol(file, name, value) {
+  const elf = fs.readFileSync(file);
+  const names = Buffer.from(`\0${name}\0`);
+  const symbol = Buffer.alloc(16);
+  symbol.writeUInt32LE(1, 0);
+  symbol.writeUInt32LE(value, 4);
+  const sections = Buffer.alloc(80);
+  // A symbol table, which names the second one as that of its strings; and that.
+  [0, 2, 0, 0, elf.length, symbol.length, 1].forEach((word, i) => sections.writeUInt32LE(word, 4 * i));
+  sections.writeUInt32LE(elf.length + symbol.length, 40 + 16);
+  elf.writeUInt32LE(elf.length + symbol.length + names.length, 32);
+  elf.writeUInt16LE(40, 46);
+  elf.writeUInt16LE(2, 48);
+  fs.writeFileSync(file, Buffer.concat([elf, symbol, names, sections]));
+  return file;
+}

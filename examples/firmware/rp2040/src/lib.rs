@@ -37,13 +37,15 @@ pub fn start<S, E: Debug>(spawner: &Spawner, task: Result<SpawnToken<S>, E>) {
 /// Bots end only if they can't be run.
 pub fn say_why(ends: &Ends) {
     let mut none = true;
-    for (name, end) in [("ping bot", ends.ping), ("sensor bot", ends.sensor)] {
+    for (name, end) in [("ping bot", ends.ping), ("sensor bot", ends.sensor), ("snmp bot", ends.snmp)] {
         if let Some(Err(why)) = end {
             defmt::error!("{=str}: {}", name, defmt::Display2Format(&why));
         }
         none &= end.is_none();
     }
     if none {
-        defmt::error!("neither PING_BOT_TOKEN nor SENSOR_BOT_TOKEN is set: there is nothing to do");
+        defmt::error!(
+            "none of the bots' tokens is set (PING_BOT_TOKEN, SENSOR_BOT_TOKEN): there is nothing to do"
+        );
     }
 }

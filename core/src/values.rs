@@ -404,17 +404,13 @@ impl Backwards {
     /// The last `count` digits of `n`, at most eight.
     fn put_digits(&mut self, n: u32, count: u32) {
         let from = self.from.saturating_sub(count as usize);
-        if cfg!(target_pointer_width = "64") {
+        if AT_ONCE {
             let to = self.bytes.get_mut(..self.from).and_then(|b| b.last_chunk_mut());
             if let Some(to) = to {
                 *to = eight_digits(n);
             }
         } else if let Some(to) = self.bytes.get_mut(from..self.from) {
-            let mut n = n;
-            for digit in to.iter_mut().rev() {
-                *digit = b'0' + (n % 10) as u8;
-                n /= 10;
-            }
+            put_digits(n, to);
         }
         self.from = from;
     }
@@ -472,8 +468,25 @@ impl Backwards {
     }
 }
 
-/// The last eight digits of `n`, all at a time: first four and four, then two and two, then one and one.
-fn eight_digits(n: u32) -> [u8; 8] {
+/// Whether numbers of 64 bits are as cheap as others: then digits are made eight at a time.
+const AT_ONCE: bool = cfg!(target_pointer_width = "64");
+
+/// The last digits of `n`, as many as there is room for.
+fn put_digits(mut n: u32, to: &mut [u8]) {
+    for digit in to.iter_mut().rev() {
+        *digit = b'0' + (n % 10) as u8;
+        n /= 10;
+    }
+}
+
+/// The last eight digits of `n`.
+pub(crate) fn eight_digits(n: u32) -> [u8; 8] {
+    if !AT_ONCE {
+        let mut digits = [0; 8];
+        put_digits(n, &mut digits);
+        return digits;
+    }
+    // First four and four, then two and two, then one and one.
     let n = u64::from(n % 100_000_000);
     let fours = (n / 10_000) | ((n % 10_000) << 32);
     // Divided by 100 and by 10: exact for numbers below 10,000 and 100.

@@ -1,8 +1,7 @@
 //! What the outbox keeps per account: its lists of values, its back-off, how its values are delivered.
 
 use super::backoff::BackOff;
-use super::cells::{List, NONE, Place};
-use crate::hash::Fnv1a64;
+use super::cells::{List, NONE, Place, mixed, place};
 use crate::time::Millis;
 
 /// How the values of an account leave.
@@ -167,9 +166,7 @@ impl Table<'_> {
     }
 
     fn bucket(&self, id: u64) -> usize {
-        let hash = Fnv1a64::new().u64(id).finish();
-        let fold = (hash ^ (hash >> 32)) & 0xffff_ffff;
-        ((fold * self.capacity() as u64) >> 32) as usize
+        place(mixed(0, id), self.capacity())
     }
 
     pub(super) fn find(&self, id: u64) -> Option<u16> {

@@ -8,7 +8,7 @@ use super::backoff::BackOff;
 use super::cells::{Cells, Link, List, NONE, Place};
 use super::{DeliveryMethod, DropReason, NEVER, Outbox, OutboxEvent, OutboxMem};
 use crate::time::{Millis, UnixMillis};
-use crate::values::decimal_digits;
+use crate::values::{decimal_digits, eight_digits};
 
 /// Bad values that are looked for in one batch before the rest is left for later.
 const MAX_BAD: u8 = 10;
@@ -781,13 +781,17 @@ const TIME: &[u8] = br#","t":"#;
 const CLOSE: &[u8] = b"}";
 /// Bytes around path and number, with the comma.
 const FRAME_BYTES: u32 = (OPEN.len() + NUMBER.len() + CLOSE.len() + 1) as u32;
-/// Bytes of a time between 2001 and 2286.
+/// Times between 2001 and 2286: their ms have 13 digits.
+const USUAL_MS: core::ops::Range<u64> = 1_000_000_000_000..10_000_000_000_000;
+/// Bytes of such a time.
 const TIME_BYTES: u32 = (TIME.len() + 14) as u32;
 
 fn element_len(cells: &Cells<'_>, link: Link, method: Method) -> u32 {
     let mut len = OPEN.len() + cells.path_len(link) + NUMBER.len() + cells.number_len(link) + CLOSE.len();
     if method == Method::Put {
-        len += TIME.len() + decimal_digits(cells.time_ms(link) / 1000, &mut [0; 20]).len() + 4;
+        let ms = cells.time_ms(link);
+        len += TIME.len() + 4;
+        len += if USUAL_MS.contains(&ms) { 10 } else { decimal_digits(ms / 1000, &mut [0; 20]).len() };
     }
     len as u32
 }
@@ -804,9 +808,15 @@ fn put_element(out: &mut Window<'_>, cells: &Cells<'_>, link: Link, method: Meth
     if method == Method::Put {
         let ms = cells.time_ms(link);
         out.put(TIME);
-        out.put(decimal_digits(ms / 1000, &mut [0; 20]));
-        let digit = |n: u64| b'0' + (n % 10) as u8;
-        out.put(&[b'.', digit(ms / 100), digit(ms / 10), digit(ms)]);
+        let (upper, lower) = ((ms / 100_000_000) as u32, (ms % 100_000_000) as u32);
+        let [s6, s7, s8, s9, s10, m1, m2, m3] = eight_digits(lower);
+        if USUAL_MS.contains(&ms) {
+            let [.., s1, s2, s3, s4, s5] = eight_digits(upper);
+            out.put(&[s1, s2, s3, s4, s5, s6, s7, s8, s9, s10]);
+        } else {
+            out.put(decimal_digits(ms / 1000, &mut [0; 20]));
+        }
+        out.put(&[b'.', m1, m2, m3]);
     }
     out.put(CLOSE);
 }
@@ -820,6 +830,19 @@ struct Window<'b> {
 
 impl Window<'_> {
     fn put(&mut self, bytes: &[u8]) {
+        if self.skip == 0
+            && let Some(to) = self.buf.get_mut(self.len..).and_then(|b| b.get_mut(..bytes.len()))
+        {
+            to.copy_from_slice(bytes);
+            self.len += bytes.len();
+        } else {
+            self.put_part(bytes);
+        }
+    }
+
+    /// Where the window begins or ends.
+    #[cold]
+    fn put_part(&mut self, bytes: &[u8]) {
         let Some(bytes) = bytes.get(self.skip..) else {
             self.skip -= bytes.len();
             return;

@@ -71,7 +71,7 @@ use crate::time::{Millis, UnixMillis};
 use crate::values::{MAX_PATH_BYTES, NumberText, ValuePath};
 use account::Table;
 use backoff::BackOff;
-use cells::{Cells, Index, Key, Link, NONE, NewHead, Place, Pool, TIME_MAX};
+use cells::{Cells, Index, Key, Link, NONE, NewHead, Place, Pool, TIME_MAX, pieces};
 use delivery::Flight;
 
 pub use account::AccountQueue;
@@ -486,8 +486,9 @@ impl Outbox {
             }
         };
         let key = Key { account: slot, time_ms, timed };
-        let path_once = core::iter::once(path);
-        let same = self.index(mem.index).find(&Cells(mem.cells), key, path.len(), path_once);
+        let index = self.index(mem.index);
+        let bucket = index.bucket(key, pieces(path));
+        let same = index.find(&Cells(mem.cells), bucket, key, path.len(), pieces(path));
         if same != NONE {
             if matches!(entry, Entry::Parked { .. }) && stored::is_later(mem, same, record) {
                 self.drop_record(mem, record, DropReason::Superseded);
@@ -526,14 +527,15 @@ impl Outbox {
         }
         let place = match entry {
             Entry::New { .. } => {
-                self.wait_in(mem, link, slot, Place::Live, false);
+                self.list_in(mem, link, slot, Place::Live, false);
                 Place::Live
             }
             Entry::Parked { .. } => {
-                self.wait_in_order(mem, link, slot);
+                self.list_in_order(mem, link, slot);
                 Place::Backlog
             }
         };
+        self.index(mem.index).insert_into(bucket, &mut Cells(mem.cells), link);
         if let Some(q) = mem.accounts.get(usize::from(slot)) {
             let due = match place {
                 Place::Live if !self.is_full_batch(q) => Millis(since_ms).saturating_add(self.linger_ms()),
@@ -761,6 +763,12 @@ impl Outbox {
 
     /// Puts a value that is in no list into one, and into the index.
     fn wait_in(&mut self, mem: &mut OutboxMem<'_>, link: Link, slot: u16, place: Place, front: bool) {
+        self.list_in(mem, link, slot, place, front);
+        self.index(mem.index).insert(&mut Cells(mem.cells), link);
+    }
+
+    /// Puts a value that is in no list into one.
+    fn list_in(&mut self, mem: &mut OutboxMem<'_>, link: Link, slot: u16, place: Place, front: bool) {
         let mut cells = Cells(mem.cells);
         if let Some(q) = mem.accounts.get_mut(usize::from(slot)) {
             if place == Place::Live {
@@ -771,7 +779,6 @@ impl Outbox {
                 if front { list.push_front(&mut cells, link) } else { list.push_back(&mut cells, link) }
             }
         }
-        self.index(mem.index).insert(&mut cells, link);
     }
 
     /// Takes a waiting value out of its list and the index.

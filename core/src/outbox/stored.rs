@@ -582,7 +582,7 @@ impl Outbox {
 
     /// Puts a value that has come back into the backlog, where its hand-over belongs: the oldest are dropped or
     /// parked first.
-    pub(super) fn wait_in_order(&mut self, mem: &mut OutboxMem<'_>, link: Link, slot: u16) {
+    pub(super) fn list_in_order(&mut self, mem: &mut OutboxMem<'_>, link: Link, slot: u16) {
         let mut cells = Cells(&mut *mem.cells);
         if let Some(q) = mem.accounts.get_mut(usize::from(slot)) {
             let mut after = q.backlog.tail;
@@ -592,7 +592,6 @@ impl Outbox {
             cells.set_place(link, Place::Backlog);
             q.backlog.insert_after(&mut cells, after, link);
         }
-        self.index(mem.index).insert(&mut cells, link);
     }
 
     /// Counts records again: for tests.

@@ -13,7 +13,7 @@ use grafolean_snmp_codec::{Arcs, Oid, OidRef, OpaqueNumber, Value, Version};
 
 use crate::details::{FetchMethod, SensorPlan, Settings, SnmpCredential, SnmpEntity, SnmpSensor};
 use crate::expression::{Missing, Operand};
-use crate::fault::{Problem, Report, SnmpError};
+use crate::fault::{Fault, Problem, Report, SnmpError};
 use crate::memory::{Bytes, Hashes, Memory};
 use crate::network::Network;
 #[cfg(feature = "v3")]
@@ -186,7 +186,7 @@ impl<
             let Ok((host, port)) = entity.agent() else { return Ok(()) };
             (self.network.resolve(host, port).await, hash_of(&format_args!("{host:?} {port}")))
         };
-        let target = target.map_err(|fault| SnmpError::of(Problem::Poll(fault.into())))?;
+        let target = target.map_err(|fault| Fault::of(Problem::Poll(fault.into())))?;
         // Of the network's clock, which need not be the collector's.
         let left_ms = due.deadline.0.saturating_sub(cx.now().0).saturating_sub(MARGIN_MS);
         let until = self.network.now().saturating_add(left_ms);
@@ -213,7 +213,7 @@ impl<
             let mut poller = Poller::<N, P>::new(&self.network, target, access, self.settings).until(until);
             let result = match job {
                 SnmpJob::Values => self.values(due, cx, &mut poller, device).await,
-                SnmpJob::Interfaces => self.interfaces(due, cx, &mut poller).await,
+                SnmpJob::Interfaces => self.interfaces(due, cx, &mut poller).await.map_err(SnmpError::from),
             };
             #[cfg(feature = "v3")]
             if let Access::User { keys, engine, .. } = access {
@@ -397,7 +397,7 @@ impl<
         if is_whole && !report.is_partial() {
             forget_gone_counters(cx, report.counters);
         }
-        report.into_result()
+        report.into_error().map_or(Ok(()), Err)
     }
 
     /// Reads what was collected.

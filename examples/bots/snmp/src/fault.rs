@@ -97,15 +97,19 @@ impl fmt::Display for Problem {
     }
 }
 
-impl SnmpError {
+impl Fault {
     pub(crate) const fn of(problem: Problem) -> Self {
-        SnmpError::about(0, None, problem)
+        Fault { problem, sensor: 0, oid: None }
     }
+}
 
-    pub(crate) const fn about(sensor: u64, oid: Option<Oid<40>>, problem: Problem) -> Self {
-        SnmpError { first: Fault { problem, sensor, oid }, others: Vec::new(), more: 0 }
+impl From<Fault> for SnmpError {
+    fn from(first: Fault) -> Self {
+        SnmpError { first, others: Vec::new(), more: 0 }
     }
+}
 
+impl SnmpError {
     /// What was wrong first.
     #[must_use]
     pub const fn problem(&self) -> Problem {
@@ -183,10 +187,10 @@ impl Report {
             Problem::Poll(_) | Problem::NoRoom { .. } => true,
             _ => false,
         };
-        let oid = oid.and_then(short);
+        let fault = Fault { problem, sensor, oid: oid.and_then(short) };
         match &mut self.error {
-            Some(error) => error.add(Fault { problem, sensor, oid }),
-            None => self.error = Some(SnmpError::about(sensor, oid, problem)),
+            Some(error) => error.add(fault),
+            None => self.error = Some(fault.into()),
         }
     }
 
@@ -195,7 +199,7 @@ impl Report {
         self.is_partial
     }
 
-    pub(crate) fn into_result(self) -> Result<(), SnmpError> {
-        self.error.map_or(Ok(()), Err)
+    pub(crate) fn into_error(self) -> Option<SnmpError> {
+        self.error
     }
 }

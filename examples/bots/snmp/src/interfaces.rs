@@ -40,7 +40,7 @@ use grafolean_core::time::Millis;
 use grafolean_snmp_codec::{Oid, Value};
 
 use crate::bot::SnmpBot;
-use crate::fault::{Problem, SnmpError, short};
+use crate::fault::{Fault, Problem, short};
 use crate::memory::{Bytes, Child, Memory, Note, Places, Share, TRY_AGAIN_MS};
 use crate::network::Network;
 use crate::poll::{MAX_NAMES, PollFault, Poller, Walk};
@@ -135,7 +135,7 @@ fn name_key(name: &str) -> u64 {
 }
 
 impl<M: Memory> Found<M> {
-    fn push(&mut self, index: u32, speed_bps: u64, name: &str) -> Result<(), SnmpError> {
+    fn push(&mut self, index: u32, speed_bps: u64, name: &str) -> Result<(), Fault> {
         if self.of_index(index).is_some() {
             return Ok(());
         }
@@ -147,7 +147,7 @@ impl<M: Memory> Found<M> {
         }
         let at = self.bytes.as_slice().len();
         let put = self.bytes.append(&head).and_then(|()| self.bytes.append(name.as_bytes()));
-        put.map_err(|_| SnmpError::of(Problem::NoRoom { limit: M::Bytes::LIMIT }))?;
+        put.map_err(|_| Fault::of(Problem::NoRoom { limit: M::Bytes::LIMIT }))?;
         self.places.put(index.into(), at);
         let key = name_key(name);
         let is_first = self.places.get(key).is_none_or(|place| place.is_none());
@@ -418,7 +418,7 @@ fn name_of(descr: &[u8], index: u32) -> heapless::String<MAX_NAME> {
 }
 
 /// What the backend does not take is remembered, and the others go on; any other error ends the run.
-fn go_on(error: BackendError, refused: &mut Option<BackendError>) -> Result<(), SnmpError> {
+fn go_on(error: BackendError, refused: &mut Option<BackendError>) -> Result<(), Fault> {
     if !matches!(error, BackendError::Status(400 | 409 | 413 | 422) | BackendError::TooLong { .. }) {
         return Err(backend(error));
     }
@@ -426,8 +426,8 @@ fn go_on(error: BackendError, refused: &mut Option<BackendError>) -> Result<(), 
     Ok(())
 }
 
-fn backend(error: BackendError) -> SnmpError {
-    SnmpError::of(Problem::Backend(error))
+fn backend(error: BackendError) -> Fault {
+    Fault::of(Problem::Backend(error))
 }
 
 impl<
@@ -447,7 +447,7 @@ impl<
         due: &Due,
         cx: &mut C,
         poller: &mut Poller<'_, N, P>,
-    ) -> Result<(), SnmpError> {
+    ) -> Result<(), Fault> {
         if let Some(result) = self.is_denied(due, cx.now()) {
             return result;
         }
@@ -476,7 +476,7 @@ impl<
         let mut absent = if found.is_young { Absent::default() } else { Absent::<M::Few>::of(cx) };
         match self.make_equal(due, cx, &mut found, &mut absent, &mut refused).await {
             Ok(()) => self.allow(due),
-            Err(error) if error.problem() == Problem::Backend(BackendError::Status(403)) => {
+            Err(error) if error.problem == Problem::Backend(BackendError::Status(403)) => {
                 return self.deny(due, cx.now());
             }
             Err(error) => return Err(error),
@@ -498,13 +498,14 @@ impl<
         &self,
         poller: &mut Poller<'_, N, P>,
         found: &mut Found<M>,
-    ) -> Result<(), SnmpError> {
+    ) -> Result<(), Fault> {
         let oid = |arcs| Oid::<64>::from_arcs(arcs);
         let (Ok(descr), Ok(speed), Ok(high)) = (oid(DESCR), oid(SPEED), oid(HIGH_SPEED)) else {
             return Ok(());
         };
-        let failed = |oid: &Oid, fault: PollFault| SnmpError::about(0, short(oid), Problem::Poll(fault));
-        let no_room = || SnmpError::of(Problem::NoRoom { limit: M::Bytes::LIMIT });
+        let failed =
+            |oid: &Oid, fault: PollFault| Fault { problem: Problem::Poll(fault), sensor: 0, oid: short(oid) };
+        let no_room = || Fault::of(Problem::NoRoom { limit: M::Bytes::LIMIT });
         let mut walk = Walk::new(&descr).map_err(|error| failed(&descr, PollFault::LongName(error)))?;
         let mut speeds = Readings::<M::Bytes>::default();
         let rows_at_once = (M::Bytes::LIMIT / 32).clamp(1, MAX_NAMES);
@@ -583,7 +584,7 @@ impl<
         found: &mut Found<M>,
         absent: &mut Absent<M::Few>,
         refused: &mut Option<BackendError>,
-    ) -> Result<(), SnmpError> {
+    ) -> Result<(), Fault> {
         let device = due.key.entity;
         let mut element = M::Bytes::default();
         while element.as_slice().len() < MAX_ENTITY && element.append(&[0; 64]).is_ok() {}
@@ -680,7 +681,7 @@ impl<
                 break;
             }
         }
-        Err(SnmpError::of(Problem::NoRoom { limit: M::Bytes::LIMIT }))
+        Err(Fault::of(Problem::NoRoom { limit: M::Bytes::LIMIT }))
     }
 
     /// Goes through the device's entities once: why one could not be read.
@@ -690,7 +691,7 @@ impl<
         cx: &mut C,
         comparison: &mut Comparison<'_, M>,
         element: &mut [u8],
-    ) -> Result<Option<BackendError>, SnmpError> {
+    ) -> Result<Option<BackendError>, Fault> {
         let (account, device) = (due.key.account, due.key.entity);
         loop {
             match self.memory.share(account, device, cx.now()) {
@@ -732,7 +733,7 @@ impl<
         cx: &mut C,
         element: &mut [u8],
         mut each: impl FnMut(u64, &Child<'_>),
-    ) -> Result<Option<BackendError>, SnmpError> {
+    ) -> Result<Option<BackendError>, Fault> {
         let mut unread = None;
         cx.list_entities().await.map_err(backend)?;
         loop {
@@ -746,20 +747,20 @@ impl<
     }
 
     /// What a run has to say where the bot may not change entities; `None`: it may be tried.
-    fn is_denied(&self, due: &Due, now: Millis) -> Option<Result<(), SnmpError>> {
+    fn is_denied(&self, due: &Due, now: Millis) -> Option<Result<(), Fault>> {
         let mut result = None;
         self.memory.denials(&mut |denials| {
             if let Some(denial) = denials.of(due.key.account)
                 && denial.until.is_some_and(|until| now < until)
             {
                 let says = denial.said_by == due.key.entity;
-                result = Some(if says { Err(SnmpError::of(Problem::MayNotChange)) } else { Ok(()) });
+                result = Some(if says { Err(Fault::of(Problem::MayNotChange)) } else { Ok(()) });
             }
         });
         result
     }
 
-    fn deny(&self, due: &Due, now: Millis) -> Result<(), SnmpError> {
+    fn deny(&self, due: &Due, now: Millis) -> Result<(), Fault> {
         let mut says = true;
         self.memory.denials(&mut |denials| {
             if let Some(denial) = denials.of(due.key.account) {
@@ -770,7 +771,7 @@ impl<
                 says = denial.said_by == due.key.entity;
             }
         });
-        if says { Err(SnmpError::of(Problem::MayNotChange)) } else { Ok(()) }
+        if says { Err(Fault::of(Problem::MayNotChange)) } else { Ok(()) }
     }
 
     fn allow(&self, due: &Due) {
@@ -783,8 +784,8 @@ impl<
 }
 
 /// What a list's entity is, if it is an interface's.
-fn with_child(element: &[u8], look: impl FnOnce(u64, &Child<'_>)) -> Result<(), SnmpError> {
-    let entity = ListedEntity::parse(element).map_err(|error| SnmpError::of(Problem::Entity(error)))?;
+fn with_child(element: &[u8], look: impl FnOnce(u64, &Child<'_>)) -> Result<(), Fault> {
+    let entity = ListedEntity::parse(element).map_err(|error| Fault::of(Problem::Entity(error)))?;
     let Some(parent) = entity.parent else { return Ok(()) };
     if !(entity.entity_type == *"interface") {
         return Ok(());

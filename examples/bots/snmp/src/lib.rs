@@ -25,7 +25,8 @@
 //!
 //! # Errors
 //! What can't be polled by its settings is told at the refresh, by entity or sensor. A run that misses something ends with
-//! [`SnmpError`], which names the first thing of each of some sensors; the other values are handed over all the same. No message shows a secret.
+//! [`SnmpError`], which names the first thing of each of some sensors; the other values are handed over all the same. No message
+//! shows a secret.
 //!
 //! # Interfaces
 //! A second job per entity keeps the entities of the device's interfaces up to date: see [`interfaces`].

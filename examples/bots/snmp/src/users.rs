@@ -9,7 +9,7 @@ use grafolean_snmp_codec::v3;
 
 use crate::bot::SnmpBot;
 use crate::details::{AuthProtocol, PrivProtocol, Settings};
-use crate::fault::{Problem, SnmpError};
+use crate::fault::{Fault, Problem, SnmpError};
 use crate::memory::Memory;
 use crate::network::Network;
 use crate::poll::{self, PollFault};
@@ -38,12 +38,12 @@ impl User {
         target: N::Target,
         settings: &Settings<'_>,
         until: Millis,
-    ) -> Result<Self, SnmpError> {
+    ) -> Result<Self, Fault> {
         let credential = hash_of(settings);
         if let Some((engine, keys)) = bot.memory.user(agent(due, credential)) {
             return Ok(User { keys, engine: Cell::new(engine) });
         }
-        let failed = |fault| SnmpError::of(Problem::Poll(fault));
+        let failed = |fault| Fault::of(Problem::Poll(fault));
         let engine =
             poll::discover(&bot.network, target, bot.poll_settings(), until).await.map_err(failed)?;
         let master = match bot.memory.master_keys(credential) {

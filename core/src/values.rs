@@ -307,8 +307,8 @@ impl NumberText {
     /// implementing [`Number`].
     ///
     /// # Errors
-    /// [`NumberError::TooLong`], [`NumberError::NotJson`], and [`NumberError::NotFinite`] where the exponent has
-    /// more than two digits or is beyond 10^280, which may lie outside of a double.
+    /// [`NumberError::TooLong`], [`NumberError::NotJson`], and [`NumberError::NotFinite`] where the number lies
+    /// outside of a double.
     pub fn from_json(text: &str) -> Result<Self, NumberError> {
         Self::checked(text, |text| {
             let parsed = core::str::from_utf8(text).ok().and_then(|t| t.parse::<f64>().ok());

@@ -130,8 +130,11 @@ impl Counts {
         }
     }
 
-    /// What had been stored at that time.
+    /// What had been stored at that time, at least.
     pub(crate) fn stored_at(&self, ms: u64) -> u64 {
+        if self.at_ms.back().is_some_and(|&last| ms + Self::REMEMBERED_MS < last) {
+            return 0;
+        }
         self.last.saturating_sub(self.at_ms.iter().filter(|&&at| at > ms).count() as u64)
     }
 

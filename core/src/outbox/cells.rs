@@ -550,10 +550,13 @@ impl Index<'_> {
 /// A hash as wide as the processor's numbers. It is only as good as tables of this outbox need it.
 type Hash = usize;
 
+/// The golden ratio's fraction.
+const GOLDEN: Hash = (0x9e37_79b9_7f4a_7c15_u64 >> (64 - usize::BITS)) as usize | 1;
+
 /// A hash continued by a word.
 const fn mixed_word(hash: Hash, word: usize) -> Hash {
-    // The golden ratio's fraction: the product's upper half has what has changed in a word.
-    let product = (hash ^ word).wrapping_mul(0x9e37_79b9_7f4a_7c15_u64 as usize);
+    // The product's upper half has what has changed in a word.
+    let product = (hash ^ word).wrapping_mul(GOLDEN);
     product ^ (product >> (usize::BITS / 2))
 }
 

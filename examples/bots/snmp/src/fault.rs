@@ -1,4 +1,4 @@
-//! Why a run failed: the first thing that was wrong, and how many more there were.
+//! Why a run failed: the first thing that was wrong with each of some sensors, and how many more there were.
 
 use core::fmt;
 

@@ -45,7 +45,7 @@ pub fn say_why(ends: &Ends) {
     }
     if none {
         defmt::error!(
-            "none of the bots' tokens is set (PING_BOT_TOKEN, SENSOR_BOT_TOKEN): there is nothing to do"
+            "none of the bots' tokens is set (PING_BOT_TOKEN, SENSOR_BOT_TOKEN, with snmp SNMP_BOT_TOKEN): there is nothing to do"
         );
     }
 }

@@ -8,7 +8,7 @@ use grafolean_core::interval::{Interval, Intervals};
 use grafolean_core::jobs::{Due, JobKey};
 use grafolean_core::time::UnixMillis;
 
-use crate::machine::{Clock, Shared};
+use crate::machine::{Clock, Kept, Shared};
 use crate::plan::{Fault, Plan};
 use crate::random::{Purpose, Random};
 use crate::server::{INVALID, ODD, PROTOCOL};
@@ -131,11 +131,11 @@ impl Bot for SimBot {
             self.shared.values.borrow_mut().violate(Invariant::State, text);
         }
         let kept = self.shared.kept_states.borrow_mut().remove(&due.key);
-        if let (None, Some((stored, safe))) = (known, kept) {
+        if let (None, Some(Kept { stored, safe, most })) = (known, kept) {
             let survived = read.unwrap_or(0);
-            if !(safe..=stored.last).contains(&survived) {
+            if !(safe..=most).contains(&survived) {
                 let text = format!(
-                    "the state of the {} is {read:?} in a new life, stored was {}, {safe} of it safe",
+                    "the state of the {} is {read:?} in a new life, stored was {}, {safe} of it safe, {most} at most",
                     due.key, stored.last
                 );
                 self.shared.values.borrow_mut().violate(Invariant::State, text);
@@ -146,6 +146,9 @@ impl Bot for SimBot {
         if cx.set_state("count", &count.to_le_bytes()).is_ok() {
             let now_ms = self.clock.now_ms();
             self.shared.states.borrow_mut().entry(due.key).or_default().store(count, now_ms);
+            let mut most_stored = self.shared.most_stored.borrow_mut();
+            let most = most_stored.entry(due.key).or_default();
+            *most = (*most).max(count);
         }
         let path = |n: u64| format!("d{entity}.s{item}.v{n}");
         for n in 0..job.series {

@@ -105,8 +105,19 @@ pub(crate) struct Shared {
     pub(crate) values: RefCell<Values>,
     /// What each job stored.
     pub(crate) states: RefCell<BTreeMap<JobKey, Counts>>,
-    /// What each job stored in an earlier life, and which of it must have survived.
-    pub(crate) kept_states: RefCell<BTreeMap<JobKey, (Counts, u64)>>,
+    /// What each job stored in an earlier life.
+    pub(crate) kept_states: RefCell<BTreeMap<JobKey, Kept>>,
+    /// The most that each job ever stored: what was forgotten may come back by a power cut.
+    pub(crate) most_stored: RefCell<BTreeMap<JobKey, u64>>,
+}
+
+/// What a life has left of a job's state.
+#[derive(Clone, Debug)]
+pub(crate) struct Kept {
+    pub(crate) stored: Counts,
+    /// What must have survived, and what can have survived at most.
+    pub(crate) safe: u64,
+    pub(crate) most: u64,
 }
 
 /// A job's state: a number that each run makes one higher.

@@ -383,7 +383,12 @@ impl Server {
 }
 
 fn is_tainted(element: &Element<'_>) -> bool {
-    element.path.starts_with(INVALID) || element.path.starts_with(ODD)
+    is_bad(&element.path)
+}
+
+/// Whether a value with this path is refused.
+pub(crate) fn is_bad(path: &str) -> bool {
+    path.starts_with(INVALID) || path.starts_with(ODD)
 }
 
 fn bytes(reply: Reply) -> Vec<u8> {

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use grafolean_core::outbox::{Cell, DropReason, Ledger};
 
+use crate::server;
 use crate::violation::{Invariant, Violation};
 use crate::wire::{self, Element};
 
@@ -149,6 +150,12 @@ impl Values {
 
     pub(crate) fn count(&self) -> u64 {
         self.all.len() as u64
+    }
+
+    /// Values that the backend has refused or will refuse, and has not stored.
+    pub(crate) fn bad(&self) -> u64 {
+        let bad = self.all.iter().filter(|value| server::is_bad(&value.path) && !value.superseded);
+        bad.filter(|value| value.acknowledged_ms.is_none()).count() as u64
     }
 
     /// A value was taken; `learned`: its time is, or will be, what the collector has learned.
@@ -656,9 +663,13 @@ impl Values {
                 return None;
             }
             let key: Key = (value.account, value.path.clone(), value.time_ms?);
-            let there = self.rows.get(&key).is_some_and(|(n, _)| *n == number);
-            (!there && !self.ghosts.contains(&key))
-                .then(|| format!("value {number} at {} was acknowledged and is not there", value.path))
+            // Nor one of a POST, which the backend stamps by its own clock, that may have been set back.
+            let there = self.rows.get(&key);
+            let explained =
+                there.is_some_and(|(n, post)| *n == number || *post) || self.ghosts.contains(&key);
+            (!explained).then(|| {
+                format!("value {number} at {} {} ms was acknowledged; there is {there:?}", value.path, key.2)
+            })
         });
         if let Some(text) = lost {
             self.violate(Invariant::Values, text);

@@ -27,7 +27,7 @@ use grafolean_test::Memory;
 
 use crate::bot::SimBot;
 use crate::flash::{BoardFlash, Nor, PAGE};
-use crate::machine::{Clock, Counts, Durable, Files, Process, Shared, Wants};
+use crate::machine::{Clock, Counts, Durable, Files, Kept, Process, Shared, Wants};
 use crate::plan::{Act, BOARD_CELLS, Fault, Plan, Target};
 use crate::random::{Purpose, Random};
 use crate::schedule::Jobs;
@@ -251,6 +251,8 @@ struct World<S: Room> {
     queue: BTreeMap<(u64, u64), Happening>,
     queued: u64,
     suspended_until: u64,
+    /// When it was suspended, and until when, one after the other.
+    sleeps: Vec<(u64, u64)>,
     outage_until: u64,
     no_put_until: u64,
     disk: FaultyDisk,
@@ -334,6 +336,7 @@ impl<S: Room> World<S> {
             queue: BTreeMap::new(),
             queued: 0,
             suspended_until: 0,
+            sleeps: Vec::new(),
             outage_until: 0,
             no_put_until: 0,
             disk: FaultyDisk::new(plan.seed),
@@ -506,7 +509,11 @@ impl<S: Room> World<S> {
                 let (lanes_ms, per_request) = (self.request_ms(), self.values_per_request());
                 let queued = self.lend(|c| c.ledger().queued).unwrap_or(0);
                 trace!(self, "settled: {queued} values wait");
-                let drain_ms = 90_000 + (queued / per_request + 2) * (lanes_ms + 200) * 2;
+                // A value that is refused is found by halving.
+                let refused = self.lend(|c| c.ledger().dropped_by(DropReason::Refused)).unwrap_or(0);
+                let bad = self.shared.values.borrow().bad().saturating_sub(refused);
+                let requests = queued / per_request + 2 + bad * u64::from(per_request.ilog2() + 2);
+                let drain_ms = 90_000 + requests * (lanes_ms + 200) * 2;
                 self.after(drain_ms, Happening::Drained);
             }
             Happening::Drained => self.drained(),
@@ -534,6 +541,7 @@ impl<S: Room> World<S> {
             }
             Act::Suspend(ms) => {
                 self.suspended_until = now_ms + ms;
+                self.sleeps.push((now_ms, self.suspended_until));
                 // So that it wakes up then.
                 self.at(self.suspended_until, Happening::OutageEnds);
             }
@@ -847,6 +855,10 @@ impl<S: Room> World<S> {
         if self.nor.with(|nor| nor.is_off()) {
             end = End::PowerCut;
         }
+        if end == End::Stopped && self.plan.store.is_some() && self.disk.is_dead() {
+            trace!(self, "killed in the last writing");
+            end = End::Killed;
+        }
         let unstored = self.lend(|c| c.oldest_unstored(Millis(u64::MAX), &mut [])).flatten();
         let unstored_ms = unstored.map(|value| self.clock.since_start_ms(value.handed_over));
         // What the store gave up at the end is counted.
@@ -901,34 +913,51 @@ impl<S: Room> World<S> {
             self.synced_before_ms = now_ms;
         }
         // A suspended machine writes nothing.
-        let unsafe_ms = unsafe_ms.or(of_flash).map(|ms: u64| ms + now_ms.saturating_sub(self.settled_at_ms));
+        let unsafe_ms =
+            unsafe_ms.or(of_flash).map(|ms| self.awake_ms(ms + now_ms.saturating_sub(self.settled_at_ms)));
         self.jobs = Jobs::default();
         self.configured.clear();
         self.stopping = false;
         self.keep_at = None;
         let states = core::mem::take(&mut *self.shared.states.borrow_mut());
         let mut kept = self.shared.kept_states.borrow_mut();
-        // So long after it changed a state is written, and then as safe as values.
-        let written_ms = self.plan.flash.map_or(2_000, |flash| u64::from(flash.settings.states_every_ms));
-        let safe_before_ms = unsafe_ms.map(|ms| now_ms.saturating_sub(ms.saturating_add(written_ms)));
-        let of_last = |stored: Counts| {
+        // So long after it changed a state is written, whatever the policy for values, and then synced as they are.
+        let busy_ms = self.plan.busy_ms;
+        let unwritten_ms =
+            self.plan.flash.map_or(2_000, |flash| u64::from(flash.settings.states_every_ms)) + busy_ms;
+        let unsynced_ms = self.plan.store.map_or(0, |store| match store.sync {
+            Sync::Never => u64::MAX,
+            Sync::Always => 2 * (self.plan.sync_ms + 2 * busy_ms),
+            Sync::Every { ms } => ms + 100 + 2 * busy_ms + 2 * (self.plan.sync_ms + 2 * busy_ms),
+        });
+        let safe_before_ms = unsafe_ms
+            .map(|ms| self.awake_ms(ms.saturating_add(unwritten_ms).saturating_add(unsynced_ms)))
+            .map(|ms| now_ms.saturating_sub(ms));
+        let unwritten_ms = self.awake_ms(unwritten_ms + now_ms.saturating_sub(self.settled_at_ms));
+        let written_before_ms = now_ms.saturating_sub(unwritten_ms);
+        let may_come_back = end == End::PowerCut || self.plan.flash.is_some() && end == End::Killed;
+        let most_stored = self.shared.most_stored.borrow();
+        let most = |key: &JobKey| most_stored.get(key).copied().unwrap_or(0);
+        let of_last = |key: JobKey, stored: Counts| {
             let safe = match end {
                 End::Stopped => Some(stored.last),
-                End::Killed if self.plan.flash.is_none() => Some(stored.last.saturating_sub(1)),
+                End::Killed if self.plan.flash.is_none() => Some(stored.stored_at(written_before_ms)),
                 End::Killed | End::PowerCut => safe_before_ms.map(|ms| stored.stored_at(ms)),
             };
-            safe.map(|safe| (stored, safe))
+            let most = if may_come_back { most(&key) } else { stored.last };
+            safe.map(|safe| (key, Kept { stored, safe, most }))
         };
         // Those that did not run in this life are as they were, but what was not synced then may be gone now.
-        if end == End::PowerCut || self.plan.flash.is_some() && end == End::Killed {
+        if may_come_back {
             match safe_before_ms {
-                Some(ms) => {
-                    kept.values_mut().for_each(|(stored, safe)| *safe = (*safe).min(stored.stored_at(ms)))
-                }
+                Some(ms) => kept.iter_mut().for_each(|(key, kept)| {
+                    (kept.safe, kept.most) = (kept.safe.min(kept.stored.stored_at(ms)), most(key));
+                }),
                 None => kept.clear(),
             }
         }
-        kept.extend(states.into_iter().filter_map(|(key, stored)| Some((key, of_last(stored)?))));
+        kept.extend(states.into_iter().filter_map(|(key, stored)| of_last(key, stored)));
+        drop(most_stored);
         if !self.plan.healthy_disk() {
             kept.clear();
         }
@@ -940,6 +969,15 @@ impl<S: Room> World<S> {
         values.life_ended(&ledger, unsafe_ms, stored_before_ms, self.begun);
         drop(values);
         self.note(3, 0);
+    }
+
+    /// How long it is since the machine has been awake for so long.
+    fn awake_ms(&self, ms: u64) -> u64 {
+        let now_ms = self.clock.now_ms();
+        self.sleeps.iter().rev().fold(ms, |ms, &(from, until)| {
+            let in_it = until.min(now_ms) > now_ms.saturating_sub(ms);
+            if in_it { ms.saturating_add(until.min(now_ms).saturating_sub(from)) } else { ms }
+        })
     }
 
     fn tick(&self) -> u64 {

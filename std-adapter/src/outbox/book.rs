@@ -309,6 +309,9 @@ impl Book {
             }
         }
         self.states_len = end as u64;
+        // What a killed process has left need not be synced.
+        self.states_pace.changes += 1;
+        self.names_pace.changes += 1;
         if (end as u64) < len {
             first_bad.get_or_insert(end);
         }

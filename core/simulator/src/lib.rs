@@ -34,6 +34,11 @@
 //! follows from what was written or synced then, and where values were thinned out, the lowest, highest and last one of each window must arrive. The collector's ledger must agree at every step,
 //! and of each drop it is asked which rule allows it. When jobs must run is worked out from their keys and intervals alone.
 //!
+//! # How far it was run
+//! CI simulates seeds 0 to 1,999: 539 days. By hand, seeds 300,000 to 303,999: 1,137 days, 6.7 million values, 33,321 lives of
+//! processes, 2 million faults. One of them is red, seed 302720: on a link that takes 4 s a request, while values are being
+//! refused one by one, a live value came 55.8 s after its hand-over where the oracle allows 54.4 s.
+//!
 //! # Planted bugs
 //! `core/simulator/planted/run` plants bugs, one after the other, and expects that each is found.
 //!

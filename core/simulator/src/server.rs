@@ -383,7 +383,7 @@ impl Server {
 }
 
 fn is_tainted(element: &Element<'_>) -> bool {
-    is_bad(&element.path)
+    is_bad(element.path)
 }
 
 /// Whether a value with this path is refused.

@@ -884,11 +884,11 @@ impl<S: Room> World<S> {
             _ => u64::from(flash.settings.store_after_ms) + 300 + 2 * self.plan.busy_ms,
         });
         let now_ms = self.clock.now_ms();
+        let busy_ms = self.plan.busy_ms;
+        // The sync under way, and then the next one.
+        let synced_ms = 2 * (self.plan.sync_ms + 2 * busy_ms);
         let unsafe_ms = self.plan.store.and_then(|store| {
             let written_ms = if store.write == WritePolicy::First { 0 } else { 1_000 };
-            let busy_ms = self.plan.busy_ms;
-            // The one under way, and then the next one.
-            let synced_ms = 2 * (self.plan.sync_ms + 2 * busy_ms);
             let until_synced_ms = match store.sync {
                 Sync::Never => u64::MAX,
                 // A hand-over waits for its sync.
@@ -922,13 +922,12 @@ impl<S: Room> World<S> {
         let states = core::mem::take(&mut *self.shared.states.borrow_mut());
         let mut kept = self.shared.kept_states.borrow_mut();
         // So long after it changed a state is written, whatever the policy for values, and then synced as they are.
-        let busy_ms = self.plan.busy_ms;
         let unwritten_ms =
             self.plan.flash.map_or(2_000, |flash| u64::from(flash.settings.states_every_ms)) + busy_ms;
         let unsynced_ms = self.plan.store.map_or(0, |store| match store.sync {
             Sync::Never => u64::MAX,
-            Sync::Always => 2 * (self.plan.sync_ms + 2 * busy_ms),
-            Sync::Every { ms } => ms + 100 + 2 * busy_ms + 2 * (self.plan.sync_ms + 2 * busy_ms),
+            Sync::Always => synced_ms,
+            Sync::Every { ms } => ms + 100 + 2 * busy_ms + synced_ms,
         });
         let safe_before_ms = unsafe_ms
             .map(|ms| self.awake_ms(ms.saturating_add(unwritten_ms).saturating_add(unsynced_ms)))

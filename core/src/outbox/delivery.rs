@@ -127,34 +127,41 @@ impl Outbox {
             self.wake = self.link.until;
             return None;
         }
+        // Of each kind the account whose turn comes first: how far on in its round, and its slot.
         let (mut live, mut suspects, mut backlog) = (None, None, None);
+        let [live_round, suspects_round, backlog_round] = self.rounds;
         let turn = self.in_a_row >= BEFORE_BACKLOG;
         let mut wake = NEVER;
         for k in 0..self.accounts {
-            let slot = ((u32::from(self.round) + u32::from(k)) % u32::from(self.accounts)) as u16;
+            let slot = ((u32::from(live_round) + u32::from(k)) % u32::from(self.accounts)) as u16;
             self.expire(mem, slot, now);
             let cells = Cells(mem.cells);
             let Some(q) = mem.accounts.get(usize::from(slot)).filter(|q| q.waits()) else { continue };
             let ready = self.ready(&cells, q, now);
-            for (at, first) in
-                [(ready.live, &mut live), (ready.suspects, &mut suspects), (ready.backlog, &mut backlog)]
-            {
-                if at <= now {
-                    first.get_or_insert(slot);
-                } else {
+            for (at, round, first) in [
+                (ready.live, live_round, &mut live),
+                (ready.suspects, suspects_round, &mut suspects),
+                (ready.backlog, backlog_round, &mut backlog),
+            ] {
+                if at > now {
                     wake = wake.min(at);
+                    continue;
+                }
+                let ahead = if slot >= round { slot - round } else { self.accounts - round + slot };
+                if first.is_none_or(|(least, _)| ahead < least) {
+                    *first = Some((ahead, slot));
                 }
             }
             wake = wake.min(ready.expiry);
-            if live.is_some() && (suspects.is_some() || !self.prefer_suspects) && !turn {
+            if live.is_some() && !self.prefer_suspects && !turn {
                 break;
             }
         }
         self.flushing &= !self.is_idle();
         self.tell_room(mem);
-        let live = live.map(|slot| (slot, Place::Live));
-        let suspects = suspects.map(|slot| (slot, Place::Suspect));
-        let backlog = backlog.map(|slot| (slot, Place::Backlog));
+        let live = live.map(|(_, slot)| (slot, Place::Live));
+        let suspects = suspects.map(|(_, slot)| (slot, Place::Suspect));
+        let backlog = backlog.map(|(_, slot)| (slot, Place::Backlog));
         let chosen = if self.prefer_suspects { suspects.or(live) } else { live.or(suspects) };
         let chosen = if turn { backlog.or(chosen) } else { chosen.or(backlog) };
         let Some((slot, place)) = chosen else {
@@ -204,7 +211,13 @@ impl Outbox {
         let now = self.step(now);
         let Some(flight) = self.flight.take() else { return };
         self.wake = Millis(0);
-        self.round = flight.slot + 1;
+        let [live, suspects, backlog] = &mut self.rounds;
+        let round = match flight.origin {
+            Place::Suspect => suspects,
+            Place::Backlog => backlog,
+            Place::Live | Place::Flight => live,
+        };
+        *round = flight.slot + 1;
         self.prefer_suspects = flight.origin == Place::Live;
         if flight.origin == Place::Backlog {
             self.backlog_after = now.saturating_add(u64::from(self.settings.backlog_gap_ms));

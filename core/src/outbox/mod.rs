@@ -283,8 +283,9 @@ pub struct Outbox {
     flight: Option<Flight>,
     /// The next time at which `poll` has something to do, if nothing changes.
     wake: Millis,
-    /// Where the round of accounts goes on.
-    round: u16,
+    /// Where the rounds of accounts go on: of live values, of suspects, of values that were kept. Each has its own, or
+    /// the turns of one would start another over, and the accounts at its end would starve.
+    rounds: [u16; 3],
     prefer_suspects: bool,
     /// Requests since the last one of values that were kept.
     in_a_row: u8,
@@ -320,7 +321,7 @@ impl Outbox {
             wall: None,
             flight: None,
             wake: NEVER,
-            round: 0,
+            rounds: [0; 3],
             prefer_suspects: false,
             in_a_row: 0,
             link: BackOff::NONE,

@@ -460,6 +460,66 @@ fn live_values_of_that_and_other_accounts_go_on_between_the_halves() {
 }
 
 #[test]
+fn live_values_of_each_account_have_their_turn_while_the_last_one_searches_for_bad_values() {
+    let mut rig = Rig::new(Settings::DEFAULT, 4096, 3);
+    for account in [1, 2, 3] {
+        rig.push(account, "first", 0);
+    }
+    rig.now += 500;
+    while rig.poll().is_some() {
+        rig.answer(204);
+    }
+    for k in 0..64 {
+        rig.push(3, &format!("p{k}"), k);
+    }
+    rig.now += 500;
+    let bad = ["p21", "p63"];
+    let batch = rig.poll().unwrap();
+    judge(&mut rig, &batch, &bad);
+    let mut without = [0; 3];
+    for k in 1..60 {
+        // On a slow link each account has a live value whenever a request has ended.
+        for account in [1, 2, 3] {
+            rig.push(account, &format!("live{k}"), k);
+        }
+        rig.now += 500;
+        let batch = rig.poll().unwrap();
+        for (account, without) in [1, 2, 3].into_iter().zip(&mut without) {
+            let live = batch.account == account && batch.values.iter().all(|v| v.path.starts_with("live"));
+            *without = if live { 0 } else { *without + 1 };
+        }
+        // Two rounds: one of live values, the requests of the search between them.
+        assert!(without.iter().all(|&n| n <= 6), "{without:?} requests without live values at request {k}");
+        judge(&mut rig, &batch, &bad);
+    }
+    assert_eq!(rig.dropped(DropReason::Refused), 2);
+}
+
+#[test]
+fn kept_values_of_each_account_have_their_turn_while_another_one_sends_live_values() {
+    let mut rig = Rig::new(Settings { max_values: 1, ..Settings::DEFAULT }, 256, 3);
+    for k in 0..10 {
+        let (path, number) = (ValuePath::new("old", MAX_PATH_BYTES).unwrap(), k.number_text().unwrap());
+        let time = ValueTime::Unix(UnixMillis(UNIX0 - 86_400_000 + k));
+        for account in [1, 2] {
+            rig.with(|o, mem, now| o.recover(mem, now, account, time, time, path, &number, 1)).unwrap();
+        }
+    }
+    let mut left = [10, 10];
+    for k in 0..400 {
+        rig.push(3, &format!("live{k}"), k);
+        rig.now += 500;
+        let batch = rig.poll().unwrap();
+        rig.answer(204);
+        if let Some(left) = (batch.account as usize).checked_sub(1).and_then(|at| left.get_mut(at)) {
+            *left -= 1;
+        }
+        assert!(i32::abs_diff(left[0], left[1]) <= 1, "{left:?} are left at request {k}");
+    }
+    assert_eq!(left, [0, 0]);
+}
+
+#[test]
 fn a_500_is_not_halved_while_nothing_else_succeeds() {
     let mut rig = rig();
     rig.push(1, "a", 1);

@@ -698,8 +698,8 @@ impl Config {
             }
             return Ok(());
         }
-        let head = match EntityHead::read(bytes) {
-            Ok(head) => head,
+        let (head, entry) = match EntityHead::read_framed(bytes, bot.protocol().unwrap_or("")) {
+            Ok(read) => read,
             Err(error) => {
                 journal.fault(fault(first_id(bytes).unwrap_or(0), FaultKind::Malformed(error)));
                 return Ok(());
@@ -719,7 +719,7 @@ impl Config {
             }
         }
         let key = ItemKey { account, id: head.id };
-        let entry = match head.protocol(bytes, bot.protocol().unwrap_or("")) {
+        let entry = match entry {
             Ok(Some(entry)) => entry,
             Ok(None) => return Ok(()),
             Err(error) => {
@@ -774,7 +774,7 @@ impl Config {
             }
         }
         let decoded = if details.is_empty() { b"{}" } else { details };
-        let details: B::Entity = match json::from_slice_or(decoded, mem.scratch) {
+        let details: B::Entity = match json::from_reader(Reader::framed(decoded), mem.scratch) {
             Ok(details) => details,
             Err(error) => {
                 let error = <DetailsError as From<Refused>>::from(error);
@@ -1407,7 +1407,7 @@ fn detail<D: serde::de::DeserializeOwned>(
             record.default_interval = head.default_interval;
             let details = head.details.of(bytes);
             let details = if details.is_empty() { b"{}" } else { details };
-            match json::from_slice_or(details, scratch) {
+            match json::from_reader(Reader::framed(details), scratch) {
                 Ok(details) => record.details = Some(details),
                 Err(error) => {
                     let error = <DetailsError as From<Refused>>::from(error);

@@ -33,11 +33,14 @@ impl TableKey for ItemKey {
 pub type GivenInterval = Result<Option<Interval>, IntervalError>;
 
 fn read_interval(reader: &mut Reader<'_>) -> Result<GivenInterval, ReadError> {
+    // The usual cases first.
+    if reader.null()? {
+        return Ok(Ok(None));
+    }
+    if let Some(seconds) = reader.plain_int().and_then(|seconds| i64::try_from(seconds).ok()) {
+        return Ok(Interval::new(seconds).map(Some));
+    }
     let decimal = match reader.peek()? {
-        Kind::Null => {
-            reader.skip_value()?;
-            return Ok(Ok(None));
-        }
         Kind::Number | Kind::String => reader.clone().decimal(),
         _ => {
             reader.skip_value()?;
@@ -217,34 +220,24 @@ pub(crate) fn missing(reader: &Reader<'_>) -> ReadError {
 }
 
 impl<'a> EntityHead<'a> {
-    /// Reads an entity's element.
+    /// Reads an entity's element, and checks it as a whole.
     ///
     /// # Errors
     /// Where it is not what an entity is.
     pub fn read(element: &'a [u8]) -> Result<Self, ReadError> {
-        let mut reader = Reader::new(element);
-        let (mut id, mut name, mut entity_type, mut parent) = (None, None, None, 0);
-        let (mut details, mut protocols) = (Span::default(), None);
-        reader.begin_object()?;
-        while let Some(key) = reader.next_key()? {
-            if key == "id" {
-                id = Some(reader.u64()?);
-            } else if key == "name" {
-                name = Some(reader.text()?);
-            } else if key == "entity_type" {
-                entity_type = Some(reader.text()?);
-            } else if key == "parent" {
-                parent = optional_id(&mut reader)?.unwrap_or(0);
-            } else if key == "details" {
-                details = reader.skip_value()?;
-            } else if key == "protocols" {
-                protocols = Some(reader.skip_value()?);
-            } else {
-                reader.skip_value()?;
-            }
-        }
-        let id = id.ok_or_else(|| missing(&reader))?;
-        Ok(EntityHead { id, name, entity_type, parent, details, protocols })
+        Ok(read_entity(Reader::new(element), None)?.0)
+    }
+
+    /// Reads an entity's element that the framer handed on, and what it says of `protocol` as [`protocol`](Self::protocol) does, in
+    /// one pass.
+    ///
+    /// # Errors
+    /// Where it is not what an entity is.
+    pub fn read_framed(
+        element: &'a [u8],
+        protocol: &str,
+    ) -> Result<(Self, Result<Option<ProtocolEntry>, ReadError>), ReadError> {
+        read_entity(Reader::framed(element), Some(protocol))
     }
 
     /// Whether it is polled: its type is `device`.
@@ -259,58 +252,92 @@ impl<'a> EntityHead<'a> {
     /// Where it is not what the backend gives.
     pub fn protocol(&self, element: &[u8], protocol: &str) -> Result<Option<ProtocolEntry>, ReadError> {
         let Some(span) = self.protocols else { return Ok(None) };
-        let mut reader = Reader::new(span.of(element));
-        let mut found = None;
-        if reader.null().map_err(|e| shift(e, span))? {
-            return Ok(None);
-        }
-        read_protocols(&mut reader, protocol, &mut found).map_err(|e| shift(e, span))?;
-        Ok(found.map(|mut entry: ProtocolEntry| {
-            if let Some(s) = &mut entry.sensors {
-                s.start += span.start;
-                s.end += span.start;
-            }
-            entry
-        }))
+        read_protocols(&mut Reader::framed(element).at(span.start), protocol)
     }
 }
 
-fn shift(error: ReadError, span: Span) -> ReadError {
-    ReadError { offset: error.offset + span.start, ..error }
+fn read_entity<'a>(
+    mut reader: Reader<'a>,
+    protocol: Option<&str>,
+) -> Result<(EntityHead<'a>, Result<Option<ProtocolEntry>, ReadError>), ReadError> {
+    const NAMES: &[&str] = &["id", "name", "entity_type", "parent", "details", "protocols"];
+    let mut id = None;
+    let mut head = EntityHead {
+        id: 0,
+        name: None,
+        entity_type: None,
+        parent: 0,
+        details: Span::default(),
+        protocols: None,
+    };
+    let mut entry = Ok(None);
+    let mut guess = 0;
+    reader.begin_object()?;
+    while let Some(key) = reader.next_name(NAMES, &mut guess)? {
+        match key {
+            0 => id = Some(reader.u64()?),
+            1 => head.name = Some(reader.text()?),
+            2 => head.entity_type = Some(reader.text()?),
+            3 => head.parent = optional_id(&mut reader)?.unwrap_or(0),
+            4 => head.details = reader.skip_value()?,
+            5 => {
+                reader.peek()?;
+                let start = reader.offset();
+                let mut inner = reader.clone();
+                entry = protocol.map_or(Ok(None), |protocol| read_protocols(&mut inner, protocol));
+                if entry.is_ok() && protocol.is_some() {
+                    reader = inner;
+                } else {
+                    // It may be of no interest that it is not as it should be.
+                    reader.skip_value()?;
+                }
+                head.protocols = Some(Span { start, end: reader.offset() });
+            }
+            _ => {
+                reader.skip_value()?;
+            }
+        }
+    }
+    head.id = id.ok_or_else(|| missing(&reader))?;
+    Ok((head, entry))
 }
 
-fn read_protocols(
-    reader: &mut Reader<'_>,
-    protocol: &str,
-    found: &mut Option<ProtocolEntry>,
-) -> Result<(), ReadError> {
+fn read_protocols(reader: &mut Reader<'_>, protocol: &str) -> Result<Option<ProtocolEntry>, ReadError> {
+    const NAMES: &[&str] = &["credential", "sensors", "bot"];
+    let mut found = None;
+    if reader.null()? {
+        return Ok(None);
+    }
     reader.begin_object()?;
-    while let Some(key) = reader.next_key()? {
-        if !(key == *protocol) {
+    while let Some(key) = reader.next_name(&[protocol], &mut 0)? {
+        if key != 0 {
             reader.skip_value()?;
             continue;
         }
         let mut entry = ProtocolEntry { credential: None, bot: None, sensors: None };
+        let mut guess = 0;
         reader.begin_object()?;
-        while let Some(key) = reader.next_key()? {
-            if key == "credential" {
-                entry.credential = optional_id(reader)?;
-            } else if key == "bot" {
-                entry.bot = optional_id(reader)?;
-            } else if key == "sensors" {
-                let null = reader.peek()? == Kind::Null;
-                let span = reader.skip_value()?;
-                entry.sensors = (!null).then_some(span);
-            } else {
-                reader.skip_value()?;
+        while let Some(key) = reader.next_name(NAMES, &mut guess)? {
+            match key {
+                0 => entry.credential = optional_id(reader)?,
+                1 => {
+                    let null = reader.peek()? == Kind::Null;
+                    let span = reader.skip_value()?;
+                    entry.sensors = (!null).then_some(span);
+                }
+                2 => entry.bot = optional_id(reader)?,
+                _ => {
+                    reader.skip_value()?;
+                }
             }
         }
-        *found = Some(entry);
+        found = Some(entry);
     }
-    Ok(())
+    Ok(found)
 }
 
-/// Reads an entity's sensors, and hands on the id and interval of each.
+/// Reads an entity's sensors, and hands on the id and interval of each. `span` is where they are in the entity's `element`, which has
+/// been read.
 ///
 /// # Errors
 /// Where they are not what the backend gives.
@@ -319,26 +346,25 @@ pub fn read_sensors(
     span: Span,
     mut each: impl FnMut(u64, GivenInterval),
 ) -> Result<(), ReadError> {
-    let mut reader = Reader::new(span.of(element));
-    let mut read = || {
-        reader.begin_array()?;
-        while reader.next_item()? {
-            let (mut id, mut interval) = (None, Ok(None));
-            reader.begin_object()?;
-            while let Some(key) = reader.next_key()? {
-                if key == "sensor" {
-                    id = Some(reader.u64()?);
-                } else if key == "interval" {
-                    interval = read_interval(&mut reader)?;
-                } else {
+    const NAMES: &[&str] = &["sensor", "interval"];
+    let mut reader = Reader::framed(element.get(..span.end).unwrap_or_default()).at(span.start);
+    reader.begin_array()?;
+    while reader.next_item()? {
+        let (mut id, mut interval) = (None, Ok(None));
+        let mut guess = 0;
+        reader.begin_object()?;
+        while let Some(key) = reader.next_name(NAMES, &mut guess)? {
+            match key {
+                0 => id = Some(reader.u64()?),
+                1 => interval = read_interval(&mut reader)?,
+                _ => {
                     reader.skip_value()?;
                 }
             }
-            each(id.ok_or_else(|| missing(&reader))?, interval);
         }
-        Ok(())
-    };
-    read().map_err(|e| shift(e, span))
+        each(id.ok_or_else(|| missing(&reader))?, interval);
+    }
+    Ok(())
 }
 
 /// A credential's or sensor's element of the list, taken apart but for its details.
@@ -353,23 +379,24 @@ pub struct DetailHead {
 }
 
 impl DetailHead {
-    /// Reads a credential's or sensor's element.
+    /// Reads a credential's or sensor's element that the framer handed on.
     ///
     /// # Errors
     /// Where it is not what the backend gives.
     pub fn read(element: &[u8]) -> Result<Self, ReadError> {
-        let mut reader = Reader::new(element);
+        const NAMES: &[&str] = &["id", "default_interval", "details"];
+        let mut reader = Reader::framed(element);
         let (mut id, mut default_interval, mut details) = (None, Ok(None), Span::default());
+        let mut guess = 0;
         reader.begin_object()?;
-        while let Some(key) = reader.next_key()? {
-            if key == "id" {
-                id = Some(reader.u64()?);
-            } else if key == "default_interval" {
-                default_interval = read_interval(&mut reader)?;
-            } else if key == "details" {
-                details = reader.skip_value()?;
-            } else {
-                reader.skip_value()?;
+        while let Some(key) = reader.next_name(NAMES, &mut guess)? {
+            match key {
+                0 => id = Some(reader.u64()?),
+                1 => default_interval = read_interval(&mut reader)?,
+                2 => details = reader.skip_value()?,
+                _ => {
+                    reader.skip_value()?;
+                }
             }
         }
         Ok(DetailHead { id: id.ok_or_else(|| missing(&reader))?, default_interval, details })

@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use grafolean_core::heapless;
 use grafolean_core::interval::Interval;
-use grafolean_core::json::{Frame, Framer, from_slice};
+use grafolean_core::json::{Frame, Framer, from_element};
 use grafolean_core::model::{EntityHead, read_sensors};
 use serde::de::{Deserialize, Deserializer, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
@@ -232,7 +232,7 @@ pub fn framed(body: &[u8], chunk: usize) -> u64 {
 pub fn by_serde(body: &[u8], chunk: usize) -> Taken {
     let mut taken = Taken::default();
     let mut scratch = [0; 128];
-    frame(body, chunk, |element| taken.entity(&from_slice(element, &mut scratch).unwrap()));
+    frame(body, chunk, |element| taken.entity(&from_element(element, &mut scratch).unwrap()));
     taken
 }
 
@@ -242,13 +242,13 @@ pub fn by_model(body: &[u8], chunk: usize) -> Taken {
     let mut taken = Taken::default();
     let mut scratch = [0; 128];
     frame(body, chunk, |element| {
-        let head = EntityHead::read(element).unwrap();
+        let (head, protocol) = EntityHead::read_framed(element, PROTOCOL).unwrap();
         taken.entities += 1;
         taken.number(head.id);
         taken.number(head.name.unwrap().plain().unwrap().len() as u64);
-        let details: Details = from_slice(head.details.of(element), &mut scratch).unwrap();
+        let details: Details = from_element(head.details.of(element), &mut scratch).unwrap();
         taken.number(details.ipv4.len() as u64);
-        let protocol = head.protocol(element, PROTOCOL).unwrap().unwrap();
+        let protocol = protocol.unwrap().unwrap();
         taken.number(protocol.credential.unwrap());
         read_sensors(element, protocol.sensors.unwrap(), |sensor, interval| {
             taken.sensors += 1;

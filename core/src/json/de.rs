@@ -59,16 +59,30 @@ pub const DECODE_DEPTH: u8 = 32;
 ///
 /// `text` is not JSON, or does not fit `T`; the error says where and why, and holds nothing of the text.
 pub fn from_slice<'de, T: Deserialize<'de>>(text: &'de [u8], scratch: &mut [u8]) -> Result<T, DecodeError> {
-    from_slice_or(text, scratch)
+    from_reader(Reader::new(text), scratch)
 }
 
-/// [`from_slice`] with another error: what an error knows, and how large it is, is in all code that decodes.
-pub(crate) fn from_slice_or<'de, T: Deserialize<'de>, E: Failure>(
-    text: &'de [u8],
+/// [`from_slice`] for an element that the framer handed on, or a value in one: what has been checked there is not checked again, see
+/// [`Reader::framed`].
+///
+/// # Errors
+///
+/// It does not fit `T`.
+pub fn from_element<'de, T: Deserialize<'de>>(
+    element: &'de [u8],
+    scratch: &mut [u8],
+) -> Result<T, DecodeError> {
+    from_reader(Reader::framed(element), scratch)
+}
+
+/// Decodes the value of a reader that has not read anything, with any error: what an error knows, and how large it is, is in all code
+/// that decodes.
+pub(crate) fn from_reader<'de, T: Deserialize<'de>, E: Failure>(
+    reader: Reader<'de>,
     scratch: &mut [u8],
 ) -> Result<T, E> {
     let mut decoder: Decoder<'_, '_, E> =
-        Decoder { reader: Reader::new(text), scratch, depth: 0, error: PhantomData };
+        Decoder { reader, scratch, depth: 0, name: None, error: PhantomData };
     let value = decoder.located(|decoder| T::deserialize(decoder))?;
     decoder.reader.end()?;
     Ok(value)
@@ -320,6 +334,8 @@ struct Decoder<'de, 's, E> {
     reader: Reader<'de>,
     scratch: &'s mut [u8],
     depth: u8,
+    /// The key that comes next, if it is known as the field of a struct.
+    name: Option<&'static str>,
     error: PhantomData<fn() -> E>,
 }
 
@@ -368,11 +384,12 @@ impl<'de, E: Failure> Decoder<'de, '_, E> {
     }
 
     fn visit_integer<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, E> {
-        let (Kind::Number | Kind::String) = self.reader.peek()? else { return Err(self.mismatch(&visitor)) };
-        let offset = self.reader.offset();
+        // The usual case first.
         if let Some(number) = self.reader.plain_int() {
             return visitor.visit_u64(number);
         }
+        let (Kind::Number | Kind::String) = self.reader.peek()? else { return Err(self.mismatch(&visitor)) };
+        let offset = self.reader.offset();
         let number = self.reader.decimal()?;
         let unfit = |error| E::from(ReadError { offset, kind: ReadErrorKind::Number(error) });
         if number.is_negative() {
@@ -404,7 +421,7 @@ impl<'de, E: Failure> Decoder<'de, '_, E> {
     }
 
     fn visit_array<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, E> {
-        self.reader.begin_array()?;
+        self.reader.enter();
         self.nested(|decoder| {
             let mut items = Items { decoder, ended: false };
             let value = visitor.visit_seq(&mut items)?;
@@ -420,10 +437,9 @@ impl<'de, E: Failure> Decoder<'de, '_, E> {
         fields: &'static [&'static str],
         visitor: V,
     ) -> Result<V::Value, E> {
-        self.reader.begin_object()?;
+        self.reader.enter();
         self.nested(|decoder| {
-            let key = decoder.reader.clone();
-            let mut members = Members { decoder, fields, key, ended: false };
+            let mut members = Members { decoder, fields, guess: 0, key: 0, ended: false };
             let value = visitor.visit_map(&mut members)?;
             if !members.ended && members.decoder.reader.before_key()? {
                 return Err(E::too_many_items());
@@ -461,6 +477,18 @@ impl<'de, E: Failure> Decoder<'de, '_, E> {
     fn visit_string<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, E> {
         let text = self.reader.text()?;
         self.visit_text(text, visitor)
+    }
+
+    /// A field of a struct is known by its name, which need not be checked to be UTF-8.
+    fn visit_name<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, E> {
+        if let Some(name) = self.name.take() {
+            self.reader.skip_key(name);
+            return visitor.visit_borrowed_str(name);
+        }
+        match self.reader.peek()? {
+            Kind::String => self.visit_string(visitor),
+            _ => Err(self.mismatch(&visitor)),
+        }
     }
 
     fn visit_bool<V: Visitor<'de>>(&mut self, visitor: V) -> Result<V::Value, E> {
@@ -529,10 +557,13 @@ impl<'de, E: Failure> Deserializer<'de> for &mut Decoder<'de, '_, E> {
         deserialize_char: String => visit_string
         deserialize_str: String => visit_string
         deserialize_string: String => visit_string
-        deserialize_identifier: String => visit_string
         deserialize_unit: Null => visit_null
         deserialize_seq: Array => visit_array
         deserialize_map: Object => visit_members
+    }
+
+    fn deserialize_identifier<V: Visitor<'de>>(self, visitor: V) -> Result<V::Value, E> {
+        self.visit_name(visitor)
     }
 
     /// The bytes of a string, or an array of integers.
@@ -657,8 +688,10 @@ impl<'de, E: Failure> SeqAccess<'de> for Items<'_, 'de, '_, E> {
 struct Members<'d, 'de, 's, E> {
     decoder: &'d mut Decoder<'de, 's, E>,
     fields: &'static [&'static str],
-    /// Stands before the key read last: should its value be at fault, the field is found by it.
-    key: Reader<'de>,
+    /// Which field is expected next.
+    guess: usize,
+    /// Offset of the key read last: should its value be at fault, the field is found by it.
+    key: usize,
     ended: bool,
 }
 
@@ -670,14 +703,21 @@ impl<'de, E: Failure> MapAccess<'de> for Members<'_, 'de, '_, E> {
         if self.ended {
             return Ok(None);
         }
-        self.key = self.decoder.reader.clone();
-        self.decoder.located(|decoder| seed.deserialize(decoder)).map(Some)
+        let reader = &self.decoder.reader;
+        self.key = reader.offset();
+        if let Some(name) = reader.plain_name(self.fields, self.guess) {
+            self.guess = name + 1;
+            self.decoder.name = self.fields.get(name).copied();
+        }
+        let key = self.decoder.located(|decoder| seed.deserialize(decoder));
+        self.decoder.name = None;
+        key.map(Some)
     }
 
     fn next_value_seed<V: DeserializeSeed<'de>>(&mut self, seed: V) -> Result<V::Value, E> {
         self.decoder.reader.after_key()?;
         self.decoder.located(|decoder| seed.deserialize(decoder)).map_err(|mut error| {
-            if let (None, Ok(key)) = (error.field(), self.key.text()) {
+            if let (None, Ok(key)) = (error.field(), self.decoder.reader.at(self.key).text()) {
                 error.set_field(self.fields.iter().find(|field| key == **field).copied());
             }
             error

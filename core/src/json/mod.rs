@@ -19,8 +19,8 @@ mod scanner;
 mod syntax;
 mod writer;
 
-pub use de::{DECODE_DEPTH, DecodeError, DecodeErrorKind, Expectation, from_slice};
-pub(crate) use de::{Failure, from_slice_or};
+pub use de::{DECODE_DEPTH, DecodeError, DecodeErrorKind, Expectation, from_element, from_slice};
+pub(crate) use de::{Failure, from_reader};
 pub use framer::{Frame, FrameError, FrameErrorKind, Framer};
 pub use lenient::{DurationMs, LenientInt};
 pub use number::{Decimal, NumberError};

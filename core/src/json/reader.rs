@@ -3,7 +3,7 @@
 use core::fmt;
 
 use super::number::{Decimal, DecimalParser, NumberError};
-use super::scanner::{MAX_DEPTH, Scanner, digit_run, plain_run};
+use super::scanner::{MAX_DEPTH, Scanner, digit_run, flat_run, leading_digits, plain_run, text_run};
 use super::syntax::{Syntax, is_blank};
 
 /// A pull reader over one JSON text that lies in memory, such as an element that the framer handed on.
@@ -44,6 +44,8 @@ pub struct Reader<'a> {
     at: usize,
     /// An array or object has just been entered, so that no comma comes before its first item.
     entered: bool,
+    /// The text has been checked by the framer.
+    framed: bool,
 }
 
 /// The kind of a JSON value.
@@ -159,7 +161,22 @@ impl<'a> Reader<'a> {
     /// Begins before the first byte of `text`.
     #[must_use]
     pub const fn new(text: &'a [u8]) -> Self {
-        Self { bytes: text, at: 0, entered: false }
+        Self { bytes: text, at: 0, entered: false, framed: false }
+    }
+
+    /// Begins before the first byte of `element`, a [`Frame::Element`](super::Frame::Element) or a value in one.
+    ///
+    /// The framer has checked it, so that this does not do so again where it would cost: values that are skipped, characters of
+    /// strings, are only looked at for their end. What is read is the same. It is safe on any bytes, but what is wrong with
+    /// those that the framer did not hand on may go unnoticed.
+    #[must_use]
+    pub const fn framed(element: &'a [u8]) -> Self {
+        Self { framed: true, ..Self::new(element) }
+    }
+
+    /// The same text, from `offset` on.
+    pub(crate) const fn at(&self, offset: usize) -> Self {
+        Self { at: offset, ..*self }
     }
 
     /// How many bytes of the text have been read.
@@ -221,7 +238,23 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads up to the next key; `false` at the end of the object, which leaves the object.
+    #[inline]
     pub(super) fn before_key(&mut self) -> Result<bool, ReadError> {
+        // The usual cases first.
+        match self.bytes.get(self.at..) {
+            Some([b',', b'"', ..]) if !self.entered => {
+                self.at += 1;
+                Ok(true)
+            }
+            Some([b'"', ..]) if self.entered => {
+                self.entered = false;
+                Ok(true)
+            }
+            _ => self.before_any_key(),
+        }
+    }
+
+    fn before_any_key(&mut self) -> Result<bool, ReadError> {
         let comma = !core::mem::take(&mut self.entered);
         self.skip_blanks();
         match self.byte() {
@@ -243,8 +276,61 @@ impl<'a> Reader<'a> {
         }
     }
 
+    /// Reads the next key and says which one of `names` it is, or `names.len()` if it is another one; `None` at the end of the object,
+    /// which leaves the object. `guess` is what is expected, 0 at first.
+    pub(crate) fn next_name(
+        &mut self,
+        names: &[&str],
+        guess: &mut usize,
+    ) -> Result<Option<usize>, ReadError> {
+        if !self.before_key()? {
+            return Ok(None);
+        }
+        let name = match self.plain_name(names, *guess) {
+            Some(name) => {
+                *guess = name + 1;
+                self.skip_key(names.get(name).copied().unwrap_or_default());
+                name
+            }
+            None => {
+                let key = self.text()?;
+                names.iter().position(|name| key == **name).unwrap_or(names.len())
+            }
+        };
+        self.after_key()?;
+        Ok(Some(name))
+    }
+
+    /// Which one of `names` the key is that comes next, if it is written plainly. `guess` is the one that is expected.
+    pub(super) fn plain_name(&self, names: &[&str], guess: usize) -> Option<usize> {
+        let rest = self.bytes.get(self.at + 1..)?;
+        let (key, behind) = rest.split_at_checked(plain_run(rest))?;
+        if behind.first() != Some(&b'"') {
+            return None;
+        }
+        match names.get(guess) {
+            Some(name) if name.as_bytes() == key => Some(guess),
+            _ => names.iter().position(|name| name.as_bytes() == key),
+        }
+    }
+
+    /// Reads a key that is known to be `name`, written plainly.
+    pub(super) const fn skip_key(&mut self, name: &str) {
+        self.at += name.len() + 2;
+    }
+
     /// Reads the colon after a key.
+    #[inline]
     pub(super) fn after_key(&mut self) -> Result<(), ReadError> {
+        // The usual case first.
+        if self.byte() == Some(b':') {
+            self.at += 1;
+            return Ok(());
+        }
+        self.after_any_key()
+    }
+
+    fn after_any_key(&mut self) -> Result<(), ReadError> {
         self.skip_blanks();
         match self.byte() {
             Some(b':') => {
@@ -261,7 +347,17 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// Neither follows.
+    #[inline]
     pub fn next_item(&mut self) -> Result<bool, ReadError> {
+        // The usual case first.
+        if !self.entered && self.byte() == Some(b',') {
+            self.at += 1;
+            return Ok(true);
+        }
+        self.next_any_item()
+    }
+
+    fn next_any_item(&mut self) -> Result<bool, ReadError> {
         let comma = !core::mem::take(&mut self.entered);
         self.skip_blanks();
         match self.byte() {
@@ -295,7 +391,7 @@ impl<'a> Reader<'a> {
             return Ok(Text { raw, escaped: false, offset });
         }
         let (span, escaped) = self.scan()?;
-        let raw = self.bytes.get(span.start + 1..span.end - 1).unwrap_or_default();
+        let raw = self.bytes.get(span.start + 1..span.end.wrapping_sub(1)).unwrap_or_default();
         Ok(Text { raw, escaped, offset })
     }
 
@@ -391,12 +487,24 @@ impl<'a> Reader<'a> {
     /// # Errors
     ///
     /// No value begins here.
+    #[inline]
     pub fn null(&mut self) -> Result<bool, ReadError> {
         self.skip_blanks();
-        match self.byte() {
-            Some(b'n') => self.scan().map(|_| true),
-            Some(b'"' | b'{' | b'[' | b'1'..=b'9') => Ok(false),
-            _ => self.peek().map(|_| false),
+        match self.bytes.get(self.at..) {
+            Some([b'n', b'u', b'l', b'l', ..]) => {
+                self.at += 4;
+                self.entered = false;
+                Ok(true)
+            }
+            Some([b'"' | b'{' | b'[' | b'0'..=b'9', ..]) => Ok(false),
+            _ => self.any_null(),
+        }
+    }
+
+    fn any_null(&mut self) -> Result<bool, ReadError> {
+        match self.peek()? {
+            Kind::Null => self.scan().map(|_| true),
+            _ => Ok(false),
         }
     }
 
@@ -421,24 +529,30 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads a number if it is the usual case: up to 18 digits and nothing else.
-    pub(super) fn plain_int(&mut self) -> Option<u64> {
+    pub(crate) fn plain_int(&mut self) -> Option<u64> {
         let rest = self.bytes.get(self.at..)?;
-        let digits = rest.get(..digit_run(rest))?;
-        match (digits, rest.get(digits.len())) {
-            ([], _) | ([b'0', _, ..], _) | (_, Some(b'.' | b'e' | b'E')) => return None,
-            _ if digits.len() > 18 => return None,
-            _ => {}
+        let (number, digits) = leading_digits(rest);
+        match (rest.get(digits), digits) {
+            (Some(b'.' | b'e' | b'E'), _) => None,
+            (_, 1..=18) if digits == 1 || rest.first() != Some(&b'0') => {
+                self.at += digits;
+                self.entered = false;
+                Some(number)
+            }
+            _ => None,
         }
-        self.at += digits.len();
-        self.entered = false;
-        Some(digits.iter().fold(0, |number, digit| number * 10 + u64::from(digit - b'0')))
     }
 
     fn begin(&mut self, kind: Kind) -> Result<(), ReadError> {
         self.expect(kind)?;
+        self.enter();
+        Ok(())
+    }
+
+    /// Enters the array or object that [`peek`](Self::peek) saw.
+    pub(super) const fn enter(&mut self) {
         self.at += 1;
         self.entered = true;
-        Ok(())
     }
 
     fn expect(&mut self, wanted: Kind) -> Result<(), ReadError> {
@@ -459,6 +573,9 @@ impl<'a> Reader<'a> {
             self.at += length;
             self.entered = false;
             return Ok((Span { start, end: self.at }, false));
+        }
+        if self.framed {
+            return self.scan_framed();
         }
         let mut scanner = Scanner::new();
         let rest = self.bytes.get(start..).unwrap_or_default();
@@ -481,7 +598,62 @@ impl<'a> Reader<'a> {
         Ok((Span { start, end: self.at }, scanner.escaped()))
     }
 
+    /// Reads over the value that begins here, which the framer has checked: strings and brackets show where it ends.
+    fn scan_framed(&mut self) -> Result<(Span, bool), ReadError> {
+        let start = self.at;
+        let (mut at, mut depth, mut escaped) = (start, 0usize, false);
+        let rest = |at: usize| self.bytes.get(at..).unwrap_or_default();
+        loop {
+            match rest(at).first() {
+                Some(b'"') => {
+                    at += 1;
+                    at += text_run(rest(at));
+                    while let Some([b'\\', _, behind @ ..]) = rest(at).get(..) {
+                        escaped = true;
+                        at += 2 + text_run(behind);
+                    }
+                    at += 1;
+                }
+                Some(b'{' | b'[') => {
+                    at += 1;
+                    depth += 1;
+                }
+                Some(b'}' | b']') => {
+                    at += 1;
+                    depth = depth.saturating_sub(1);
+                }
+                // A literal, or a number of any form, which stands alone.
+                Some(_) if depth == 0 => {
+                    let ends = |byte: &u8| matches!(byte, b',' | b'}' | b']') || is_blank(*byte);
+                    at += rest(at).iter().position(ends).unwrap_or(rest(at).len());
+                }
+                Some(_) => {
+                    at += 1;
+                    at += flat_run(rest(at));
+                    continue;
+                }
+                None => {}
+            }
+            if at > self.bytes.len() || at == start || (at == self.bytes.len() && depth > 0) {
+                let kind = ReadErrorKind::Syntax(Syntax::UnexpectedEnd);
+                return Err(ReadError { offset: self.bytes.len(), kind });
+            }
+            if depth == 0 {
+                self.at = at;
+                self.entered = false;
+                return Ok((Span { start, end: at }, escaped));
+            }
+        }
+    }
+
+    #[inline]
     pub(super) fn skip_blanks(&mut self) {
+        if self.byte().is_some_and(|byte| byte <= b' ') {
+            self.skip_any_blanks();
+        }
+    }
+
+    fn skip_any_blanks(&mut self) {
         while self.byte().is_some_and(is_blank) {
             self.at += 1;
         }

@@ -398,6 +398,54 @@ pub(super) fn plain_run(bytes: &[u8]) -> usize {
     )
 }
 
+/// How many bytes from the start are neither a quote nor a backslash: within a string that has been checked.
+pub(super) fn text_run(bytes: &[u8]) -> usize {
+    run(
+        bytes,
+        |word| {
+            let quote = (word ^ all(b'"')).wrapping_sub(all(0x01));
+            let backslash = (word ^ all(b'\\')).wrapping_sub(all(0x01));
+            (quote | backslash) & !word & all(0x80)
+        },
+        |byte| byte != b'"' && byte != b'\\',
+    )
+}
+
+/// How many bytes from the start neither begin a string nor are brackets: outside the strings of what has been checked.
+pub(super) fn flat_run(bytes: &[u8]) -> usize {
+    run(
+        bytes,
+        |word| {
+            // The bits that all brackets have in common; letters that have them too occur in strings only.
+            let bracket = ((word & all(0xd9)) ^ all(0x59)).wrapping_sub(all(0x01));
+            let quote = (word ^ all(b'"')).wrapping_sub(all(0x01));
+            (quote | bracket) & !word & all(0x80)
+        },
+        |byte| byte != b'"' && byte & 0xd9 != 0x59,
+    )
+}
+
+/// The number that `text` begins with, as far as there are digits, and how many there are; of no use beyond 19.
+pub(super) fn leading_digits(text: &[u8]) -> (u64, usize) {
+    let (mut number, mut count) = (0u64, 0);
+    #[cfg(target_pointer_width = "64")]
+    if let Some(eight) = text.first_chunk() {
+        let digits = u64::from_le_bytes(*eight) ^ all(b'0');
+        if (digits.wrapping_add(all(0x80 - 10)) | digits) & all(0x80) == 0 {
+            // Neighbours are joined: to numbers below 100, then 10,000, then 100,000,000.
+            let pairs = (digits * 10 + (digits >> 8)) & 0x00ff_00ff_00ff_00ff;
+            let fours = (pairs * 100 + (pairs >> 16)) & 0x0000_ffff_0000_ffff;
+            number = (fours * 10_000 + (fours >> 32)) & 0xffff_ffff;
+            count = 8;
+        }
+    }
+    while let Some(digit) = text.get(count).map(|byte| byte.wrapping_sub(b'0')).filter(|digit| *digit < 10) {
+        number = number.wrapping_mul(10).wrapping_add(digit.into());
+        count += 1;
+    }
+    (number, count)
+}
+
 /// How many bytes from the start are digits.
 pub(super) fn digit_run(bytes: &[u8]) -> usize {
     run(
@@ -452,7 +500,28 @@ mod tests {
             let plain = |b: &u8| (0x20..0x80).contains(b) && *b != b'"' && *b != b'\\';
             prop_assert_eq!(plain_run(&bytes), bytes.iter().take_while(|b| plain(b)).count());
             let digits = bytes.iter().map(|b| if *b == b'a' { b'1' } else { *b }).collect::<std::vec::Vec<_>>();
-            prop_assert_eq!(digit_run(&digits), digits.iter().take_while(|b| b.is_ascii_digit()).count());
+            let count = digits.iter().take_while(|b| b.is_ascii_digit()).count();
+            prop_assert_eq!(digit_run(&digits), count);
+            let text = |b: &u8| *b != b'"' && *b != b'\\';
+            prop_assert_eq!(text_run(&bytes), bytes.iter().take_while(|b| text(b)).count());
+        }
+
+        #[test]
+        fn digits_are_the_number_that_std_parses(number in any::<u64>(), cut in 0u32..64, behind in prop::collection::vec(any::<u8>(), 0..12)) {
+            let text = [std::format!("{}", number >> cut).into_bytes(), behind].concat();
+            let count = text.iter().take_while(|b| b.is_ascii_digit()).count();
+            let (number, digits) = leading_digits(&text);
+            prop_assert_eq!(digits, count);
+            if let Ok(wanted) = core::str::from_utf8(&text[..count]).unwrap().parse::<u64>() {
+                prop_assert_eq!(number, wanted);
+            }
+        }
+
+        #[test]
+        fn outside_strings_only_brackets_and_quotes_end_a_run(bytes in prop::collection::vec(prop::sample::select(
+            b"0123456789+-.eEtrufalsn,: \t\r\n0123456789,:[]{}\"".to_vec()), 0..30)) {
+            let ends = |b: &u8| b"[]{}\"".contains(b);
+            prop_assert_eq!(flat_run(&bytes), bytes.iter().take_while(|b| !ends(b)).count());
         }
     }
 }

@@ -8,7 +8,7 @@
 
 use grafolean_core::json::{
     DECODE_DEPTH, DecodeErrorKind, DurationMs, Frame, FrameError, Framer, LenientInt, MAX_DEPTH, ReadError,
-    Reader, from_slice,
+    Reader, Span, from_element, from_slice,
 };
 use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
@@ -145,6 +145,51 @@ struct Details {
     retry: Option<LenientInt<u8>>,
 }
 
+/// Where each value lies, itself and all in it, as far as it can be read.
+fn spans(reader: &mut Reader<'_>, spans: &mut Vec<Span>) -> Result<(), ReadError> {
+    use grafolean_core::json::Kind;
+    spans.push(reader.clone().skip_value()?);
+    match reader.peek()? {
+        Kind::Array => {
+            reader.begin_array()?;
+            while reader.next_item()? {
+                self::spans(reader, spans)?;
+            }
+        }
+        Kind::Object => {
+            reader.begin_object()?;
+            while reader.next_key()?.is_some() {
+                self::spans(reader, spans)?;
+            }
+        }
+        _ => {
+            reader.skip_value()?;
+        }
+    }
+    Ok(())
+}
+
+/// Reads an unchecked text without checking it, unless it is nested too deep for a test that recurses.
+fn walk_shallow(text: &[u8]) -> Option<Result<Value, ReadError>> {
+    (depth(text) <= MAX_DEPTH as usize && text.iter().filter(|b| matches!(b, b'[' | b'{')).count() < 200)
+        .then(|| walk(&mut Reader::framed(text)))
+}
+
+/// Asserts that what reads without checking, since the framer has checked, sees the same in `text` as what checks.
+fn check_framed(text: &[u8]) -> Result<(), TestCaseError> {
+    let mut places = (Vec::new(), Vec::new());
+    spans(&mut Reader::new(text), &mut places.0).map_err(|error| TestCaseError::fail(error.to_string()))?;
+    spans(&mut Reader::framed(text), &mut places.1)
+        .map_err(|error| TestCaseError::fail(error.to_string()))?;
+    prop_assert_eq!(places.0, places.1);
+    prop_assert_eq!(walk(&mut Reader::framed(text)), walk(&mut Reader::new(text)));
+    let scratch = &mut [0; 1000];
+    prop_assert_eq!(from_element::<Value>(text, scratch), from_slice::<Value>(text, scratch));
+    prop_assert_eq!(from_element::<Entity>(text, scratch), from_slice::<Entity>(text, scratch));
+    prop_assert_eq!(from_element::<Details>(text, scratch), from_slice::<Details>(text, scratch));
+    Ok(())
+}
+
 /// Asserts all that must hold for any text.
 fn check(text: &[u8]) -> Result<(), TestCaseError> {
     let valid = is_json(text);
@@ -186,6 +231,17 @@ fn check(text: &[u8]) -> Result<(), TestCaseError> {
                 listed.1.iter().map(|(_, element)| serde_json::from_slice(element).unwrap()).collect();
             prop_assert_eq!(members.get("list"), Some(&Value::Array(elements)));
         }
+    }
+
+    // Each element is read alike with and without being checked again.
+    for (frame, element) in whole.1.iter().chain(&listed.1) {
+        if let Frame::Element { .. } = frame {
+            check_framed(element)?;
+        }
+    }
+    // What no framer handed on does no harm: whatever is valid is read, all else ends in any way.
+    for text in [text, text.get(..text.len() / 2).unwrap_or_default()] {
+        let (_, _) = (walk_shallow(text), from_element::<Value>(text, &mut [0; 1000]));
     }
 
     // Decoded and walked as it is, valid or not.
@@ -289,6 +345,39 @@ fn kept() -> ProptestConfig {
 
 proptest! {
     #![proptest_config(kept())]
+
+    #[test]
+    fn an_element_is_read_alike_whether_it_is_checked_again_or_not(
+        value in any_json(), pretty in any::<bool>(), chunk in 1usize..300,
+    ) {
+        let body = if pretty { serde_json::to_string_pretty(&value) } else { serde_json::to_string(&value) }.unwrap();
+        let (end, elements) = frame(Framer::document(), body.as_bytes(), chunk, 1 << 16);
+        prop_assert_eq!(end, Ok(()));
+        prop_assert_eq!(elements.len(), 1);
+        check_framed(&elements[0].1)?;
+    }
+
+    #[test]
+    fn an_entity_is_read_alike_whether_it_is_checked_again_or_not(
+        members in prop::collection::vec((
+            prop::sample::select(vec!["id", "name", "parent", "details", "i\\u0064", "na\"me", "other", ""]),
+            prop::sample::select(vec!["7", "\"7.0\"", "007", "null", "\"R\"", "\"\\u010crn\\\\\"", "\"Č\\\"\"", "-1.5e2",
+                "{\"ipv4\":\"::1\",\"timeout\":2.5,\"retry\":\"3\",\"x\":[\"]\",{\"}\":0}]}", "[[],{},\"\\\\\"]", "true", "18446744073709551616"]),
+        ), 0..8),
+        blanks in prop::sample::select(vec!["", " ", "\n\t "]),
+    ) {
+        let members: Vec<_> = members.iter().map(|(key, value)| {
+            let key = if key.contains('"') { key.replace('"', "\\\"") } else { (*key).to_owned() };
+            format!("{blanks}\"{key}\"{blanks}:{blanks}{value}{blanks}")
+        }).collect();
+        let text = format!("{{{}}}", members.join(","));
+        let scratch = &mut [0; 1000];
+        if is_json(text.as_bytes()) {
+            check_framed(text.as_bytes())?;
+        } else {
+            prop_assert!(from_slice::<Entity>(text.as_bytes(), scratch).is_err());
+        }
+    }
 
     #[test]
     fn pieces_of_json_are_accepted_exactly_if_the_oracle_accepts_them(text in pieces()) {

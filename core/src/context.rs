@@ -27,9 +27,6 @@ pub trait Lender {
     /// Waits this many milliseconds.
     fn sleep_ms(&self, ms: u32) -> impl Future<Output = ()>;
 
-    /// The system's clock, which a value gets for its time; `None` on a board, whose collector learns the time.
-    fn system_clock(&self) -> Option<UnixMillis>;
-
     /// A number that differs after each [`Lender::tell`] and after each change of a bot's own request.
     fn changes(&self) -> u32;
 
@@ -39,7 +36,7 @@ pub trait Lender {
     /// Something has changed: the driver's loop, its requests and whoever waits look again.
     fn tell(&self);
 
-    /// A value is handed over: a driver with a store gives it a record too.
+    /// A value is handed over, with a `time` of its own or at the present one: a driver with a store gives it a record too.
     ///
     /// # Errors
     /// [`HandOverError`]: it was not taken.
@@ -53,8 +50,8 @@ pub trait Lender {
         self.lend(|c| c.handle_value(account, time, path, number))
     }
 
-    /// A value was handed over and taken: there is something to send. `time` is the one that the bot or the system's clock
-    /// gave it; `None`: it gets one when the collector has learned it.
+    /// A value was handed over and taken: there is something to send. `time` is the one that the bot gave it; `None`: it is
+    /// of the present.
     fn value_taken(&self, due: &Due, time: Option<UnixMillis>, path: &str, number: &NumberText);
 }
 
@@ -203,9 +200,7 @@ impl<L: Lender> Context for RunContext<'_, L> {
     }
 
     fn value(&mut self, path: impl fmt::Display, number: impl Number) -> Result<(), HandOverError> {
-        self.hand_over(self.lender.system_clock(), &path, &|| {
-            number.number_text().map_err(|e| HandOverError::Value(e.into()))
-        })
+        self.hand_over(None, &path, &|| number.number_text().map_err(|e| HandOverError::Value(e.into())))
     }
 
     fn value_at(

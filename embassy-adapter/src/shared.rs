@@ -217,10 +217,6 @@ impl<B: Bot, S: Storage<B>, const W: usize> Lender for Shared<B, S, W> {
         Timer::after_millis(u64::from(ms))
     }
 
-    fn system_clock(&self) -> Option<UnixMillis> {
-        None
-    }
-
     fn changes(&self) -> u32 {
         self.changes.count()
     }

@@ -323,6 +323,10 @@ impl<S: Storage<SimBot>> Process<S> {
         }
     }
 
+    fn system_clock(&self) -> Option<UnixMillis> {
+        self.clock.has_wall.then(|| UnixMillis(self.clock.wall_ms()))
+    }
+
     /// What the run that was just polled waits for.
     pub(crate) fn take_wants(&self) -> Wants {
         self.wants.take()
@@ -363,10 +367,6 @@ impl<S: Storage<SimBot>> Lender for Process<S> {
         })
     }
 
-    fn system_clock(&self) -> Option<UnixMillis> {
-        self.clock.has_wall.then(|| UnixMillis(self.clock.wall_ms()))
-    }
-
     fn changes(&self) -> u32 {
         self.changes.get()
     }
@@ -392,12 +392,11 @@ impl<S: Storage<SimBot>> Lender for Process<S> {
         path: &str,
         number: &NumberText,
     ) -> Result<(), HandOverError> {
-        let unix = UnixMillis(self.clock.wall_ms());
         self.lend(|c| match &self.outbox {
             Durable::Nowhere | Durable::Flash(_) => c.handle_value(account, time, path, number),
             Durable::Files(files) => {
                 let mut files = files.borrow_mut();
-                let result = files.keeper.hand_over(c, self.now(), unix, account, time, path, number);
+                let result = files.keeper.hand_over(c, account, time, path, number);
                 if files.keeper.take_unsynced().is_some() {
                     files.wait(self.now());
                 } else {
@@ -413,7 +412,7 @@ impl<S: Storage<SimBot>> Lender for Process<S> {
         if let Durable::Flash(_) = self.outbox {
             self.tell();
         }
-        let known = time.or_else(|| self.lend(|c| c.wall()));
+        let known = time.or(self.system_clock()).or_else(|| self.lend(|c| c.wall()));
         let number = wire::identity(number.as_str().parse().unwrap_or(0));
         let time_ms = known.map(|unix| unix.0);
         // As the rule has it: a time far from the wall clock's is the value's own.
@@ -426,7 +425,7 @@ impl<S: Storage<SimBot>> Lender for Process<S> {
             number,
             time_ms,
             own_time,
-            time.is_none(),
+            time.is_none() && !self.clock.has_wall,
         );
     }
 }

@@ -186,7 +186,7 @@ impl Outbox {
             flight.at = flight.list.head;
             flight.at_offset = 1;
         }
-        let mut out = Window { buf, len: 0, skip: 0 };
+        let (mut out, mut time) = (Window { buf, len: 0, skip: 0 }, TimeText::NONE);
         if offset == 0 {
             out.put(b"[");
         }
@@ -194,7 +194,8 @@ impl Outbox {
             let len = element_len(&cells, flight.at, flight.method) as usize + 1;
             if flight.at_offset + len > offset {
                 out.skip = offset.saturating_sub(flight.at_offset);
-                put_element(&mut out, &cells, flight.at, flight.method);
+                let time = (flight.method == Method::Put).then_some(&mut time);
+                put_element(&mut out, &cells, flight.at, time);
                 out.put(if cells.next(flight.at) == NONE { b"]" } else { b"," });
                 if out.is_full() {
                     break;
@@ -809,7 +810,37 @@ fn element_len(cells: &Cells<'_>, link: Link, method: Method) -> u32 {
     len as u32
 }
 
-fn put_element(out: &mut Window<'_>, cells: &Cells<'_>, link: Link, method: Method) {
+/// The end of an element with a time; values that were handed over together have the same.
+struct TimeText {
+    ms: u64,
+    text: [u8; 32],
+    len: usize,
+}
+
+impl TimeText {
+    const NONE: TimeText = TimeText { ms: NEVER.0, text: [0; 32], len: 0 };
+
+    fn of(&mut self, ms: u64) -> &[u8] {
+        if self.ms != ms {
+            let mut out = Window { buf: &mut self.text, len: 0, skip: 0 };
+            out.put(TIME);
+            let (upper, lower) = ((ms / 100_000_000) as u32, (ms % 100_000_000) as u32);
+            let [s6, s7, s8, s9, s10, m1, m2, m3] = eight_digits(lower);
+            if USUAL_MS.contains(&ms) {
+                let [.., s1, s2, s3, s4, s5] = eight_digits(upper);
+                out.put(&[s1, s2, s3, s4, s5, s6, s7, s8, s9, s10]);
+            } else {
+                out.put(decimal_digits(ms / 1000, &mut [0; 20]));
+            }
+            out.put(&[b'.', m1, m2, m3]);
+            out.put(CLOSE);
+            (self.ms, self.len) = (ms, out.len);
+        }
+        self.text.get(..self.len).unwrap_or_default()
+    }
+}
+
+fn put_element(out: &mut Window<'_>, cells: &Cells<'_>, link: Link, time: Option<&mut TimeText>) {
     out.put(OPEN);
     for piece in cells.path(link) {
         out.put(piece);
@@ -818,20 +849,10 @@ fn put_element(out: &mut Window<'_>, cells: &Cells<'_>, link: Link, method: Meth
     for piece in cells.number(link) {
         out.put(piece);
     }
-    if method == Method::Put {
-        let ms = cells.time_ms(link);
-        out.put(TIME);
-        let (upper, lower) = ((ms / 100_000_000) as u32, (ms % 100_000_000) as u32);
-        let [s6, s7, s8, s9, s10, m1, m2, m3] = eight_digits(lower);
-        if USUAL_MS.contains(&ms) {
-            let [.., s1, s2, s3, s4, s5] = eight_digits(upper);
-            out.put(&[s1, s2, s3, s4, s5, s6, s7, s8, s9, s10]);
-        } else {
-            out.put(decimal_digits(ms / 1000, &mut [0; 20]));
-        }
-        out.put(&[b'.', m1, m2, m3]);
+    match time {
+        Some(time) => out.put(time.of(cells.time_ms(link))),
+        None => out.put(CLOSE),
     }
-    out.put(CLOSE);
 }
 
 /// A window on the body: skips so many bytes, then fills the buffer.

@@ -40,6 +40,10 @@ impl<B: Bot, S: Storage<B>> Shared<B, S> {
         }
     }
 
+    fn system_clock(&self) -> Option<UnixMillis> {
+        self.has_clock.then(|| UnixMillis(self.clock.unix_ms()))
+    }
+
     /// How many values the run, which has ended, has handed over.
     pub(crate) fn take_values_of(&self, run: RunId) -> u32 {
         self.values.borrow_mut().remove(&run).unwrap_or(0)
@@ -71,10 +75,6 @@ impl<B: Bot, S: Storage<B>> Lender for Shared<B, S> {
         self.clock.sleep_ms(ms)
     }
 
-    fn system_clock(&self) -> Option<UnixMillis> {
-        self.has_clock.then(|| UnixMillis(self.clock.unix_ms()))
-    }
-
     fn changes(&self) -> u32 {
         self.changes.get()
     }
@@ -103,7 +103,9 @@ impl<B: Bot, S: Storage<B>> Lender for Shared<B, S> {
         let start_ms = i64::try_from(self.clock.start_unix_ms()).unwrap_or(i64::MAX);
         self.handed_over.borrow_mut().push(HandedOver {
             at_ms: self.clock.now_ms(),
-            time_ms: time.map(|unix| i64::try_from(unix.0).unwrap_or(i64::MAX).saturating_sub(start_ms)),
+            time_ms: time
+                .or(self.system_clock())
+                .map(|unix| i64::try_from(unix.0).unwrap_or(i64::MAX).saturating_sub(start_ms)),
             run: due.run,
             key: due.key,
             path: path.to_owned(),

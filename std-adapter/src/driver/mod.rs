@@ -228,7 +228,7 @@ pub trait Observer: Send + Sync {
         let _ = due;
     }
     /// A value was handed over and taken.
-    fn value(&self, due: &Due, path: &str, number: &str) {
+    fn value(&self, due: &Due, path: &str, number: &NumberText) {
         let _ = (due, path, number);
     }
     /// A run has ended after this time, having handed over this many values.
@@ -251,7 +251,7 @@ impl<O: Observer + ?Sized> Observer for Box<O> {
     fn run_began(&self, due: &Due) {
         (**self).run_began(due);
     }
-    fn value(&self, due: &Due, path: &str, number: &str) {
+    fn value(&self, due: &Due, path: &str, number: &NumberText) {
         (**self).value(due, path, number);
     }
     fn run_ended(&self, due: &Due, end: &RunEnd, took: Duration, values: u32) {
@@ -362,10 +362,6 @@ impl<B: Bot> Lender for Shared<B> {
         tokio::time::sleep(Duration::from_millis(ms.into())).await;
     }
 
-    fn system_clock(&self) -> Option<UnixMillis> {
-        Some(UnixMillis(system_unix_ms()))
-    }
-
     fn changes(&self) -> u32 {
         *self.own.borrow()
     }
@@ -387,22 +383,25 @@ impl<B: Bot> Lender for Shared<B> {
         number: &NumberText,
     ) -> Result<(), HandOverError> {
         let now = self.now();
-        let (result, unsynced) = self.with(|c| match self.keeper() {
-            None => (c.handle_value(account, time, path, number), None),
-            Some(mut keeper) => {
-                let unix = UnixMillis(system_unix_ms());
-                let result = keeper.hand_over(c, now, unix, account, time, path, number);
-                (result, keeper.take_unsynced())
-            }
-        });
-        if let (Some(record), Some(kept)) = (unsynced, &self.keeper) {
+        let mut collector = self.lock();
+        // Values come in bursts: the clocks are not looked at again within the millisecond in which it was told of them.
+        if collector.now() < now {
+            collector.handle_time(now);
+            collector.handle_system_clock(UnixMillis(system_unix_ms()));
+        }
+        let Some(kept) = &self.keeper else { return collector.handle_value(account, time, path, number) };
+        let mut keeper = kept.lock();
+        let result = keeper.hand_over(&mut collector, account, time, path, number);
+        let unsynced = keeper.take_unsynced();
+        drop((keeper, collector));
+        if let Some(record) = unsynced {
             kept.wait_for(record, || self.now());
         }
         result
     }
 
     fn value_taken(&self, due: &Due, _: Option<UnixMillis>, path: &str, number: &NumberText) {
-        self.observer.value(due, path, number.as_str());
+        self.observer.value(due, path, number);
         self.changed.notify_one();
     }
 }

@@ -133,22 +133,20 @@ impl<D: Disk> Keeper<D> {
         Ok(keeper)
     }
 
-    /// A value is handed over.
+    /// A value is handed over. The collector has been told the present time, and what the system's clock shows.
     ///
     /// # Errors
     /// Those of the collector: it was not taken.
-    #[expect(clippy::too_many_arguments, reason = "a value, and where it goes")]
     pub fn hand_over<B: Bot, S: Storage<B>>(
         &mut self,
         c: &mut Collector<B, S>,
-        now: Millis,
-        unix: UnixMillis,
         account: u64,
         time: Option<UnixMillis>,
         path: &str,
         number: &NumberText,
     ) -> Result<(), HandOverError> {
-        let ValueTime::Unix(time) = c.value_time(time) else {
+        let now = c.now();
+        let (Some(unix), ValueTime::Unix(time)) = (c.wall(), c.value_time(time)) else {
             return c.handle_value(account, time, path, number);
         };
         let value = Value { time, handed_over: unix, path, number: number.as_str() };
@@ -499,7 +497,7 @@ mod tests {
             let (now, unix) = (self.now, self.unix());
             self.c.handle_time(now);
             self.c.handle_system_clock(unix);
-            self.keeper.hand_over(&mut self.c, now, unix, account, None, &path, &text).unwrap();
+            self.keeper.hand_over(&mut self.c, account, None, &path, &text).unwrap();
         }
 
         fn step(&mut self) -> Millis {

@@ -20,6 +20,7 @@ use grafolean_std::core::config::RefreshProgress;
 use grafolean_std::core::jobs::{Due, JobKey};
 use grafolean_std::core::journal::Event;
 use grafolean_std::core::time::{Millis, Tick};
+use grafolean_std::core::values::NumberText;
 use grafolean_std::driver::{Heap, Observer, Report, RunEnd, Runner};
 use grafolean_std::http::HttpError;
 use ratatui::crossterm::event::{self, Event as Input, KeyCode, KeyEvent, KeyEventKind, KeyModifiers};
@@ -83,8 +84,8 @@ impl Observer for Feed {
         self.seen.model().run_began(self.bot, due, self.seen.began.elapsed());
     }
 
-    fn value(&self, due: &Due, path: &str, number: &str) {
-        self.seen.model().value(self.bot, due, path, number);
+    fn value(&self, due: &Due, path: &str, number: &NumberText) {
+        self.seen.model().value(self.bot, due, path, number.as_str());
     }
 
     fn run_ended(&self, due: &Due, end: &RunEnd, took: Duration, _values: u32) {

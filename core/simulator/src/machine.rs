@@ -34,7 +34,7 @@ pub(crate) struct Clock {
     /// Monotonic time is true time plus this.
     monotonic_offset: Cell<i64>,
     /// Boards have no wall clock of their own.
-    has_wall: bool,
+    pub(crate) has_wall: bool,
     calm: Cell<bool>,
 }
 
@@ -68,6 +68,11 @@ impl Clock {
 
     pub(crate) fn wall_ms(&self) -> u64 {
         plus(self.true_unix_ms(), self.wall_offset.get())
+    }
+
+    /// How far the wall clock is ahead of true time.
+    pub(crate) fn ahead_ms(&self) -> i64 {
+        self.wall_offset.get()
     }
 
     pub(crate) fn jump(&self, ms: i64) {

@@ -100,6 +100,8 @@ pub(crate) struct Values {
     /// Values were dropped for other reasons than that others are there.
     others_dropped: bool,
     pub(crate) clock_jumps: bool,
+    /// When the host's clock was set, and how far it is ahead of true time since then, in milliseconds.
+    clock_sets: Vec<(u64, i64)>,
     /// A value that waited longer is dropped.
     pub(crate) max_age_ms: u64,
     /// So many values the next life would find if no file had to go.
@@ -120,6 +122,21 @@ pub(crate) struct Values {
 impl Values {
     pub(crate) fn set_now(&mut self, now_ms: u64) {
         self.now_ms = now_ms;
+    }
+
+    /// The host's clock was set.
+    pub(crate) fn clock_set(&mut self, ahead_ms: i64) {
+        self.clock_sets.push((self.now_ms, ahead_ms));
+    }
+
+    /// How old a value that was handed over then has been at most, by the host's clock.
+    fn age_ms(&self, handed_over_ms: u64) -> u64 {
+        let ends = self.clock_sets.iter().map(|set| set.0).skip(1).chain([self.now_ms]);
+        let ahead = |set: &&(u64, i64)| set.0 <= handed_over_ms;
+        let ahead_ms = self.clock_sets.iter().rev().find(ahead).map_or(0, |set| set.1);
+        let since = self.clock_sets.iter().zip(ends).filter(|(_, end)| *end > handed_over_ms);
+        let ages = since.map(|(set, end)| (end - handed_over_ms).saturating_add_signed(set.1 - ahead_ms));
+        ages.max().unwrap_or(0).max(self.now_ms - handed_over_ms)
     }
 
     pub(crate) fn violate(&mut self, invariant: Invariant, found: String) {
@@ -518,10 +535,11 @@ impl Values {
                 let untimed = of_life.filter(|v| self.flash && v.untimed).filter(open).count() as u64;
                 // What was done with a moment ago may not be written as done.
                 let done = ledger.delivered + ledger.dropped_total();
-                // The store may know better than the collector, which was suspended or has not looked since.
+                // The store may know better than the collector, which was suspended or has not looked since; and it goes by
+                // the host's clock, what is in memory does not.
+                let old = self.all.iter().filter(open);
                 let old =
-                    self.all.iter().take_while(|v| self.now_ms - v.handed_over_ms + 1_000 > self.max_age_ms);
-                let old = old.filter(open).count() as u64;
+                    old.filter(|v| self.age_ms(v.handed_over_ms) + 1_000 > self.max_age_ms).count() as u64;
                 let least = ledger.queued.saturating_sub(fresh + untimed + old);
                 (least, ledger.queued + done.min(self.all.len() as u64))
             });

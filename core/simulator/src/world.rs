@@ -535,7 +535,12 @@ impl<S: Room> World<S> {
         self.note(1, i as u64);
         match act {
             Act::Outage(ms) => self.outage_until = self.outage_until.max(now_ms + ms),
-            Act::ClockJump(ms) => self.clock.jump(ms),
+            Act::ClockJump(ms) => {
+                self.clock.jump(ms);
+                if self.clock.has_wall {
+                    self.shared.values.borrow_mut().clock_set(self.clock.ahead_ms());
+                }
+            }
             Act::BackendClock(ms) => {
                 self.backend_offset += ms;
             }

@@ -1347,7 +1347,7 @@ impl<B: Bot, S: Storage<B>> Collector<B, S> {
     }
 
     /// Looks at the job table.
-    pub fn jobs<R>(&mut self, look: impl FnOnce(&JobTable<'_, Made<B::Job>>) -> R) -> R {
+    pub fn jobs<R>(&mut self, look: impl FnOnce(&JobTable<'_, Made<B::Job>, S::Entry>) -> R) -> R {
         let mem = self.storage.parts().config.jobs;
         look(&JobTable::new(&mut self.jobs, mem))
     }

@@ -25,6 +25,7 @@ use crate::json::{self, Frame, FrameError, FrameErrorKind, Framer, MAX_DEPTH, Re
 use crate::model::{
     DetailHead, DetailRecord, EntityHead, EntityRecord, ItemKey, Link, LinkList, first_id, read_sensors,
 };
+use crate::schedule::{Entry, EntryFormat};
 use crate::table::{Change, Committed, NONE, StageError, Table, TableKey, TableMem, TableRef, TableState};
 use crate::time::Millis;
 
@@ -67,7 +68,7 @@ impl<J> fmt::Debug for Made<J> {
 }
 
 /// The memory of a configuration.
-pub struct ConfigMem<'a, B: Bot, L> {
+pub struct ConfigMem<'a, B: Bot, L, E: EntryFormat = Entry> {
     /// Accounts.
     pub accounts: TableMem<'a, AccountKey, AccountRecord>,
     /// Entities that concern the bot.
@@ -77,7 +78,7 @@ pub struct ConfigMem<'a, B: Bot, L> {
     /// Sensors that these name.
     pub sensors: TableMem<'a, ItemKey, DetailRecord<B::Sensor>>,
     /// Jobs.
-    pub jobs: JobsMem<'a, Made<B::Job>>,
+    pub jobs: JobsMem<'a, Made<B::Job>, E>,
     /// Room for one element of a list.
     pub element: &'a mut [u8],
     /// Room for one string with its escapes resolved.
@@ -419,11 +420,11 @@ impl Config {
     }
 
     /// Begins a refresh: what is to be done first.
-    pub fn begin<B: Bot, L: LinkList>(
+    pub fn begin<B: Bot, L: LinkList, E: EntryFormat>(
         &mut self,
         bot: &B,
         settings: &ConfigSettings,
-        mem: &mut ConfigMem<'_, B, L>,
+        mem: &mut ConfigMem<'_, B, L, E>,
         journal: &mut Journal<'_>,
         now: Millis,
     ) -> Step {
@@ -459,7 +460,11 @@ impl Config {
 
     /// A controlled bot needs to know its user id once. A custom bot asks each time: it has no other request that
     /// tells it the date and that the backend is there.
-    fn go_to_profile<B: Bot, L>(&mut self, bot: &B, mem: &mut ConfigMem<'_, B, L>) -> Step {
+    fn go_to_profile<B: Bot, L, E: EntryFormat>(
+        &mut self,
+        bot: &B,
+        mem: &mut ConfigMem<'_, B, L, E>,
+    ) -> Step {
         if self.user_id.is_some() && bot.protocol().is_some() {
             return self.go_to_accounts(mem);
         }
@@ -505,11 +510,11 @@ impl Config {
     }
 
     /// Reads on in the body of an answer: how many bytes were taken, and why not all.
-    pub fn push<B: Bot, L: LinkList>(
+    pub fn push<B: Bot, L: LinkList, E: EntryFormat>(
         &mut self,
         bot: &B,
         settings: &ConfigSettings,
-        mem: &mut ConfigMem<'_, B, L>,
+        mem: &mut ConfigMem<'_, B, L, E>,
         journal: &mut Journal<'_>,
         bytes: &[u8],
     ) -> (usize, Option<Stop>) {
@@ -554,11 +559,11 @@ impl Config {
         }
     }
 
-    fn frame<B: Bot, L: LinkList>(
+    fn frame<B: Bot, L: LinkList, E: EntryFormat>(
         &mut self,
         bot: &B,
         settings: &ConfigSettings,
-        mem: &mut ConfigMem<'_, B, L>,
+        mem: &mut ConfigMem<'_, B, L, E>,
         journal: &mut Journal<'_>,
         frame: Frame,
     ) -> Result<(), Stop> {
@@ -592,10 +597,10 @@ impl Config {
         Ok(())
     }
 
-    fn answer<B: Bot, L>(
+    fn answer<B: Bot, L, E: EntryFormat>(
         &mut self,
         bot: &B,
-        mem: &mut ConfigMem<'_, B, L>,
+        mem: &mut ConfigMem<'_, B, L, E>,
         journal: &mut Journal<'_>,
         frame: Frame,
     ) -> Result<(), RefreshError> {
@@ -620,10 +625,10 @@ impl Config {
         Ok(())
     }
 
-    fn account<B: Bot, L>(
+    fn account<B: Bot, L, E: EntryFormat>(
         &mut self,
         settings: &ConfigSettings,
-        mem: &mut ConfigMem<'_, B, L>,
+        mem: &mut ConfigMem<'_, B, L, E>,
         journal: &mut Journal<'_>,
         frame: Frame,
     ) -> Result<(), Kind> {
@@ -678,10 +683,10 @@ impl Config {
         Ok(())
     }
 
-    fn entity<B: Bot, L: LinkList>(
+    fn entity<B: Bot, L: LinkList, E: EntryFormat>(
         &mut self,
         bot: &B,
-        mem: &mut ConfigMem<'_, B, L>,
+        mem: &mut ConfigMem<'_, B, L, E>,
         journal: &mut Journal<'_>,
         frame: Frame,
     ) -> Result<(), Kind> {
@@ -816,9 +821,9 @@ impl Config {
 
     /// Gives the credential and the sensors that the entity staged at `i` names their places. `Ok(false)`: it can't be
     /// staged, for want of room.
-    fn place_all<B: Bot, L: LinkList>(
+    fn place_all<B: Bot, L: LinkList, E: EntryFormat>(
         &mut self,
-        mem: &mut ConfigMem<'_, B, L>,
+        mem: &mut ConfigMem<'_, B, L, E>,
         journal: &mut Journal<'_>,
         key: ItemKey,
         credential_id: u64,
@@ -858,7 +863,11 @@ impl Config {
     }
 
     /// An entity stays as it is, with all that it names.
-    fn keep_entity<B: Bot, L: LinkList>(&mut self, mem: &mut ConfigMem<'_, B, L>, key: ItemKey) {
+    fn keep_entity<B: Bot, L: LinkList, E: EntryFormat>(
+        &mut self,
+        mem: &mut ConfigMem<'_, B, L, E>,
+        key: ItemKey,
+    ) {
         let mut entities = Table::new(&mut self.entities, mem.entities.reborrow());
         let Some(i) = entities.find(&key).filter(|i| entities.is_live(*i)) else { return };
         entities.keep(i);
@@ -889,11 +898,11 @@ impl Config {
     }
 
     /// The request of [`Config::resource`] has ended.
-    pub fn end<B: Bot, L: LinkList>(
+    pub fn end<B: Bot, L: LinkList, E: EntryFormat>(
         &mut self,
         bot: &B,
         settings: &ConfigSettings,
-        mem: &mut ConfigMem<'_, B, L>,
+        mem: &mut ConfigMem<'_, B, L, E>,
         journal: &mut Journal<'_>,
         outcome: Outcome,
     ) -> Step {
@@ -963,7 +972,7 @@ impl Config {
         Step::Work
     }
 
-    fn go_to_accounts<B: Bot, L>(&mut self, mem: &mut ConfigMem<'_, B, L>) -> Step {
+    fn go_to_accounts<B: Bot, L, E: EntryFormat>(&mut self, mem: &mut ConfigMem<'_, B, L, E>) -> Step {
         self.seen_accounts = 0;
         Table::new(&mut self.accounts, mem.accounts.reborrow()).begin();
         self.enter(Stage::Accounts);
@@ -983,11 +992,11 @@ impl Config {
         Step::Failed(error)
     }
 
-    fn accounts_read<B: Bot, L>(
+    fn accounts_read<B: Bot, L, E: EntryFormat>(
         &mut self,
         bot: &B,
         settings: &ConfigSettings,
-        mem: &mut ConfigMem<'_, B, L>,
+        mem: &mut ConfigMem<'_, B, L, E>,
         journal: &mut Journal<'_>,
     ) -> Step {
         let seen = self.seen_accounts as usize;
@@ -1027,7 +1036,7 @@ impl Config {
         self.next_account(bot, mem)
     }
 
-    fn next_account<B: Bot, L>(&mut self, bot: &B, mem: &mut ConfigMem<'_, B, L>) -> Step {
+    fn next_account<B: Bot, L, E: EntryFormat>(&mut self, bot: &B, mem: &mut ConfigMem<'_, B, L, E>) -> Step {
         let accounts = Table::new(&mut self.accounts, mem.accounts.reborrow());
         let from = self.account.0.wrapping_add(1);
         let next = (from..accounts.upper_index()).find(|i| accounts.is_live(*i));
@@ -1050,10 +1059,10 @@ impl Config {
         }
     }
 
-    fn request_failed<B: Bot, L: LinkList>(
+    fn request_failed<B: Bot, L: LinkList, E: EntryFormat>(
         &mut self,
         bot: &B,
-        mem: &mut ConfigMem<'_, B, L>,
+        mem: &mut ConfigMem<'_, B, L, E>,
         journal: &mut Journal<'_>,
         error: RefreshError,
     ) -> Step {
@@ -1085,7 +1094,12 @@ impl Config {
         self.next_account(bot, mem)
     }
 
-    fn fail<B: Bot, L>(&mut self, _bot: &B, mem: &mut ConfigMem<'_, B, L>, error: RefreshError) -> Step {
+    fn fail<B: Bot, L, E: EntryFormat>(
+        &mut self,
+        _bot: &B,
+        mem: &mut ConfigMem<'_, B, L, E>,
+        error: RefreshError,
+    ) -> Step {
         Table::new(&mut self.accounts, mem.accounts.reborrow()).abort();
         self.abort_with(error)
     }
@@ -1095,10 +1109,10 @@ impl Config {
     ///
     /// # Errors
     /// A table is too small: as with [`Stop::Shortage`].
-    pub fn work<B: Bot, L: LinkList>(
+    pub fn work<B: Bot, L: LinkList, E: EntryFormat>(
         &mut self,
         bot: &B,
-        mem: &mut ConfigMem<'_, B, L>,
+        mem: &mut ConfigMem<'_, B, L, E>,
         jobs: &mut JobsState,
         journal: &mut Journal<'_>,
         now: Millis,
@@ -1120,10 +1134,10 @@ impl Config {
         self.commit_jobs(mem, jobs, journal, now, on)
     }
 
-    fn make_jobs<B: Bot, L: LinkList>(
+    fn make_jobs<B: Bot, L: LinkList, E: EntryFormat>(
         &mut self,
         bot: &B,
-        mem: &mut ConfigMem<'_, B, L>,
+        mem: &mut ConfigMem<'_, B, L, E>,
         jobs: &mut JobsState,
         journal: &mut Journal<'_>,
     ) -> Result<(), Kind> {
@@ -1179,9 +1193,9 @@ impl Config {
     }
 
     /// Commits what the lists have told: entities, credentials and sensors.
-    fn commit_items<B: Bot, L: LinkList>(
+    fn commit_items<B: Bot, L: LinkList, E: EntryFormat>(
         &mut self,
-        mem: &mut ConfigMem<'_, B, L>,
+        mem: &mut ConfigMem<'_, B, L, E>,
         journal: &mut Journal<'_>,
     ) {
         let accounts = Table::new(&mut self.accounts, mem.accounts.reborrow());
@@ -1225,9 +1239,9 @@ impl Config {
         }
     }
 
-    fn commit_jobs<B: Bot, L: LinkList>(
+    fn commit_jobs<B: Bot, L: LinkList, E: EntryFormat>(
         &mut self,
-        mem: &mut ConfigMem<'_, B, L>,
+        mem: &mut ConfigMem<'_, B, L, E>,
         jobs: &mut JobsState,
         journal: &mut Journal<'_>,
         now: Millis,
@@ -1270,9 +1284,9 @@ impl Config {
     }
 
     /// The entity of a job as it is now.
-    pub fn entity_of<'m, B: Bot, L: LinkList>(
+    pub fn entity_of<'m, B: Bot, L: LinkList, E: EntryFormat>(
         &self,
-        mem: &'m ConfigMem<'_, B, L>,
+        mem: &'m ConfigMem<'_, B, L, E>,
         job: &JobKey,
         index: u32,
     ) -> Option<EntityView<'m, B>> {
@@ -1507,8 +1521,8 @@ fn short_of(error: &InsertError) -> Option<Kind> {
 }
 
 /// Takes the jobs of one entity, or of one account.
-struct Sink<'a, J> {
-    table: JobTable<'a, Made<J>>,
+struct Sink<'a, J, E: EntryFormat> {
+    table: JobTable<'a, Made<J>, E>,
     journal: Journal<'a>,
     fixed: u8,
     account: u64,
@@ -1517,9 +1531,9 @@ struct Sink<'a, J> {
     shortage: Option<Kind>,
 }
 
-impl<'a, J: PartialEq> Sink<'a, J> {
+impl<'a, J: PartialEq, E: EntryFormat> Sink<'a, J, E> {
     fn new(
-        table: JobTable<'a, Made<J>>,
+        table: JobTable<'a, Made<J>, E>,
         journal: Journal<'a>,
         fixed: u8,
         account: u64,
@@ -1539,7 +1553,7 @@ impl<'a, J: PartialEq> Sink<'a, J> {
     }
 }
 
-impl<J: PartialEq> JobSink<J> for Sink<'_, J> {
+impl<J: PartialEq, E: EntryFormat> JobSink<J> for Sink<'_, J, E> {
     fn add(&mut self, job: NewJob<J>) {
         if self.shortage.is_some() {
             return;
@@ -1673,9 +1687,9 @@ impl<K: TableKey, V> TableMem<'_, K, V> {
     }
 }
 
-impl<J> JobsMem<'_, J> {
+impl<J, E: EntryFormat> JobsMem<'_, J, E> {
     /// The same memory, for a shorter time.
-    pub fn reborrow(&mut self) -> JobsMem<'_, J> {
+    pub fn reborrow(&mut self) -> JobsMem<'_, J, E> {
         JobsMem {
             slots: self.slots,
             heads: self.heads,

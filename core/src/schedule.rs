@@ -28,9 +28,10 @@
 //! for a batch of any size plus sorting the classes that have grown by more than eight; a new distinct interval
 //! costs O(distinct intervals).
 //!
-//! Memory: 8 bytes for each interval of each slot, 40 for each distinct interval, 16 for each extra run.
+//! Memory: 8 bytes for each interval of each slot ([`Entry`]), or 6 ([`SmallEntry`]) where slots are fewer than 16,384;
+//! 40 for each distinct interval, 16 for each extra run.
 //!
-//! Errors: [`ScheduleError`] when one of the three has no room; nothing is touched then.
+//! Errors: [`ScheduleError`] when one of the three has no room, or a slot no number; nothing is touched then.
 
 use crate::interval::Intervals;
 use crate::sort;
@@ -44,7 +45,55 @@ const LAST: u64 = u64::MAX - (1 << 33);
 /// A class that has grown by at most this many entries takes them in one by one.
 const FEW: usize = 8;
 
-/// Room for one interval of one slot: its phase, then slot and position of the interval.
+mod sealed {
+    /// How an entry keeps what it is made of. Entries are ordered by phase, then slot, then bit.
+    pub trait Packed {
+        /// Of a phase below 2³¹, a slot below `MAX_SLOTS` and a bit below 8.
+        fn new(phase: u32, slot: u32, bit: u32) -> Self;
+        fn phase(&self) -> u32;
+        fn slot(&self) -> u32;
+        fn bit(&self) -> u8;
+    }
+
+    pub trait Number {
+        /// Of a slot below `MAX_SLOTS`.
+        fn of(slot: u32) -> Self;
+    }
+
+    pub trait Choice {}
+    impl Choice for super::AreFew<true> {}
+    impl Choice for super::AreFew<false> {}
+
+    impl Number for u32 {
+        fn of(slot: u32) -> Self {
+            slot
+        }
+    }
+
+    impl Number for u16 {
+        fn of(slot: u32) -> Self {
+            slot as u16
+        }
+    }
+}
+
+/// How large the entries of a schedule are, and so how many slots it can tell apart: [`Entry`] or [`SmallEntry`].
+pub trait EntryFormat: Copy + Ord + fmt::Debug + sealed::Packed {
+    /// Slots are numbered below this.
+    const MAX_SLOTS: u32;
+    /// Room for an entry, all bytes zero.
+    const EMPTY: Self;
+    /// A slot's number in a list of slots.
+    type Number: SlotNumber;
+}
+
+/// A slot's number in a list of slots: `u32` beside [`Entry`], `u16` beside [`SmallEntry`].
+pub trait SlotNumber: Copy + Into<u32> + TryFrom<u32> + Default + fmt::Debug + sealed::Number {}
+
+impl SlotNumber for u32 {}
+impl SlotNumber for u16 {}
+
+/// Room for one interval of one slot, of up to 2²⁹ slots: its phase, then slot and position of the interval. 8 bytes.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct Entry {
     phase: u32,
@@ -54,6 +103,115 @@ pub struct Entry {
 impl Entry {
     /// Room for an entry.
     pub const EMPTY: Self = Entry { phase: 0, packed: 0 };
+}
+
+impl EntryFormat for Entry {
+    const MAX_SLOTS: u32 = 1 << 29;
+    const EMPTY: Self = Self::EMPTY;
+    type Number = u32;
+}
+
+impl sealed::Packed for Entry {
+    fn new(phase: u32, slot: u32, bit: u32) -> Self {
+        Entry { phase, packed: slot << 3 | bit }
+    }
+
+    fn phase(&self) -> u32 {
+        self.phase
+    }
+
+    fn slot(&self) -> u32 {
+        self.packed >> 3
+    }
+
+    fn bit(&self) -> u8 {
+        (self.packed & 7) as u8
+    }
+}
+
+/// Room for one interval of one slot, of up to 16,384 slots. 6 bytes.
+///
+/// It has the same order and the same longest interval as [`Entry`]; telling what is due takes about a tenth longer.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SmallEntry {
+    /// One number of 48 bits, the lowest ones last: phase (31), slot (14), position of the interval (3). The upper 32 have
+    /// their lower half first, as little-endian processors have it.
+    upper: [u16; 2],
+    lower: u16,
+}
+
+impl SmallEntry {
+    /// Room for an entry.
+    pub const EMPTY: Self = SmallEntry { upper: [0; 2], lower: 0 };
+
+    fn upper(&self) -> u32 {
+        let [low, high] = self.upper;
+        u32::from(high) << 16 | u32::from(low)
+    }
+}
+
+impl Ord for SmallEntry {
+    fn cmp(&self, other: &Self) -> Ordering {
+        (self.upper(), self.lower).cmp(&(other.upper(), other.lower))
+    }
+}
+
+impl PartialOrd for SmallEntry {
+    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
+        Some(self.cmp(other))
+    }
+}
+
+impl EntryFormat for SmallEntry {
+    const MAX_SLOTS: u32 = 1 << 14;
+    const EMPTY: Self = Self::EMPTY;
+    type Number = u16;
+}
+
+impl sealed::Packed for SmallEntry {
+    fn new(phase: u32, slot: u32, bit: u32) -> Self {
+        let upper = phase << 1 | slot >> 13;
+        SmallEntry { upper: [upper as u16, (upper >> 16) as u16], lower: (slot << 3 | bit) as u16 }
+    }
+
+    fn phase(&self) -> u32 {
+        self.upper() >> 1
+    }
+
+    fn slot(&self) -> u32 {
+        (self.upper() & 1) << 13 | u32::from(self.lower >> 3)
+    }
+
+    fn bit(&self) -> u8 {
+        (self.lower & 7) as u8
+    }
+}
+
+/// Whether a table has at most as many slots as [`SmallEntry`] can number: [`EntryFor`] decides by it.
+#[derive(Clone, Copy, Debug)]
+pub struct AreFew<const FEW: bool>;
+
+/// See [`EntryFor`].
+pub trait ChooseEntry: sealed::Choice {
+    /// The entries.
+    type Entry: EntryFormat;
+}
+
+impl ChooseEntry for AreFew<true> {
+    type Entry = SmallEntry;
+}
+
+impl ChooseEntry for AreFew<false> {
+    type Entry = Entry;
+}
+
+/// The smallest entries that will do: `EntryFor<{ fit_small_entries(SLOTS) }>`.
+pub type EntryFor<const FEW: bool> = <AreFew<FEW> as ChooseEntry>::Entry;
+
+/// Whether [`SmallEntry`] can number so many slots.
+#[must_use]
+pub const fn fit_small_entries(slots: usize) -> bool {
+    slots <= SmallEntry::MAX_SLOTS as usize
 }
 
 /// Room for one distinct interval.
@@ -81,36 +239,36 @@ impl Class {
         begin..begin + self.len as usize
     }
 
-    fn set_next(&mut self, list: &[Entry]) {
+    fn set_next<E: EntryFormat>(&mut self, list: &[E]) {
         self.next = match (list.get(self.cursor as usize), list.first()) {
-            (Some(e), _) => self.cycle.saturating_add(u64::from(e.phase)),
+            (Some(e), _) => self.cycle.saturating_add(u64::from(e.phase())),
             (None, Some(e)) => {
-                self.cycle.saturating_add(u64::from(self.interval)).saturating_add(u64::from(e.phase))
+                self.cycle.saturating_add(u64::from(self.interval)).saturating_add(u64::from(e.phase()))
             }
             (None, None) => NEVER,
         };
     }
 
     /// Puts the cursor behind what is due at `position`.
-    fn settle(&mut self, list: &[Entry], position: u64) {
+    fn settle<E: EntryFormat>(&mut self, list: &[E], position: u64) {
         let mut r = position.saturating_sub(self.cycle);
         if r >= u64::from(self.interval) {
             r = u64::from(remainder(position, self.interval));
             self.cycle = position - r;
         }
-        self.cursor = list.partition_point(|e| u64::from(e.phase) <= r) as u32;
+        self.cursor = list.partition_point(|e| u64::from(e.phase()) <= r) as u32;
         self.set_next(list);
     }
 
     /// Tells what is due up to and including `to`.
-    fn pass(&mut self, to: u64, list: &[Entry], on: &mut impl FnMut(Fired)) -> u32 {
+    fn pass<E: EntryFormat>(&mut self, to: u64, list: &[E], on: &mut impl FnMut(Fired)) -> u32 {
         let interval = u64::from(self.interval);
         let elapsed = to.saturating_sub(self.cycle);
         let cursor = (self.cursor as usize).min(list.len());
         let (before, after) = list.split_at(cursor);
         let mut told = 0;
         if elapsed < interval {
-            for e in after.iter().take_while(|e| u64::from(e.phase) <= elapsed) {
+            for e in after.iter().take_while(|e| u64::from(e.phase()) <= elapsed) {
                 on(Fired::grid(e, self.cycle, 1));
                 told += 1;
             }
@@ -121,11 +279,11 @@ impl Class {
             let (cycles, r) =
                 if beyond < interval { (1, beyond) } else { (elapsed / interval, elapsed % interval) };
             for e in after {
-                on(Fired::grid(e, self.cycle, cycles + u64::from(u64::from(e.phase) <= r)));
+                on(Fired::grid(e, self.cycle, cycles + u64::from(u64::from(e.phase()) <= r)));
                 told += 1;
             }
             for e in before {
-                let count = cycles - 1 + u64::from(u64::from(e.phase) <= r);
+                let count = cycles - 1 + u64::from(u64::from(e.phase()) <= r);
                 if count == 0 {
                     break;
                 }
@@ -133,7 +291,7 @@ impl Class {
                 told += 1;
             }
             self.cycle = to - r;
-            self.cursor = list.partition_point(|e| u64::from(e.phase) <= r) as u32;
+            self.cursor = list.partition_point(|e| u64::from(e.phase()) <= r) as u32;
         }
         self.set_next(list);
         told
@@ -203,11 +361,11 @@ impl Fired {
     /// In place of an interval's position: an extra run.
     pub const EXTRA: u8 = 8;
 
-    fn grid(e: &Entry, cycle: u64, count: u64) -> Self {
+    fn grid<E: EntryFormat>(e: &E, cycle: u64, count: u64) -> Self {
         Fired {
-            slot: e.packed >> 3,
-            bit: (e.packed & 7) as u8,
-            first: Tick(cycle.saturating_add(u64::from(e.phase))),
+            slot: e.slot(),
+            bit: e.bit(),
+            first: Tick(cycle.saturating_add(u64::from(e.phase()))),
             count: u32::try_from(count).unwrap_or(u32::MAX),
         }
     }
@@ -235,10 +393,12 @@ pub enum ScheduleError {
         /// How many the schedule holds.
         capacity: usize,
     },
-    /// Slots are numbered below [`Schedule::MAX_SLOTS`].
+    /// Entries of this format cannot number the slot ([`EntryFormat::MAX_SLOTS`]).
     Slot {
         /// The number.
         slot: u32,
+        /// Slots are numbered below this.
+        max_slots: u32,
     },
 }
 
@@ -254,8 +414,8 @@ impl fmt::Display for ScheduleError {
             ScheduleError::Extras { capacity } => {
                 write!(f, "schedule is full: it holds {capacity} extra runs")
             }
-            ScheduleError::Slot { slot } => {
-                write!(f, "slot {slot} is not below {}", Schedule::MAX_SLOTS)
+            ScheduleError::Slot { slot, max_slots } => {
+                write!(f, "slot {slot} is not below {max_slots}")
             }
         }
     }
@@ -291,9 +451,9 @@ impl ScheduleState {
 
 /// The memory of a schedule. It may grow at its ends between calls, never shrink.
 #[derive(Debug)]
-pub struct ScheduleMem<'a> {
+pub struct ScheduleMem<'a, E = Entry> {
     /// One for each interval of each slot.
-    pub entries: &'a mut [Entry],
+    pub entries: &'a mut [E],
     /// One for each distinct interval.
     pub classes: &'a mut [Class],
     /// One for each extra run that is still to come.
@@ -302,22 +462,19 @@ pub struct ScheduleMem<'a> {
 
 /// A schedule for the time of a call: its state and its memory.
 #[derive(Debug)]
-pub struct Schedule<'a> {
+pub struct Schedule<'a, E = Entry> {
     state: &'a mut ScheduleState,
-    entries: &'a mut [Entry],
+    entries: &'a mut [E],
     /// In use: those up to `state.classes`, by ascending interval; their ranges follow each other without gap.
     classes: &'a mut [Class],
     /// In use: those up to `state.extras`, the latest first.
     extras: &'a mut [Extra],
 }
 
-impl<'a> Schedule<'a> {
-    /// Slots are numbered below this.
-    pub const MAX_SLOTS: u32 = 1 << 29;
-
+impl<'a, E: EntryFormat> Schedule<'a, E> {
     /// The schedule of `state` in `mem`. O(1).
     #[must_use]
-    pub fn new(state: &'a mut ScheduleState, mem: ScheduleMem<'a>) -> Self {
+    pub fn new(state: &'a mut ScheduleState, mem: ScheduleMem<'a, E>) -> Self {
         let ScheduleMem { entries, classes, extras } = mem;
         Schedule { state, entries, classes, extras }
     }
@@ -416,12 +573,14 @@ impl<'a> Schedule<'a> {
     /// # Errors
     /// [`ScheduleError`]; nothing is touched then.
     pub fn insert(&mut self, slot: u32, intervals: &Intervals, start: Tick) -> Result<(), ScheduleError> {
-        if slot >= Self::MAX_SLOTS {
-            return Err(ScheduleError::Slot { slot });
-        }
+        Self::check(slot)?;
         self.reserve(intervals)?;
-        self.insert_reserved(core::iter::once((slot, *intervals, start)));
-        Ok(())
+        self.insert_reserved(core::iter::once((slot, *intervals, start)))
+    }
+
+    const fn check(slot: u32) -> Result<(), ScheduleError> {
+        let max_slots = E::MAX_SLOTS;
+        if slot < max_slots { Ok(()) } else { Err(ScheduleError::Slot { slot, max_slots }) }
     }
 
     /// Keeps room for one slot with these intervals, until [`Self::insert_reserved`]. At most eight binary searches
@@ -510,11 +669,18 @@ impl<'a> Schedule<'a> {
 
     /// Adds the slots that room was kept for: (slot, intervals, start). They fire first after the position. What
     /// was not reserved is left out. O(entries + distinct intervals), plus sorting.
-    pub fn insert_reserved(&mut self, slots: impl Iterator<Item = (u32, Intervals, Tick)>) {
+    ///
+    /// # Errors
+    /// [`ScheduleError::Slot`] for the first slot that has no number in entries of this format; all others have been added.
+    pub fn insert_reserved(
+        &mut self,
+        slots: impl Iterator<Item = (u32, Intervals, Tick)>,
+    ) -> Result<(), ScheduleError> {
         let mut shift = self.state.reserved as usize;
         if shift == 0 {
-            return;
+            return Ok(());
         }
+        let mut result = Ok(());
         // A gap behind each class for its new entries.
         for class in self.classes.iter_mut().take(self.state.classes as usize).rev() {
             shift -= class.reserved as usize;
@@ -527,7 +693,10 @@ impl<'a> Schedule<'a> {
             class.begin = to as u32;
         }
         for (slot, intervals, start) in slots {
-            debug_assert!(slot < Self::MAX_SLOTS, "slot {slot}");
+            if let Err(error) = Self::check(slot) {
+                result = result.and(Err(error));
+                continue;
+            }
             for (bit, &interval_s) in (0u32..).zip(intervals.as_slice()) {
                 let Ok(at) = self.find(interval_s) else { continue };
                 let Some(class) = self.classes.get_mut(at) else { continue };
@@ -536,7 +705,7 @@ impl<'a> Schedule<'a> {
                 if class.placed < class.reserved
                     && let Some(entry) = self.entries.get_mut(place)
                 {
-                    *entry = Entry { phase: remainder(start.0, interval_s), packed: slot << 3 | bit };
+                    *entry = E::new(remainder(start.0, interval_s), slot, bit);
                     class.placed += 1;
                 }
             }
@@ -565,6 +734,7 @@ impl<'a> Schedule<'a> {
         self.state.reserved = 0;
         self.drop_empty_classes();
         self.refresh_next();
+        result
     }
 
     /// Adds an extra run for each (slot, tick); a tick that is not after the position counts as the next one.
@@ -606,7 +776,7 @@ impl<'a> Schedule<'a> {
             let mut told = 0;
             for (i, from) in class.range().enumerate() {
                 let Some(&entry) = self.entries.get(from) else { break };
-                if gone(entry.packed >> 3) {
+                if gone(entry.slot()) {
                     continue;
                 }
                 told += u32::from(i < cursor);
@@ -638,7 +808,7 @@ impl<'a> Schedule<'a> {
 }
 
 /// Sorts `list`, of which the first `old` are sorted.
-fn take_in(list: &mut [Entry], old: usize) {
+fn take_in<E: EntryFormat>(list: &mut [E], old: usize) {
     if list.len() - old > FEW {
         sort::unstable(list);
         return;

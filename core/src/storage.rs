@@ -8,12 +8,13 @@ use crate::config::ConfigMem;
 use crate::journal::{Event, FaultSlot, Kind};
 use crate::model::LinkList;
 use crate::outbox::OutboxMem;
+use crate::schedule::{Entry, EntryFormat};
 use crate::state::StateSlot;
 
 /// The memory of a collector, lent for the time of a call.
-pub struct Parts<'a, B: Bot, L> {
+pub struct Parts<'a, B: Bot, L, E: EntryFormat = Entry> {
     /// Accounts, entities, credentials, sensors, jobs, and room to read one element.
-    pub config: ConfigMem<'a, B, L>,
+    pub config: ConfigMem<'a, B, L, E>,
     /// Values that wait.
     pub outbox: OutboxMem<'a>,
     /// Remembered faults: 8 on a board, 1024 on a host.
@@ -30,9 +31,12 @@ pub struct Parts<'a, B: Bot, L> {
 pub trait Storage<B: Bot> {
     /// The sensors of one entity.
     type Links: LinkList;
+    /// The intervals of jobs: [`Entry`], or [`SmallEntry`](crate::schedule::SmallEntry) where there are never more than
+    /// 16,384 slots for jobs.
+    type Entry: EntryFormat;
 
     /// Lends all of it.
-    fn parts(&mut self) -> Parts<'_, B, Self::Links>;
+    fn parts(&mut self) -> Parts<'_, B, Self::Links, Self::Entry>;
 
     /// Makes room for more of `kind`, keeping what is there at its index; `false` if it can't.
     fn grow(&mut self, kind: Kind) -> bool {
@@ -82,7 +86,8 @@ pub trait Storage<B: Bot> {
 /// | `events` | events that wait to be logged; further ones are counted |
 /// | `stored` | may be left out; 1: values can have records in a store (16 bytes more per cell) |
 ///
-/// What a configuration takes is the type's size: `size_of::<Memory>()`.
+/// What a configuration takes is the type's size: `size_of::<Memory>()`. With `jobs` and `spare` up to 16,384 together an interval
+/// takes 6 bytes, with more it takes 8.
 ///
 /// ```
 /// # mod example { use grafolean_core::bot::*; use grafolean_core::jobs::Due;
@@ -145,9 +150,10 @@ macro_rules! inline_storage {
             jobs: [$crate::jobs::JobSlot<$crate::config::Made<<$bot as $crate::bot::Bot>::Job>>; $jobs + $spare],
             job_heads: [u32; $jobs],
             progress: [$crate::jobs::Progress; $jobs + $spare],
-            ready: [u32; $jobs + $spare],
+            ready: [<$crate::schedule::EntryFor<{ $crate::schedule::fit_small_entries($jobs + $spare) }>
+                as $crate::schedule::EntryFormat>::Number; $jobs + $spare],
             extras: [$crate::schedule::Extra; $jobs + $spare],
-            entries: [$crate::schedule::Entry; $intervals],
+            entries: [$crate::schedule::EntryFor<{ $crate::schedule::fit_small_entries($jobs + $spare) }>; $intervals],
             classes: [$crate::schedule::Class; $distinct],
             running: [$crate::jobs::Running; $runs],
             element: [u8; $element],
@@ -183,7 +189,8 @@ macro_rules! inline_storage {
                     progress: [$crate::jobs::Progress::EMPTY; $jobs + $spare],
                     ready: [0; $jobs + $spare],
                     extras: [$crate::schedule::Extra::EMPTY; $jobs + $spare],
-                    entries: [$crate::schedule::Entry::EMPTY; $intervals],
+                    entries: [<$crate::schedule::EntryFor<{ $crate::schedule::fit_small_entries($jobs + $spare) }>
+                        as $crate::schedule::EntryFormat>::EMPTY; $intervals],
                     classes: [$crate::schedule::Class::EMPTY; $distinct],
                     running: [$crate::jobs::Running::EMPTY; $runs],
                     element: [0; $element],
@@ -210,7 +217,9 @@ macro_rules! inline_storage {
         impl $crate::storage::Storage<$bot> for $name {
             type Links = $crate::heapless::Vec<$crate::model::Link, { $links }>;
 
-            fn parts(&mut self) -> $crate::storage::Parts<'_, $bot, Self::Links> {
+            type Entry = $crate::schedule::EntryFor<{ $crate::schedule::fit_small_entries($jobs + $spare) }>;
+
+            fn parts(&mut self) -> $crate::storage::Parts<'_, $bot, Self::Links, Self::Entry> {
                 use $crate::table::TableMem;
                 $crate::storage::Parts {
                     config: $crate::config::ConfigMem {

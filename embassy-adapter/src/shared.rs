@@ -81,8 +81,9 @@ impl<S> core::fmt::Debug for Lent<'_, S> {
 
 impl<B: Bot, S: Storage<B>> Storage<B> for Lent<'_, S> {
     type Links = S::Links;
+    type Entry = S::Entry;
 
-    fn parts(&mut self) -> Parts<'_, B, S::Links> {
+    fn parts(&mut self) -> Parts<'_, B, S::Links, S::Entry> {
         self.0.parts()
     }
 

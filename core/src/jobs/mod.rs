@@ -74,7 +74,8 @@ use core::fmt;
 
 use crate::interval::{Affecting, Intervals};
 use crate::schedule::{
-    Class, Entry, Extra, Fired, Schedule, ScheduleError, ScheduleMem, ScheduleState, next_instant,
+    Class, Entry, EntryFormat, Extra, Fired, Schedule, ScheduleError, ScheduleMem, ScheduleState,
+    next_instant,
 };
 use crate::table::{Change, Committed, NONE, Slot, StageError, Staged, Table, TableMem, TableState};
 use crate::time::{Millis, Tick};
@@ -182,7 +183,7 @@ impl Progress {
 
 /// The memory of a job table. It may grow between calls (what is there stays at the same index), never shrink.
 #[derive(Debug)]
-pub struct JobsMem<'a, J> {
+pub struct JobsMem<'a, J, E: EntryFormat = Entry> {
     /// One for each job, spare ones included.
     pub slots: &'a mut [JobSlot<J>],
     /// Heads of the hash chains: about one per slot, filled with [`NONE`].
@@ -192,11 +193,11 @@ pub struct JobsMem<'a, J> {
     /// As many as slots.
     pub progress: &'a mut [Progress],
     /// As many as slots.
-    pub ready: &'a mut [u32],
+    pub ready: &'a mut [E::Number],
     /// As many as slots.
     pub extras: &'a mut [Extra],
     /// One for each interval of each job (by default twice the jobs on a board, four times on a host).
-    pub entries: &'a mut [Entry],
+    pub entries: &'a mut [E],
     /// One for each distinct interval.
     pub classes: &'a mut [Class],
     /// As many as may run at once.
@@ -259,24 +260,24 @@ impl JobsState {
 
 /// A job table for the time of a call: its state and its memory.
 ///
-/// Times that are earlier than the last one count as the last one.
+/// Times that are earlier than the last one count as the last one. `E` is the format of the schedule's entries.
 #[derive(Debug)]
-pub struct JobTable<'a, J> {
+pub struct JobTable<'a, J, E: EntryFormat = Entry> {
     table: Table<'a, JobKey, Job<J>>,
-    schedule: Schedule<'a>,
-    ready: Ready<'a>,
+    schedule: Schedule<'a, E>,
+    ready: Ready<'a, E::Number>,
     running: RunningSet<'a>,
     progress: &'a mut [Progress],
     rest: &'a mut Rest,
 }
 
-impl<'a, J: PartialEq> JobTable<'a, J> {
+impl<'a, J: PartialEq, E: EntryFormat> JobTable<'a, J, E> {
     /// The table of `state` in `mem`. O(1), unless the memory has grown. The shortest of the slices that must be as
-    /// long as `slots` sets how many slots there are.
+    /// long as `slots` sets how many slots there are, or [`EntryFormat::MAX_SLOTS`], if that is less.
     #[must_use]
-    pub fn new(state: &'a mut JobsState, mem: JobsMem<'a, J>) -> Self {
+    pub fn new(state: &'a mut JobsState, mem: JobsMem<'a, J, E>) -> Self {
         let JobsMem { slots, heads, spare, progress, ready, extras, entries, classes, running } = mem;
-        let lengths = [progress.len(), ready.len(), extras.len(), Schedule::MAX_SLOTS as usize];
+        let lengths = [progress.len(), ready.len(), extras.len(), E::MAX_SLOTS as usize];
         let n = lengths.into_iter().fold(slots.len(), usize::min);
         let table_mem = TableMem { slots: slots.get_mut(..n).unwrap_or(&mut []), heads, spare: spare.max(1) };
         JobTable {
@@ -731,7 +732,8 @@ impl<'a, J: PartialEq> JobTable<'a, J> {
                 .filter(|(_, p)| p.has(ENTERS))
                 .filter_map(|(i, _)| Some((i, table.staged(i)?)))
         };
-        self.schedule.insert_reserved(entering().map(|(i, job)| (i, job.intervals, job.start)));
+        let entered = self.schedule.insert_reserved(entering().map(|(i, job)| (i, job.intervals, job.start)));
+        debug_assert!(entered.is_ok(), "no more slots than have numbers: {entered:?}");
         let position = self.schedule.position();
         let extras =
             entering().filter(|(_, job)| job.extra > position.0).map(|(i, job)| (i, Tick(job.extra)));

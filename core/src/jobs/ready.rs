@@ -3,6 +3,7 @@
 //! What falls due later is scheduled later, so that a batch is sorted by itself and put behind; only a job that
 //! ends a run with something pending goes in further ahead.
 
+use crate::schedule::SlotNumber;
 use crate::sort;
 
 /// What a ready queue remembers besides its memory.
@@ -20,14 +21,14 @@ impl ReadyState {
 }
 
 #[derive(Debug)]
-pub(super) struct Ready<'a> {
+pub(super) struct Ready<'a, N> {
     state: &'a mut ReadyState,
-    ring: &'a mut [u32],
+    ring: &'a mut [N],
 }
 
-impl<'a> Ready<'a> {
+impl<'a, N: SlotNumber> Ready<'a, N> {
     /// O(1), unless the memory has grown.
-    pub(super) fn new(state: &'a mut ReadyState, ring: &'a mut [u32]) -> Self {
+    pub(super) fn new(state: &'a mut ReadyState, ring: &'a mut [N]) -> Self {
         let capacity = u32::try_from(ring.len()).unwrap_or(u32::MAX);
         if state.capacity != capacity {
             if let Some(old) = ring.get_mut(..state.capacity as usize)
@@ -55,13 +56,13 @@ impl<'a> Ready<'a> {
     }
 
     fn get(&self, i: usize) -> u32 {
-        self.ring.get(self.place(i)).copied().unwrap_or(0)
+        self.ring.get(self.place(i)).map_or(0, |&slot| slot.into())
     }
 
     fn set(&mut self, i: usize, slot: u32) {
         let at = self.place(i);
         if let Some(s) = self.ring.get_mut(at) {
-            *s = slot;
+            *s = N::of(slot);
         }
     }
 
@@ -94,7 +95,7 @@ impl<'a> Ready<'a> {
         {
             let begin = self.place(from);
             if let Some(tail) = self.ring.get_mut(begin..begin + n) {
-                tail.sort_unstable_by_key(|&slot| key(slot));
+                tail.sort_unstable_by_key(|&slot| key(slot.into()));
                 return;
             }
             // Around the end of the ring, which happens once in as many entries as the ring has: by heap.
@@ -144,13 +145,13 @@ impl<'a> Ready<'a> {
 }
 
 /// Those of a queue from `from` on, to be sorted.
-struct Tail<'a, 'm, F> {
-    ready: &'a mut Ready<'m>,
+struct Tail<'a, 'm, N, F> {
+    ready: &'a mut Ready<'m, N>,
     from: usize,
     key: F,
 }
 
-impl<K: Ord, F: Fn(u32) -> K> sort::Places for Tail<'_, '_, F> {
+impl<N: SlotNumber, K: Ord, F: Fn(u32) -> K> sort::Places for Tail<'_, '_, N, F> {
     fn is_before(&self, a: usize, b: usize) -> bool {
         (self.key)(self.ready.get(self.from + a)) < (self.key)(self.ready.get(self.from + b))
     }
@@ -168,58 +169,67 @@ mod tests {
     use proptest::prelude::*;
     use std::vec::Vec;
 
+    /// What to do, and with which slots.
+    type Operations = Vec<(u8, Vec<u32>)>;
+
+    fn equals_a_sorted_list<N: SlotNumber>(start: u32, operations: Operations) -> Result<(), TestCaseError> {
+        let keys = [5u8, 3, 3, 9, 1, 7, 0, 2, 2];
+        let key = |s: u32| (keys[s as usize], s);
+        let mut ring = [N::default(); 9];
+        let mut state = ReadyState { head: start, len: 0, capacity: 9 };
+        let mut ready = Ready::new(&mut state, &mut ring);
+        let mut model: Vec<u32> = Vec::new();
+        for (what, slots) in operations {
+            match what {
+                0 => {
+                    // A batch, sorted behind what is there.
+                    let from = model.len();
+                    for s in slots {
+                        if !model.contains(&s) {
+                            model.push(s);
+                            ready.push_back(s);
+                        }
+                    }
+                    model[from..].sort_by_key(|&s| key(s));
+                    ready.sort_tail(from, key);
+                }
+                1 => {
+                    model.sort_by_key(|&s| key(s));
+                    ready.sort_tail(0, key);
+                    if !model.contains(&slots[0]) {
+                        model.push(slots[0]);
+                        model.sort_by_key(|&s| key(s));
+                        ready.insert(slots[0], key);
+                    }
+                }
+                2 => {
+                    model.retain(|s| !slots.contains(s));
+                    ready.retain(|s| !slots.contains(&s));
+                }
+                _ => {
+                    let first = (!model.is_empty()).then(|| model.remove(0));
+                    prop_assert_eq!(ready.pop_front(), first);
+                }
+            }
+            prop_assert_eq!((0..ready.len()).map(|i| ready.get(i)).collect::<Vec<_>>(), model.clone());
+        }
+        Ok(())
+    }
+
     proptest! {
         #[test]
         fn a_ready_queue_equals_a_sorted_list_wherever_its_ring_begins(
             start in 0u32..9,
             operations in prop::collection::vec((0u8..4, prop::collection::vec(0u32..9, 1..9)), 1..40),
         ) {
-            let keys = [5u8, 3, 3, 9, 1, 7, 0, 2, 2];
-            let key = |s: u32| (keys[s as usize], s);
-            let mut ring = [0u32; 9];
-            let mut state = ReadyState { head: start, len: 0, capacity: 9 };
-            let mut ready = Ready::new(&mut state, &mut ring);
-            let mut model: Vec<u32> = Vec::new();
-            for (what, slots) in operations {
-                match what {
-                    0 => {
-                        // A batch, sorted behind what is there.
-                        let from = model.len();
-                        for s in slots {
-                            if !model.contains(&s) {
-                                model.push(s);
-                                ready.push_back(s);
-                            }
-                        }
-                        model[from..].sort_by_key(|&s| key(s));
-                        ready.sort_tail(from, key);
-                    }
-                    1 => {
-                        model.sort_by_key(|&s| key(s));
-                        ready.sort_tail(0, key);
-                        if !model.contains(&slots[0]) {
-                            model.push(slots[0]);
-                            model.sort_by_key(|&s| key(s));
-                            ready.insert(slots[0], key);
-                        }
-                    }
-                    2 => {
-                        model.retain(|s| !slots.contains(s));
-                        ready.retain(|s| !slots.contains(&s));
-                    }
-                    _ => {
-                        let first = (!model.is_empty()).then(|| model.remove(0));
-                        prop_assert_eq!(ready.pop_front(), first);
-                    }
-                }
-                prop_assert_eq!((0..ready.len()).map(|i| ready.get(i)).collect::<Vec<_>>(), model.clone());
-            }
+            equals_a_sorted_list::<u32>(start, operations.clone())?;
+            equals_a_sorted_list::<u16>(start, operations)?;
         }
     }
 
     #[test]
     fn a_ring_that_grows_keeps_its_order() {
-        let mut ring = [7, 8, 9, 5, 6, 0, 0, 0];
+        let mut ring = [7u16, 8, 9, 5, 6, 0, 0, 0];
         let mut state = ReadyState { head: 3, len: 4, capacity: 5 };
         let mut ready = Ready::new(&mut state, &mut ring);
         ready.push_back(1);

@@ -198,6 +198,7 @@ fn double<T: Clone>(vec: &mut Vec<T>, empty: T, limit: usize) -> bool {
 
 impl<B: Bot> Storage<B> for Memory<B> {
     type Links = Links;
+    type Entry = Entry;
 
     fn parts(&mut self) -> Parts<'_, B, Links> {
         Parts {

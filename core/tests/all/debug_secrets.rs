@@ -58,6 +58,7 @@ struct Watched(VecStorage, Rc<RefCell<String>>);
 
 impl Storage<TestBot> for Watched {
     type Links = VecLinks;
+    type Entry = grafolean_core::schedule::Entry;
     fn parts(&mut self) -> Parts<'_, TestBot, VecLinks> {
         let parts = self.0.parts();
         let config = &parts.config;

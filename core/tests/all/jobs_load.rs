@@ -1,6 +1,6 @@
 //! Load of many spread jobs: the peak per second over the mean of the long run, counted in runs of a real table.
 
-use crate::jobs_common::{Boxed, Memory, Random, Room, every, run_all};
+use super::jobs_common::{Boxed, Memory, Random, Room, every, run_all};
 use grafolean_core::jobs::{JobKey, JobSpec};
 use grafolean_core::time::Millis;
 

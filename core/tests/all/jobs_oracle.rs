@@ -1,7 +1,7 @@
 //! The job table against a naive model that looks at every interval of every job at every tick: refreshes, commits,
 //! aborts, failed accounts, tables too small, overload, overlap, deadlines, clocks that stand still or jump.
 
-use crate::jobs_common::{Boxed, Inline, Memory, Random, Room, every, for_seeds};
+use super::jobs_common::{Boxed, Inline, Memory, Random, Room, every, for_seeds};
 use grafolean_core::jobs::{
     Completed, Due, InsertError, JobCounters, JobEvent, JobKey, JobSpec, Phase, RunId,
 };
@@ -589,7 +589,7 @@ fn drive(seed: u64, memory: &mut impl Memory<u32>, steps: usize) -> Vec<String> 
 }
 
 fn name(
-    jobs: &mut grafolean_core::jobs::JobTable<'_, u32>,
+    jobs: &mut grafolean_core::jobs::JobTable<'_, u32, super::Entry>,
     model: &mut Model,
     spec: JobSpec<u32>,
     told: &mut Vec<String>,

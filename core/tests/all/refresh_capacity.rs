@@ -347,6 +347,7 @@ fn the_only_account_is_the_only_one_even_if_memory_had_to_grow_for_it() {
     struct NoAccount(VecStorage, bool);
     impl Storage<TestBot> for NoAccount {
         type Links = VecLinks;
+        type Entry = grafolean_core::schedule::Entry;
         fn parts(&mut self) -> grafolean_core::storage::Parts<'_, TestBot, VecLinks> {
             let mut parts = self.0.parts();
             if !self.1 {

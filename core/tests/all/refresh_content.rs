@@ -484,6 +484,7 @@ fn faults_beyond_the_table_are_counted_and_not_told() {
     struct Few(VecStorage);
     impl Storage<TestBot> for Few {
         type Links = VecLinks;
+        type Entry = grafolean_core::schedule::Entry;
         fn parts(&mut self) -> Parts<'_, TestBot, VecLinks> {
             let mut parts = self.0.parts();
             parts.faults = &mut core::mem::take(&mut parts.faults)[..3];

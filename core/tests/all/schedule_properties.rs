@@ -1,10 +1,11 @@
 //! The schedule against arithmetic: whatever is inserted, removed and skipped, each interval of each slot is told
 //! with its first instant and their number, at a cost that does not depend on what waits.
 
-use crate::jobs_common::{Random, every, for_seeds};
+use super::Entry;
+use super::jobs_common::{Random, every, for_seeds};
 use grafolean_core::interval::Intervals;
 use grafolean_core::schedule::{
-    Class, Entry, Extra, Fired, Schedule, ScheduleError, ScheduleMem, ScheduleState, next_instant,
+    Class, EntryFormat, Extra, Fired, Schedule, ScheduleError, ScheduleMem, ScheduleState, next_instant,
 };
 use grafolean_core::time::Tick;
 use std::collections::BTreeMap;
@@ -26,7 +27,7 @@ impl Owner {
         }
     }
 
-    fn schedule(&mut self) -> Schedule<'_> {
+    fn schedule(&mut self) -> Schedule<'_, Entry> {
         let Owner { state, entries, classes, extras } = self;
         Schedule::new(state, ScheduleMem { entries, classes, extras })
     }
@@ -143,7 +144,7 @@ fn a_schedule_tells_what_arithmetic_tells() {
                             }
                         }
                     }
-                    schedule.insert_reserved(batch.into_iter());
+                    schedule.insert_reserved(batch.into_iter()).unwrap();
                     schedule.add_extras(extras.into_iter()).unwrap();
                 }
                 1 => {
@@ -264,7 +265,8 @@ fn ten_thousand_distinct_intervals_cost_one_look_each_at_a_due_tick_and_none_at_
         // Worst order: each goes in front of all others.
         schedule.reserve(&every(&[200_000 - 10 * i])).unwrap();
     }
-    schedule.insert_reserved((0..n).map(|i| (i, every(&[200_000 - 10 * i]), Tick(u64::from(i)))));
+    let all = (0..n).map(|i| (i, every(&[200_000 - 10 * i]), Tick(u64::from(i))));
+    schedule.insert_reserved(all).unwrap();
     assert_eq!(schedule.distinct_intervals(), 10_000);
     let (mut told, mut due_ticks) = (0u32, 0);
     for t in 1..=12_000 {
@@ -287,15 +289,14 @@ fn ten_thousand_distinct_intervals_cost_one_look_each_at_a_due_tick_and_none_at_
 
 #[test]
 fn the_cost_of_a_tick_does_not_depend_on_how_many_wait() {
-    for waiting in [1_000u32, 100_000] {
+    for waiting in [1_000u32, 100_000.min(Entry::MAX_SLOTS - 1)] {
         let mut owner = Owner::new(waiting as usize + 1, 2, 0);
         let mut schedule = owner.schedule();
         for _ in 0..waiting {
             schedule.reserve(&every(&[1_000_000])).unwrap();
         }
-        schedule.insert_reserved(
-            (0..waiting).map(|s| (s, every(&[1_000_000]), Tick(900_000 + u64::from(s) % 1000))),
-        );
+        let all = (0..waiting).map(|s| (s, every(&[1_000_000]), Tick(900_000 + u64::from(s) % 1000)));
+        schedule.insert_reserved(all).unwrap();
         schedule.insert(waiting, &every(&[1]), Tick(0)).unwrap();
         let before = schedule.steps();
         let mut told = 0;
@@ -315,8 +316,10 @@ fn what_has_no_room_is_refused_by_name_and_touches_nothing() {
     let error = schedule.insert(1, &every(&[30]), Tick(2)).unwrap_err();
     assert_eq!(error, ScheduleError::DistinctIntervals { interval_s: 30, capacity: 2 });
     assert_eq!(error.to_string(), "schedule has no room for 30 s: it holds 2 distinct intervals");
-    let slot = Schedule::MAX_SLOTS;
-    assert_eq!(schedule.insert(slot, &every(&[10]), Tick(2)), Err(ScheduleError::Slot { slot }));
+    let max_slots = Entry::MAX_SLOTS;
+    let error = ScheduleError::Slot { slot: max_slots, max_slots };
+    assert_eq!(schedule.insert(max_slots, &every(&[10]), Tick(2)), Err(error));
+    assert_eq!(error.to_string(), format!("slot {max_slots} is not below {max_slots}"));
     assert_eq!(schedule.add_extras([(0, Tick(3))].into_iter()), Ok(()));
     assert_eq!(schedule.add_extras([(0, Tick(4))].into_iter()), Err(ScheduleError::Extras { capacity: 1 }));
     assert_eq!(
@@ -349,7 +352,7 @@ fn less_inserted_than_reserved_leaves_no_gap() {
     for intervals in [&[5][..], &[7], &[7], &[9], &[11]] {
         schedule.reserve(&every(intervals)).unwrap();
     }
-    schedule.insert_reserved([(3, every(&[7, 11]), Tick(1))].into_iter());
+    schedule.insert_reserved([(3, every(&[7, 11]), Tick(1))].into_iter()).unwrap();
     assert_eq!((schedule.entries(), schedule.distinct_intervals()), (4, 3));
     let mut fired: Vec<_> = owner.advance(11).iter().map(|f| (f.first.0, f.slot, f.bit)).collect();
     fired.sort_unstable();
@@ -384,4 +387,46 @@ fn memory_may_grow_between_calls() {
     let mut fired: Vec<_> = owner.advance(4).iter().map(|f| (f.first.0, f.slot, f.bit)).collect();
     fired.sort_unstable();
     assert_eq!(fired, [(1, 0, 0), (2, 1, 0), (3, 2, 0), (3, 2, 1), (4, 3, 0)]);
+}
+
+#[test]
+fn the_last_slot_and_the_longest_interval_are_told_as_they_are() {
+    // The phases that fill the most bits, each bit of a set, and slots with the upper bits set and clear.
+    let longest = 2_147_483_647;
+    let intervals = every(&[2_147_483_640, 2_147_483_641, 3, 5, 7, longest - 1, 1 << 30, longest]);
+    let slots = [0, 1, 8_191, 8_192, Entry::MAX_SLOTS - 2, Entry::MAX_SLOTS - 1];
+    let mut owner = Owner::new(8 * slots.len(), 8, 0);
+    let start = u64::from(longest) - 2;
+    for slot in slots {
+        owner.schedule().insert(slot, &intervals, Tick(start)).unwrap();
+    }
+    owner.advance(start - 1);
+    let fired = owner.advance(start);
+    let told: Vec<_> = fired.iter().map(|f| (f.bit, f.slot, f.first.0, f.count)).collect();
+    let expected: Vec<_> = (0..8).flat_map(|bit| slots.map(|slot| (bit, slot, start, 1))).collect();
+    assert_eq!(told, expected);
+    // Those alone in their class, at its last phase.
+    let mut owner = Owner::new(8, 8, 0);
+    owner.schedule().insert(Entry::MAX_SLOTS - 1, &every(&[longest]), Tick(u64::from(longest) - 1)).unwrap();
+    assert_eq!(owner.schedule().next_due(), Some(Tick(u64::from(longest) - 1)));
+    assert!(owner.advance(u64::from(longest) - 2).is_empty());
+    let fired = owner.advance(5 * u64::from(longest));
+    assert_eq!(fired.len(), 1);
+    assert_eq!((fired[0].slot, fired[0].bit, fired[0].count), (Entry::MAX_SLOTS - 1, 0, 5));
+}
+
+#[test]
+fn a_batch_with_a_slot_that_has_no_number_has_all_others_and_says_which_and_why() {
+    let max_slots = Entry::MAX_SLOTS;
+    let mut owner = Owner::new(4, 2, 0);
+    let mut schedule = owner.schedule();
+    for _ in 0..4 {
+        schedule.reserve(&every(&[10])).unwrap();
+    }
+    let batch = [1, max_slots, u32::MAX, max_slots - 1].map(|slot| (slot, every(&[10]), Tick(3)));
+    let error = schedule.insert_reserved(batch.into_iter()).unwrap_err();
+    assert_eq!(error, ScheduleError::Slot { slot: max_slots, max_slots });
+    assert_eq!(schedule.entries(), 2);
+    let told: Vec<_> = owner.advance(3).iter().map(|f| (f.slot, f.first.0)).collect();
+    assert_eq!(told, [(1, 3), (max_slots - 1, 3)]);
 }

@@ -234,6 +234,7 @@ impl<B: Bot> Heap<B> {
 
 impl<B: Bot> Storage<B> for Heap<B> {
     type Links = Links;
+    type Entry = Entry;
 
     fn parts(&mut self) -> Parts<'_, B, Links> {
         Parts {

@@ -4,10 +4,14 @@
 use grafolean_core::interval::{Interval, Intervals};
 use grafolean_core::jobs::{Due, JobSlot, JobTable, JobsMem, JobsState, Progress, Running};
 use grafolean_core::random::SplitMix64;
-use grafolean_core::schedule::{Class, Entry, Extra};
+use grafolean_core::schedule::{Class, EntryFormat, Extra};
 use grafolean_core::table::{NONE, Slot};
 use grafolean_core::time::Millis;
 use std::hash::{BuildHasher, Hasher};
+
+use super::Entry;
+
+type Number = <Entry as EntryFormat>::Number;
 
 /// Seeded random numbers.
 pub struct Random(SplitMix64);
@@ -78,7 +82,7 @@ pub struct Room {
 /// Memory of a table, wherever it lies.
 pub trait Memory<J> {
     fn room(&self) -> Room;
-    fn table(&mut self) -> JobTable<'_, J>;
+    fn table(&mut self) -> JobTable<'_, J, Entry>;
 }
 
 /// A table on the heap.
@@ -87,7 +91,7 @@ pub struct Boxed<J> {
     pub slots: Vec<JobSlot<J>>,
     pub heads: Vec<u32>,
     pub progress: Vec<Progress>,
-    pub ready: Vec<u32>,
+    pub ready: Vec<Number>,
     pub extras: Vec<Extra>,
     pub entries: Vec<Entry>,
     pub classes: Vec<Class>,
@@ -144,7 +148,7 @@ impl<J: PartialEq> Memory<J> for Boxed<J> {
         self.room
     }
 
-    fn table(&mut self) -> JobTable<'_, J> {
+    fn table(&mut self) -> JobTable<'_, J, Entry> {
         let mem = JobsMem {
             slots: &mut self.slots,
             heads: &mut self.heads,
@@ -166,7 +170,7 @@ pub struct Inline<J> {
     slots: [JobSlot<J>; 18],
     heads: [u32; 16],
     progress: [Progress; 18],
-    ready: [u32; 18],
+    ready: [Number; 18],
     extras: [Extra; 18],
     entries: [Entry; 20],
     classes: [Class; 6],
@@ -196,7 +200,7 @@ impl<J: PartialEq> Memory<J> for Inline<J> {
         Self::ROOM
     }
 
-    fn table(&mut self) -> JobTable<'_, J> {
+    fn table(&mut self) -> JobTable<'_, J, Entry> {
         let mem = JobsMem {
             slots: &mut self.slots,
             heads: &mut self.heads,
@@ -213,7 +217,7 @@ impl<J: PartialEq> Memory<J> for Inline<J> {
 }
 
 /// Begins and ends all runs that are due at `now`.
-pub fn run_all<J: PartialEq>(jobs: &mut JobTable<'_, J>, now: Millis) -> Vec<Due> {
+pub fn run_all<J: PartialEq>(jobs: &mut JobTable<'_, J, Entry>, now: Millis) -> Vec<Due> {
     jobs.advance(now);
     let mut runs = Vec::new();
     while let Some(due) = jobs.next_run(now) {

@@ -131,7 +131,7 @@ impl sealed::Packed for Entry {
 
 /// Room for one interval of one slot, of up to 16,384 slots. 6 bytes.
 ///
-/// It has the same order and the same longest interval as [`Entry`]; telling what is due takes about a tenth longer.
+/// It has the same order and the same longest interval as [`Entry`]; telling what is due takes slightly longer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SmallEntry {
     /// One number of 48 bits, the lowest ones last: phase (31), slot (14), position of the interval (3). The upper 32 have

@@ -1,5 +1,7 @@
 //! What callgrind counts.
 
+use grafolean_core::schedule::{Entry, EntryFormat, SmallEntry};
+
 use crate::json::{by_model, by_serde, entities, framed};
 use crate::refresh::Account;
 use crate::timer::{Jobs, MIXED, SLOW, Sink, Spec, T0, Timer, specs};
@@ -38,14 +40,15 @@ const fn case(name: &'static str, unit: &'static str, make: fn() -> Box<dyn Load
 
 /// All of them.
 pub const CASES: &[Case] = &[
-    case("timer-1k", "firing", || timer(1_000, &MIXED, 1_000)),
-    case("timer-100k", "firing", || timer(100_000, &MIXED, 10)),
-    case("timer-slow-10k", "firing", || timer(10_000, &SLOW, 500)),
+    case("timer-1k", "firing", || timer::<Entry>(1_000, &MIXED, 1_000)),
+    case("timer-100k", "firing", || timer::<Entry>(100_000, &MIXED, 10)),
+    case("timer-slow-10k", "firing", || timer::<Entry>(10_000, &SLOW, 500)),
+    case("timer-small-ids-1k", "firing", || timer::<SmallEntry>(1_000, &MIXED, 1_000)),
     case("timer-idle", "tick", || {
         let idle: Vec<Spec> =
             (0..15).map(|i| Spec { start: T0, intervals: [80_000_000 + i, 0, 0, 0] }).collect();
         Box::new(Ticks {
-            timer: Timer::new(&idle, 0),
+            timer: Timer::<Entry>::new(&idle, 0),
             seconds: 100_000,
             sink: Sink::default(),
             by_tick: true,
@@ -112,14 +115,14 @@ pub const PEERS: &[Case] = {
     ]
 };
 
-struct Ticks {
-    timer: Timer,
+struct Ticks<E: EntryFormat> {
+    timer: Timer<E>,
     seconds: u32,
     sink: Sink,
     by_tick: bool,
 }
 
-impl Load for Ticks {
+impl<E: EntryFormat> Load for Ticks<E> {
     fn run(&mut self) {
         self.timer.run(self.seconds, &mut self.sink);
     }
@@ -129,8 +132,8 @@ impl Load for Ticks {
     }
 }
 
-fn timer(n: usize, choice: &[u32], seconds: u32) -> Box<dyn Load> {
-    let timer = Timer::new(&specs(n, choice), 0);
+fn timer<E: EntryFormat + 'static>(n: usize, choice: &[u32], seconds: u32) -> Box<dyn Load> {
+    let timer = Timer::<E>::new(&specs(n, choice), 0);
     Box::new(Ticks { timer, seconds, sink: Sink::default(), by_tick: false })
 }
 

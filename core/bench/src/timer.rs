@@ -6,7 +6,7 @@ use grafolean_core::interval::{Interval, Intervals};
 use grafolean_core::jobs::{
     JobKey, JobSlot, JobSpec, JobTable, JobsMem, JobsState, Phase, Progress, Running,
 };
-use grafolean_core::schedule::{Class, Entry, Extra, Schedule, ScheduleMem, ScheduleState};
+use grafolean_core::schedule::{Class, Entry, EntryFormat, Extra, Schedule, ScheduleMem, ScheduleState};
 use grafolean_core::table::{NONE, Slot};
 use grafolean_core::time::{Millis, Tick};
 
@@ -125,16 +125,16 @@ pub fn by_division(specs: &[Spec], seconds: u32) -> Sink {
 /// The memory of a [`Schedule`], and what puts the intervals of one job together: a byte for each job, and a list of
 /// those that are due, as long as there can be.
 #[derive(Debug)]
-pub struct Timer {
+pub struct Timer<E: EntryFormat = Entry> {
     state: ScheduleState,
-    entries: Vec<Entry>,
+    entries: Vec<E>,
     classes: Vec<Class>,
     extras: Vec<Extra>,
     due: Vec<u8>,
-    list: Vec<u32>,
+    list: Vec<E::Number>,
 }
 
-impl Timer {
+impl<E: EntryFormat> Timer<E> {
     /// All of `specs`, at [`T0`], with room for `spare` further entries and as many classes as there are distinct
     /// intervals.
     #[must_use]
@@ -145,12 +145,12 @@ impl Timer {
         distinct.dedup();
         let mut timer = Timer {
             state: ScheduleState::new(),
-            entries: vec![Entry::EMPTY; entries + spare],
+            entries: vec![E::EMPTY; entries + spare],
             classes: vec![Class::EMPTY; distinct.len()],
             extras: Vec::new(),
             due: vec![0; specs.len() + spare],
             // One more: it is written before it is known whether the job is there already.
-            list: vec![0; specs.len() + spare + 1],
+            list: vec![E::Number::default(); specs.len() + spare + 1],
         };
         let mut schedule = timer.schedule();
         schedule.advance(Tick(T0.into()), |_| {});
@@ -158,12 +158,12 @@ impl Timer {
             schedule.reserve(&spec.set()).unwrap();
         }
         let with_slot = (0..).zip(specs).map(|(slot, s)| (slot, s.set(), Tick(s.start.into())));
-        schedule.insert_reserved(with_slot);
+        schedule.insert_reserved(with_slot).unwrap();
         timer
     }
 
     /// The schedule itself.
-    pub fn schedule(&mut self) -> Schedule<'_> {
+    pub fn schedule(&mut self) -> Schedule<'_, E> {
         let mem =
             ScheduleMem { entries: &mut self.entries, classes: &mut self.classes, extras: &mut self.extras };
         Schedule::new(&mut self.state, mem)
@@ -175,11 +175,12 @@ impl Timer {
         let mut n = 0;
         Schedule::new(state, ScheduleMem { entries, classes, extras }).advance(Tick(t.into()), |fired| {
             let mask = &mut due[fired.slot as usize];
-            list[n] = fired.slot;
+            list[n] = fired.slot.try_into().unwrap_or_default();
             n += usize::from(*mask == 0);
             *mask |= 1 << fired.bit;
         });
         for &slot in &list[..n] {
+            let slot: u32 = slot.into();
             let mask = core::mem::take(&mut due[slot as usize]);
             sink.emit(slot, t, mask.into());
         }
@@ -195,20 +196,20 @@ impl Timer {
 
 /// The memory of a [`JobTable`]: the schedule with keyed jobs, pending and ready ones, runs under way.
 #[derive(Debug)]
-pub struct Jobs {
+pub struct Jobs<E: EntryFormat = Entry> {
     state: JobsState,
     slots: Vec<JobSlot<u32>>,
     heads: Vec<u32>,
     spare: usize,
     progress: Vec<Progress>,
-    ready: Vec<u32>,
+    ready: Vec<E::Number>,
     extras: Vec<Extra>,
-    entries: Vec<Entry>,
+    entries: Vec<E>,
     classes: Vec<Class>,
     running: Vec<Running>,
 }
 
-impl Jobs {
+impl<E: EntryFormat> Jobs<E> {
     /// All of `specs` at [`T0`], on their grids, with room to stage `spare` jobs.
     #[must_use]
     pub fn new(specs: &[Spec], spare: usize) -> Self {
@@ -220,9 +221,9 @@ impl Jobs {
             heads: vec![NONE; n],
             spare,
             progress: vec![Progress::EMPTY; n],
-            ready: vec![0; n],
+            ready: vec![E::Number::default(); n],
             extras: vec![Extra::EMPTY; n],
-            entries: vec![Entry::EMPTY; entries + 4 * spare],
+            entries: vec![E::EMPTY; entries + 4 * spare],
             classes: vec![Class::EMPTY; 10_001.min(n * 4)],
             running: vec![Running::EMPTY; 64],
         };
@@ -237,7 +238,7 @@ impl Jobs {
     }
 
     /// The table itself.
-    pub fn table(&mut self) -> JobTable<'_, u32> {
+    pub fn table(&mut self) -> JobTable<'_, u32, E> {
         JobTable::new(
             &mut self.state,
             JobsMem {

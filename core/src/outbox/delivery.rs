@@ -130,7 +130,9 @@ impl Outbox {
         // Of each kind the account whose turn comes first: how far on in its round, and its slot.
         let (mut live, mut suspects, mut backlog) = (None, None, None);
         let [live_round, suspects_round, backlog_round] = self.rounds;
-        let turn = self.in_a_row >= BEFORE_BACKLOG;
+        // Where nothing was kept, the first account with live values will do.
+        let prefer_suspects = self.prefer_suspects && self.kept > 0;
+        let turn = self.in_a_row >= BEFORE_BACKLOG && self.kept > 0;
         let mut wake = NEVER;
         for k in 0..self.accounts {
             let slot = ((u32::from(live_round) + u32::from(k)) % u32::from(self.accounts)) as u16;
@@ -153,7 +155,7 @@ impl Outbox {
                 }
             }
             wake = wake.min(ready.expiry);
-            if live.is_some() && !self.prefer_suspects && !turn {
+            if live.is_some() && !prefer_suspects && !turn {
                 break;
             }
         }
@@ -162,7 +164,7 @@ impl Outbox {
         let live = live.map(|(_, slot)| (slot, Place::Live));
         let suspects = suspects.map(|(_, slot)| (slot, Place::Suspect));
         let backlog = backlog.map(|(_, slot)| (slot, Place::Backlog));
-        let chosen = if self.prefer_suspects { suspects.or(live) } else { live.or(suspects) };
+        let chosen = if prefer_suspects { suspects.or(live) } else { live.or(suspects) };
         let chosen = if turn { backlog.or(chosen) } else { chosen.or(backlog) };
         let Some((slot, place)) = chosen else {
             self.wake = wake;

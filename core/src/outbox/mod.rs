@@ -287,6 +287,8 @@ pub struct Outbox {
     /// the turns of one would start another over, and the accounts at its end would starve.
     rounds: [u16; 3],
     prefer_suspects: bool,
+    /// Values in the backlog and under suspicion, of all accounts.
+    kept: u32,
     /// Requests since the last one of values that were kept.
     in_a_row: u8,
     link: BackOff,
@@ -323,6 +325,7 @@ impl Outbox {
             wake: NEVER,
             rounds: [0; 3],
             prefer_suspects: false,
+            kept: 0,
             in_a_row: 0,
             link: BackOff::NONE,
             link_told: false,
@@ -671,7 +674,7 @@ impl Outbox {
     /// The first thing found to be wrong.
     pub fn audit(&self, mem: &mut OutboxMem<'_>) -> Result<(), &'static str> {
         let cells = Cells(&mut *mem.cells);
-        let (mut values, mut used, mut untimed, mut in_index) = (0u64, 0u32, 0u64, 0u64);
+        let (mut values, mut used, mut untimed, mut in_index, mut kept) = (0u64, 0u32, 0u64, 0u64, 0u32);
         for (slot, q) in mem.accounts.iter().enumerate() {
             let (mut queued, mut in_cells, mut live_bytes) = (0u32, 0u32, 0u32);
             let flight = self.flight.as_ref().filter(|f| usize::from(f.slot) == slot);
@@ -709,6 +712,7 @@ impl Outbox {
             if queued != q.queued || in_cells != q.cells || live_bytes != q.live_bytes {
                 return Err("an account's counts are wrong");
             }
+            kept += q.backlog.len + q.suspects.list.len;
             let in_flight = flight.filter(|f| f.origin == Place::Suspect).map_or(0, |f| f.list.len);
             if !q.suspects.list.is_empty() && q.suspects.bad > q.suspects.list.len + in_flight {
                 return Err("more values are suspected than there are");
@@ -725,6 +729,9 @@ impl Outbox {
         }
         if values + self.stored.parked != self.ledger.queued || untimed != self.untimed {
             return Err("the count of queued values is wrong");
+        }
+        if kept != self.kept {
+            return Err("the count of values that were kept is wrong");
         }
         if used != self.pool.used() || !self.pool.sound(&cells) {
             return Err("cells were lost");
@@ -776,6 +783,7 @@ impl Outbox {
                 q.live_bytes += (cells.path_len(link) + cells.number_len(link)) as u32;
             }
             if let Some(list) = q.list_mut(place) {
+                self.kept += u32::from(place != Place::Live);
                 cells.set_place(link, place);
                 if front { list.push_front(&mut cells, link) } else { list.push_back(&mut cells, link) }
             }
@@ -793,6 +801,7 @@ impl Outbox {
                 q.live_bytes -= (cells.path_len(link) + cells.number_len(link)) as u32;
             }
             if let Some(list) = q.list_mut(place) {
+                self.kept -= u32::from(place != Place::Live);
                 list.unlink(&mut cells, link);
                 cells.set_place(link, Place::Flight);
             }

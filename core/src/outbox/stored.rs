@@ -589,6 +589,7 @@ impl Outbox {
             while after != NONE && cells.since_ms(after) > cells.since_ms(link) {
                 after = cells.prev(after);
             }
+            self.kept += 1;
             cells.set_place(link, Place::Backlog);
             q.backlog.insert_after(&mut cells, after, link);
         }

@@ -246,7 +246,8 @@ impl<'a> EntityHead<'a> {
         self.entity_type.is_some_and(|kind| kind == "device")
     }
 
-    /// What it says of `protocol`, if anything. `element` is what it was read from.
+    /// What it says of `protocol`, if anything. `element` is what it was read from, and is not checked again: see
+    /// [`Reader::framed`].
     ///
     /// # Errors
     /// Where it is not what the backend gives.
@@ -299,6 +300,7 @@ fn read_entity<'a>(
         }
     }
     head.id = id.ok_or_else(|| missing(&reader))?;
+    reader.end()?;
     Ok((head, entry))
 }
 
@@ -337,7 +339,7 @@ fn read_protocols(reader: &mut Reader<'_>, protocol: &str) -> Result<Option<Prot
 }
 
 /// Reads an entity's sensors, and hands on the id and interval of each. `span` is where they are in the entity's `element`, which has
-/// been read.
+/// been read and is not checked again: see [`Reader::framed`].
 ///
 /// # Errors
 /// Where they are not what the backend gives.
@@ -379,7 +381,7 @@ pub struct DetailHead {
 }
 
 impl DetailHead {
-    /// Reads a credential's or sensor's element that the framer handed on.
+    /// Reads a credential's or sensor's element that the framer handed on, and does not check it again: see [`Reader::framed`].
     ///
     /// # Errors
     /// Where it is not what the backend gives.
@@ -496,6 +498,8 @@ mod tests {
         read_sensors(element, entry.sensors.unwrap(), |id, i| sensors.push((id, i))).unwrap();
         assert_eq!(sensors, vec![(9, Ok(None)), (8, Err(IntervalError::OutOfRange { seconds: -1 }))]);
         assert!(head.protocol(element, "netflow").unwrap().is_none());
+        assert!(EntityHead::read(br#"{"id":7} "#).is_ok());
+        assert_eq!(EntityHead::read(br#"{"id":7}, {}"#).map(|_| ()).map_err(|e| e.offset), Err(8));
     }
 
     #[test]

@@ -324,6 +324,25 @@ fn an_element_that_can_not_be_read_leaves_the_job_that_it_had_as_it_was() {
 }
 
 #[test]
+fn a_credential_or_sensor_nested_too_deep_is_named_by_its_id_wherever_in_it_that_is() {
+    for (of, named) in [(Of::Credential, (Kind::Credential, 12)), (Of::Sensor, (Kind::Sensor, 22))] {
+        let mut sim = host(three());
+        sim.refresh().unwrap();
+        let before = sim.plan();
+        let element = second(&mut sim.world, of);
+        let rest = element.strip_prefix('{').unwrap();
+        *element = format!("{{\"more\":{}{},{rest}", "[".repeat(300), "]".repeat(300));
+        sim.refresh().unwrap();
+        assert_eq!(sim.plan(), before, "{of:?}");
+        assert!(
+            matches!(sim.kinds()[..], [(0, of, FaultKind::TooDeep { .. })] if of == named),
+            "{:?}",
+            sim.kinds()
+        );
+    }
+}
+
+#[test]
 fn an_element_that_was_read_and_refused_loses_its_job() {
     let cases: [(Of, &str, &str); 8] = [
         (Of::Entity, "\"credential\":12", "\"credential\":[12]"),

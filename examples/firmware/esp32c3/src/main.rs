@@ -103,8 +103,8 @@ async fn main(spawner: Spawner) {
     // True random numbers, as the radio is on.
     let random = Rng::new();
     let seed = || u64::from(random.random()) << 32 | u64::from(random.random());
-    static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
-    let resources = RESOURCES.init(StackResources::new());
+    static RESOURCES: ConstStaticCell<StackResources<SOCKETS>> = ConstStaticCell::new(StackResources::new());
+    let resources = RESOURCES.take();
     let dhcp = embassy_net::Config::dhcpv4(DhcpConfig::default());
     let (stack, runner) = embassy_net::new(Interface::station(), dhcp, resources, seed());
     match drive_stack(runner) {

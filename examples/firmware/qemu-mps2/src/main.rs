@@ -43,7 +43,7 @@ use grafolean_firmware::embassy::net::EchoMemory;
 use grafolean_firmware::{
     BotReport, Control, Ends, Gauge, PING_BUDGET, PINGS, SOCKETS, Settings, StartError,
 };
-use static_cell::StaticCell;
+use static_cell::{ConstStaticCell, StaticCell};
 
 use board::{Ethernet, Serial};
 use host::{exit, say};
@@ -106,8 +106,8 @@ fn main() -> ! {
     // Boards have a generator of random numbers for this.
     let seed =
         (u64::from(host::time_s()) << 32 | Instant::now().as_ticks()).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
-    let resources = RESOURCES.init_with(StackResources::new);
+    static RESOURCES: ConstStaticCell<StackResources<SOCKETS>> = ConstStaticCell::new(StackResources::new());
+    let resources = RESOURCES.take();
     let (stack, runner) = embassy_net::new(ethernet, Config::dhcpv4(Default::default()), resources, seed);
     static CONTROL: StaticCell<Control> = StaticCell::new();
     let control = CONTROL.init(Control::new());
@@ -183,9 +183,9 @@ async fn network(mut runner: Runner<'static, &'static mut Ethernet>) {
 /// The bots, to their end, which is the firmware's.
 #[embassy_executor::task]
 async fn bots(stack: Stack<'static>, settings: Settings<'static>, seed: u64, control: &'static Control) {
-    static PING_BUFFERS: StaticCell<EchoMemory<PINGS>> = StaticCell::new();
+    static PING_BUFFERS: ConstStaticCell<EchoMemory<PINGS>> = ConstStaticCell::new(EchoMemory::new());
     static COUNTER: Counter = Counter;
-    let pings = PING_BUFFERS.init_with(EchoMemory::new);
+    let pings = PING_BUFFERS.take();
     #[cfg(feature = "flash")]
     let flash = match nor::flash() {
         Ok(flash) => flash,

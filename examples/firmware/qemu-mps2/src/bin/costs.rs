@@ -1,4 +1,5 @@
-//! Counts what the collector costs a small processor, in instructions: a tick at which nothing is due, and a run, for 16, 64 and 256 jobs.
+//! Counts what the collector costs a small processor, in instructions: a tick at which nothing is due, and a run, for 16, 64 and 256 jobs;
+//! a value from its text to the backend's answer; JSON of the backend.
 //!
 //! No bot and no network, only the collector (`grafolean-core`) in tables of fixed size, compiled as all firmware here is, and called as the
 //! boards' driver calls it. It needs a QEMU whose clock counts instructions; `examples/firmware/costs` builds it, starts QEMU so, and prints
@@ -21,10 +22,14 @@ use grafolean_firmware::embassy::Lent;
 use grafolean_firmware::embassy::core::api::{Resource, Token};
 use grafolean_firmware::embassy::core::bot::{Anything, Bot, Context, JobSink, NewJob};
 use grafolean_firmware::embassy::core::collector::{Action, BodyStatus, Collector, ResponseHead, Settings};
+use grafolean_firmware::embassy::core::heapless;
 use grafolean_firmware::embassy::core::interval::{Interval, Intervals};
 use grafolean_firmware::embassy::core::jobs::Due;
+use grafolean_firmware::embassy::core::json::{Frame, Framer};
+use grafolean_firmware::embassy::core::model::{EntityHead, read_sensors};
 use grafolean_firmware::embassy::core::storage::Storage;
 use grafolean_firmware::embassy::core::time::Millis;
+use grafolean_firmware::embassy::core::values::{Decimal, Number};
 use static_cell::ConstStaticCell;
 
 /// SysTick goes at 25 MHz, and an instruction takes one nanosecond of QEMU's time (`-icount shift=0`).
@@ -39,6 +44,14 @@ const RUNS: usize = 2;
 const WARM_UP_S: u64 = 600;
 /// Two turns of the longest interval.
 const COUNTED_S: u64 = 7200;
+/// Values in a request.
+const VALUES: u64 = 10;
+/// A device, as the backend gives it.
+const ENTITY: &[u8] = br#"{"id":1042,"name":"Switch in the cellar","entity_type":"device","parent":null,"details":{"ipv4":"192.168.100.42"},"protocols":{"ping":{"credential":12,"sensors":[{"sensor":21,"interval":null},{"sensor":22,"interval":300}],"bot":7},"snmp":{"credential":14,"sensors":[{"sensor":31,"interval":60}],"bot":8}}}"#;
+/// So many of them in a list.
+const ENTITIES: usize = 8;
+/// What comes at once from the network.
+const CHUNK: usize = 256;
 
 /// A bot whose jobs do nothing.
 struct Idle {
@@ -90,6 +103,7 @@ fn main() -> ! {
     static JOBS_16: ConstStaticCell<Jobs16> = ConstStaticCell::new(Jobs16::new());
     static JOBS_64: ConstStaticCell<Jobs64> = ConstStaticCell::new(Jobs64::new());
     static JOBS_256: ConstStaticCell<Jobs256> = ConstStaticCell::new(Jobs256::new());
+    static NO_JOBS: ConstStaticCell<Jobs16> = ConstStaticCell::new(Jobs16::new());
     let Some(mut cortex) = cortex_m::Peripherals::take() else { fail("started twice") };
     cortex.SYST.set_clock_source(SystClkSource::Core);
     cortex.SYST.set_reload(CLOCK_MASK);
@@ -104,7 +118,9 @@ fn main() -> ! {
     let nothing: u64 = (0..1_000).map(|_| counted(|| ()).1).sum();
     let done = count(16, JOBS_16.take(), nothing)
         .and_then(|()| count(64, JOBS_64.take(), nothing))
-        .and_then(|()| count(256, JOBS_256.take(), nothing));
+        .and_then(|()| count(256, JOBS_256.take(), nothing))
+        .and_then(|()| values(NO_JOBS.take()))
+        .and_then(|()| json());
     match done {
         Ok(()) => debug::exit(debug::EXIT_SUCCESS),
         Err(why) => fail(why),
@@ -114,14 +130,23 @@ fn main() -> ! {
     }
 }
 
-/// Prints a line for so many jobs. `nothing`: what it takes to count a thousand times.
-fn count<S: Storage<Idle>>(jobs: u64, memory: &'static mut S, nothing: u64) -> Result<(), &'static str> {
-    let bot = Idle { jobs };
+/// A collector that has been refreshed.
+fn refreshed<S: Storage<Idle>>(
+    bot: &Idle,
+    memory: &'static mut S,
+) -> Result<Collector<Idle, Lent<'static, S>>, &'static str> {
     let token = Token::parse("00000000-0000-4000-8000-00000000000a").map_err(|_| "the token is refused")?;
     let mut settings = Settings::board(token, "/api");
     (settings.account, settings.refresh_interval_s) = (Some(1), 1_000_000);
     let mut collector = Collector::new(settings, Lent(memory));
-    refresh(&mut collector, &bot)?;
+    refresh(&mut collector, bot)?;
+    Ok(collector)
+}
+
+/// Prints a line for so many jobs. `nothing`: what it takes to count a thousand times.
+fn count<S: Storage<Idle>>(jobs: u64, memory: &'static mut S, nothing: u64) -> Result<(), &'static str> {
+    let bot = Idle { jobs };
+    let mut collector = refreshed(&bot, memory)?;
     for second in 1..WARM_UP_S {
         tick(&mut collector, &bot, second);
     }
@@ -140,6 +165,92 @@ fn count<S: Storage<Idle>>(jobs: u64, memory: &'static mut S, nothing: u64) -> R
     let of_runs = busy.instructions.saturating_sub(busy.ticks * (per_idle + nothing / 1_000));
     let per_run = of_runs / runs.max(1);
     say(format_args!("costs {jobs} jobs: idle tick {per_idle}, run {per_run} instructions"));
+    Ok(())
+}
+
+/// Prints what values cost that share a request.
+fn values<S: Storage<Idle>>(memory: &'static mut S) -> Result<(), &'static str> {
+    let bot = Idle { jobs: 0 };
+    let mut collector = refreshed(&bot, memory)?;
+    collector.handle_time(Millis(10_000));
+    let (taken, handed_over) = counted(|| {
+        (0..VALUES).try_for_each(|n| {
+            let mut path = heapless::String::<40>::new();
+            write!(path, "entity.1042.ping.p{n}.rtt").map_err(|_| "a path is too long")?;
+            let seconds = Decimal { mantissa: 12_345 + n as i64, exponent: -6 };
+            let number = seconds.number_text().map_err(|_| "a number is refused")?;
+            collector.handle_value(1, None, &path, &number).map_err(|_| "a value is refused")
+        })
+    });
+    taken?;
+    let delivered = counted(|| {
+        collector.handle_time(Millis(12_000));
+        while let Some(action) = collector.poll(&bot) {
+            let Action::Send(id) = action else { continue };
+            let (mut body, mut offset) = ([0; CHUNK], 0);
+            core::hint::black_box(collector.request_head(id));
+            while let n @ 1.. = collector.request_body(id, offset, core::hint::black_box(&mut body)) {
+                offset += n;
+            }
+            let head = ResponseHead { status: 204, date_unix_s: Some(1_700_000_012), retry_after_ms: None };
+            collector.handle_response_head(id, head);
+            collector.handle_response_end(&bot, id);
+        }
+    })
+    .1;
+    if collector.ledger().delivered != VALUES {
+        return Err("values are missing");
+    }
+    say(format_args!("costs a value made text and handed over: {} instructions", handed_over / VALUES));
+    say(format_args!("costs a value delivered, with nine others: {} instructions", delivered / VALUES));
+    Ok(())
+}
+
+/// Prints what the backend's JSON costs.
+fn json() -> Result<(), &'static str> {
+    let mut body = heapless::Vec::<u8, { 16 + ENTITIES * (ENTITY.len() + 1) }>::new();
+    let mut put = |bytes: &[u8]| body.extend_from_slice(bytes).map_err(|_| "the list is too long");
+    put(br#"{"list":["#)?;
+    for n in 0..ENTITIES {
+        put(if n == 0 { b"" } else { b"," })?;
+        put(ENTITY)?;
+    }
+    put(b"]}")?;
+    let mut element = [0; 512];
+    let (framed, instructions) = counted(|| {
+        let (mut framer, mut framed) = (Framer::list("list"), 0);
+        for mut chunk in body.chunks(CHUNK) {
+            while !chunk.is_empty() {
+                let (read, frame) = framer.push(chunk, &mut element).map_err(|_| "the list is refused")?;
+                framed += usize::from(matches!(frame, Some(Frame::Element { .. })));
+                chunk = chunk.get(read..).unwrap_or_default();
+            }
+        }
+        Ok::<_, &'static str>(framed)
+    });
+    if framed? != ENTITIES {
+        return Err("entities are missing");
+    }
+    let per_100_bytes = |instructions: u64, bytes: usize| 100 * instructions / bytes as u64;
+    let framing = per_100_bytes(instructions, body.len());
+    say(format_args!("costs 100 bytes of a list framed and checked: {framing} instructions"));
+    let (read, instructions) = counted(|| {
+        let mut sensors = 0;
+        for _ in 0..ENTITIES {
+            let (head, protocol) = EntityHead::read_framed(core::hint::black_box(ENTITY), "ping")
+                .map_err(|_| "the entity is refused")?;
+            core::hint::black_box(head);
+            let links =
+                protocol.ok().flatten().and_then(|ping| ping.sensors).ok_or("there are no sensors")?;
+            read_sensors(ENTITY, links, |_, _| sensors += 1).map_err(|_| "the sensors are refused")?;
+        }
+        Ok::<_, &'static str>(sensors)
+    });
+    if read? != 2 * ENTITIES {
+        return Err("sensors are missing");
+    }
+    let taking = per_100_bytes(instructions, ENTITIES * ENTITY.len());
+    say(format_args!("costs 100 bytes of an entity taken apart: {taking} instructions"));
     Ok(())
 }
 

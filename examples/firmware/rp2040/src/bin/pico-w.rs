@@ -67,8 +67,8 @@ async fn main(spawner: Spawner) {
     let (clock, data, dma) = (p.PIN_29, p.PIN_24, dma::Channel::new(p.DMA_CH0, Irqs));
     let divider = DEFAULT_CLOCK_DIVIDER;
     let bus = PioSpi::new(&mut pio.common, pio.sm0, divider, pio.irq0, chip_select, data, clock, dma);
-    static STATE: StaticCell<State> = StaticCell::new();
-    let state = STATE.init(State::new());
+    static STATE: ConstStaticCell<State> = ConstStaticCell::new(State::new());
+    let state = STATE.take();
     let (device, mut radio_control, runner) =
         cyw43::new(state, power, bus, radio::FIRMWARE, radio::NVRAM).await;
     start(&spawner, drive_radio(runner));
@@ -77,8 +77,8 @@ async fn main(spawner: Spawner) {
     radio_control.set_power_management(PowerManagementMode::None).await;
 
     let mut random = RoscRng;
-    static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
-    let resources = RESOURCES.init(StackResources::new());
+    static RESOURCES: ConstStaticCell<StackResources<SOCKETS>> = ConstStaticCell::new(StackResources::new());
+    let resources = RESOURCES.take();
     let dhcp = Config::dhcpv4(DhcpConfig::default());
     let (stack, runner) = embassy_net::new(device, dhcp, resources, random.next_u64());
     start(&spawner, drive_stack(runner));

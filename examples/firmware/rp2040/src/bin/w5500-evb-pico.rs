@@ -67,9 +67,9 @@ async fn main(spawner: Spawner) {
     let select = Output::new(p.PIN_17, Level::High);
     let interrupt = Input::new(p.PIN_21, Pull::Up);
     let reset = Output::new(p.PIN_20, Level::High);
-    static STATE: StaticCell<State<4, 4>> = StaticCell::new();
+    static STATE: ConstStaticCell<State<4, 4>> = ConstStaticCell::new(State::new());
     let Ok(bus) = ExclusiveDevice::new(spi, select, Delay);
-    let ethernet = embassy_net_wiznet::new(mac, STATE.init(State::new()), bus, interrupt, reset).await;
+    let ethernet = embassy_net_wiznet::new(mac, STATE.take(), bus, interrupt, reset).await;
     let (device, runner) = match ethernet {
         Ok(parts) => parts,
         Err(why) => {
@@ -81,8 +81,8 @@ async fn main(spawner: Spawner) {
     start(&spawner, drive_ethernet(runner));
 
     let mut random = RoscRng;
-    static RESOURCES: StaticCell<StackResources<SOCKETS>> = StaticCell::new();
-    let resources = RESOURCES.init(StackResources::new());
+    static RESOURCES: ConstStaticCell<StackResources<SOCKETS>> = ConstStaticCell::new(StackResources::new());
+    let resources = RESOURCES.take();
     let dhcp = Config::dhcpv4(DhcpConfig::default());
     let (stack, runner) = embassy_net::new(device, dhcp, resources, random.next_u64());
     start(&spawner, drive_stack(runner));

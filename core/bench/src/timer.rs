@@ -88,6 +88,14 @@ pub fn distinct_specs(n: usize, distinct: u32) -> Vec<Spec> {
     (0..n).map(one).collect()
 }
 
+/// How many different intervals they have.
+fn distinct(specs: &[Spec]) -> usize {
+    let mut all: Vec<u32> = specs.iter().flat_map(|s| s.intervals).filter(|s| *s != 0).collect();
+    all.sort_unstable();
+    all.dedup();
+    all.len()
+}
+
 /// Takes what a timer says and adds it up, so that timers can be compared: the order within a tick does not count.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Sink {
@@ -140,13 +148,10 @@ impl<E: EntryFormat> Timer<E> {
     #[must_use]
     pub fn new(specs: &[Spec], spare: usize) -> Self {
         let entries: usize = specs.iter().map(Spec::len).sum();
-        let mut distinct: Vec<u32> = specs.iter().flat_map(|s| s.intervals).filter(|s| *s != 0).collect();
-        distinct.sort_unstable();
-        distinct.dedup();
         let mut timer = Timer {
             state: ScheduleState::new(),
             entries: vec![E::EMPTY; entries + spare],
-            classes: vec![Class::EMPTY; distinct.len()],
+            classes: vec![Class::EMPTY; distinct(specs)],
             extras: Vec::new(),
             due: vec![0; specs.len() + spare],
             // One more: it is written before it is known whether the job is there already.
@@ -224,7 +229,8 @@ impl<E: EntryFormat> Jobs<E> {
             ready: vec![E::Number::default(); n],
             extras: vec![Extra::EMPTY; n],
             entries: vec![E::EMPTY; entries + 4 * spare],
-            classes: vec![Class::EMPTY; 10_001.min(n * 4)],
+            // One more: for what a refresh changes intervals to.
+            classes: vec![Class::EMPTY; distinct(specs) + 1],
             running: vec![Running::EMPTY; 64],
         };
         let mut table = jobs.table();

@@ -239,9 +239,9 @@ type Case = (&'static str, usize, fn(&[Spec], u32) -> Took);
 
 const CASES: [Case; 9] = [
     ("**schedule**: one ring per interval", usize::MAX, ours::<Entry>),
-    ("schedule, ids of 14 bits", SmallEntry::MAX_SLOTS as usize, ours::<SmallEntry>),
+    ("schedule, 16-bit ids, up to 16,384 jobs", SmallEntry::MAX_SLOTS as usize, ours::<SmallEntry>),
     ("jobs: keyed, queued, run and ended", usize::MAX, ours_with_jobs::<Entry>),
-    ("jobs, ids of 14 bits", SmallEntry::MAX_SLOTS as usize - 1, ours_with_jobs::<SmallEntry>),
+    ("jobs, 16-bit ids", SmallEntry::MAX_SLOTS as usize - 1, ours_with_jobs::<SmallEntry>),
     ("std BinaryHeap, PeekMut", usize::MAX, binary_heap),
     ("heapless BinaryHeap", usize::MAX, heapless),
     ("tokio-util DelayQueue", usize::MAX, delay_queue),

@@ -1,6 +1,7 @@
 //! The JSON load: lists as the backend gives them, of an account with many devices, and what a collector takes from them.
 
 use std::fmt::Write as _;
+use std::marker::PhantomData;
 
 use grafolean_core::heapless;
 use grafolean_core::interval::Interval;
@@ -98,21 +99,12 @@ impl Taken {
     pub const fn number(&mut self, n: u64) {
         self.sum = self.sum.wrapping_mul(31).wrapping_add(n);
     }
+}
 
-    /// What an entity holds.
-    pub fn entity(&mut self, entity: &Entity) {
-        self.entities += 1;
-        self.number(entity.id);
-        self.number(entity.name.len() as u64);
-        self.number(entity.details.ipv4.len() as u64);
-        self.number(entity.protocols.myprotocol.credential);
-        for link in &entity.protocols.myprotocol.sensors {
-            self.sensors += 1;
-            self.number(link.sensor);
-            self.number(link.interval.unwrap_or(0));
-        }
-        self.number(entity.protocols.myprotocol.bot);
-    }
+/// An entity of a list that is taken apart by way of serde.
+pub trait Element: for<'de> Deserialize<'de> {
+    /// Adds what it holds.
+    fn add(&self, taken: &mut Taken);
 }
 
 /// An entity, without memory of its own beyond its size.
@@ -147,53 +139,114 @@ struct Link {
     interval: Option<u64>,
 }
 
+impl Element for Entity {
+    fn add(&self, taken: &mut Taken) {
+        taken.entities += 1;
+        taken.number(self.id);
+        taken.number(self.name.len() as u64);
+        taken.number(self.details.ipv4.len() as u64);
+        taken.number(self.protocols.myprotocol.credential);
+        for link in &self.protocols.myprotocol.sensors {
+            taken.sensors += 1;
+            taken.number(link.sensor);
+            taken.number(link.interval.unwrap_or(0));
+        }
+        taken.number(self.protocols.myprotocol.bot);
+    }
+}
+
+/// An entity as real lists have them: with escapes in its name, details of any form, without the protocol or without a bot, with
+/// intervals that are none.
+#[derive(Debug, serde::Deserialize)]
+pub struct Recorded {
+    id: u64,
+    name: heapless::String<96>,
+    parent: Option<u64>,
+    protocols: RecordedProtocols,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct RecordedProtocols {
+    myprotocol: Option<RecordedProtocol>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct RecordedProtocol {
+    credential: Option<u64>,
+    sensors: heapless::Vec<RecordedLink, 8>,
+    bot: Option<u64>,
+}
+
+#[derive(Debug, serde::Deserialize)]
+struct RecordedLink {
+    sensor: u64,
+    interval: Option<i64>,
+}
+
+impl Element for Recorded {
+    fn add(&self, taken: &mut Taken) {
+        taken.entities += 1;
+        taken.number(self.id);
+        taken.number(self.name.len() as u64);
+        taken.number(self.parent.unwrap_or(0));
+        let Some(protocol) = &self.protocols.myprotocol else { return };
+        taken.number(protocol.credential.unwrap_or(0));
+        for link in &protocol.sensors {
+            taken.sensors += 1;
+            taken.number(link.sensor);
+            taken.number(link.interval.unwrap_or(0).max(0) as u64);
+        }
+        taken.number(protocol.bot.unwrap_or(0));
+    }
+}
+
 /// A whole list by way of serde, element by element: none is kept.
 #[derive(Debug)]
-pub struct Folded(pub Taken);
+pub struct Folded<E>(pub Taken, PhantomData<E>);
 
-impl<'de> Deserialize<'de> for Folded {
+impl<'de, E: Element> Deserialize<'de> for Folded<E> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Object;
-        impl<'de> Visitor<'de> for Object {
-            type Value = Folded;
+        struct Object<E>(PhantomData<E>);
+        impl<'de, E: Element> Visitor<'de> for Object<E> {
+            type Value = Folded<E>;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("an object with a list")
             }
-            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Folded, A::Error> {
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Folded<E>, A::Error> {
                 let mut taken = Taken::default();
                 while let Some(key) = map.next_key::<&str>()? {
                     if key == "list" {
-                        taken = map.next_value::<List>()?.0;
+                        taken = map.next_value::<List<E>>()?.0;
                     } else {
                         map.next_value::<IgnoredAny>()?;
                     }
                 }
-                Ok(Folded(taken))
+                Ok(Folded(taken, PhantomData))
             }
         }
-        deserializer.deserialize_map(Object)
+        deserializer.deserialize_map(Object(PhantomData))
     }
 }
 
-struct List(Taken);
+struct List<E>(Taken, PhantomData<E>);
 
-impl<'de> Deserialize<'de> for List {
+impl<'de, E: Element> Deserialize<'de> for List<E> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Items;
-        impl<'de> Visitor<'de> for Items {
-            type Value = List;
+        struct Items<E>(PhantomData<E>);
+        impl<'de, E: Element> Visitor<'de> for Items<E> {
+            type Value = List<E>;
             fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
                 f.write_str("a list")
             }
-            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<List<E>, A::Error> {
                 let mut taken = Taken::default();
-                while let Some(entity) = seq.next_element::<Entity>()? {
-                    taken.entity(&entity);
+                while let Some(entity) = seq.next_element::<E>()? {
+                    entity.add(&mut taken);
                 }
-                Ok(List(taken))
+                Ok(List(taken, PhantomData))
             }
         }
-        deserializer.deserialize_seq(Items)
+        deserializer.deserialize_seq(Items(PhantomData))
     }
 }
 
@@ -230,9 +283,15 @@ pub fn framed(body: &[u8], chunk: usize) -> u64 {
 /// Each element decoded by way of serde.
 #[must_use]
 pub fn by_serde(body: &[u8], chunk: usize) -> Taken {
+    by_serde_as::<Entity>(body, chunk)
+}
+
+/// The same of any kind.
+#[must_use]
+pub fn by_serde_as<E: Element>(body: &[u8], chunk: usize) -> Taken {
     let mut taken = Taken::default();
     let mut scratch = [0; 128];
-    frame(body, chunk, |element| taken.entity(&from_element(element, &mut scratch).unwrap()));
+    frame(body, chunk, |element| from_element::<E>(element, &mut scratch).unwrap().add(&mut taken));
     taken
 }
 
@@ -257,6 +316,30 @@ pub fn by_model(body: &[u8], chunk: usize) -> Taken {
         })
         .unwrap();
         taken.number(protocol.bot.unwrap());
+    });
+    taken
+}
+
+/// Each element of a recorded list taken apart as a refresh does it.
+#[must_use]
+pub fn recorded_by_model(body: &[u8], chunk: usize) -> Taken {
+    let mut taken = Taken::default();
+    let mut scratch = [0; 128];
+    frame(body, chunk, |element| {
+        let (head, protocol) = EntityHead::read_framed(element, PROTOCOL).unwrap();
+        taken.entities += 1;
+        taken.number(head.id);
+        taken.number(head.name.unwrap().to_str(&mut scratch).unwrap().len() as u64);
+        taken.number(head.parent);
+        let Some(protocol) = protocol.unwrap() else { return };
+        taken.number(protocol.credential.unwrap_or(0));
+        read_sensors(element, protocol.sensors.unwrap(), |sensor, interval| {
+            taken.sensors += 1;
+            taken.number(sensor);
+            taken.number(interval.ok().flatten().map_or(0, Interval::seconds).into());
+        })
+        .unwrap();
+        taken.number(protocol.bot.unwrap_or(0));
     });
     taken
 }

@@ -66,12 +66,18 @@ impl Queue {
     /// Empty, with `n` values to come.
     #[must_use]
     pub fn new(n: usize) -> Self {
+        Self::with(n, Settings::DEFAULT)
+    }
+
+    /// The same with other settings.
+    #[must_use]
+    pub fn with(n: usize, settings: Settings) -> Self {
         let times = times_s(n);
         let value = |(i, t): (usize, &f64)| {
             (format!("entity.{}.ping.p{}.rtt", 1_000_000 + i / 10, i % 10), t.number_text().unwrap())
         };
         Queue {
-            outbox: Outbox::new(Settings::DEFAULT),
+            outbox: Outbox::new(settings),
             cells: vec![Cell::EMPTY; 2 * n + 2],
             index: vec![0; n],
             accounts: [AccountQueue::EMPTY],
@@ -109,6 +115,23 @@ impl Queue {
             outbox.handle_outcome(&mut mem, now, Outcome::status(204));
         }
         assert_eq!(outbox.ledger().delivered, values.len() as u64);
+    }
+
+    /// The body of the next request, in memory of its own; `None` when all are delivered.
+    pub fn request(&mut self) -> Option<Vec<u8>> {
+        let Queue { outbox, cells, index, accounts, values } = self;
+        let mut mem = OutboxMem { cells, index, accounts, records: &mut [], left: &mut [] };
+        let head = outbox.poll(&mut mem, Millis(values.len() as u64 / 5 + 10_000))?;
+        let mut body = vec![0; head.body_len as usize];
+        assert_eq!(outbox.body(&mut mem, 0, &mut body), body.len());
+        Some(body)
+    }
+
+    /// It was answered with this status.
+    pub fn answered(&mut self, status: u16) {
+        let Queue { outbox, cells, index, accounts, values } = self;
+        let mut mem = OutboxMem { cells, index, accounts, records: &mut [], left: &mut [] };
+        outbox.handle_outcome(&mut mem, Millis(values.len() as u64 / 5 + 10_000), Outcome::status(status));
     }
 
     /// Bytes for each value.

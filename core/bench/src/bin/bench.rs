@@ -5,15 +5,15 @@
 
 use std::process::ExitCode;
 
-use grafolean_bench::groups::{self, Effort};
+use grafolean_bench::groups::{self, Bounds, Effort};
 
-type Group = (&'static str, fn(Effort));
+type Group = (&'static str, fn(Effort, &mut Bounds));
 
 const GROUPS: [Group; 6] = [
-    ("timer", groups::timer::run),
+    ("timer", |effort, _| groups::timer::run(effort)),
     ("json", groups::json::run),
-    ("values", groups::values::run),
-    ("refresh", groups::refresh::run),
+    ("values", |effort, _| groups::values::run(effort)),
+    ("refresh", |effort, _| groups::refresh::run(effort)),
     ("wire", groups::wire::run),
     ("system", groups::system::run),
 ];
@@ -42,8 +42,10 @@ fn main() -> ExitCode {
     if wanted.is_empty() {
         wanted.extend(&GROUPS);
     }
+    let mut bounds = Bounds::default();
     for (_, run) in wanted {
-        run(effort);
+        run(effort, &mut bounds);
     }
+    bounds.print();
     ExitCode::SUCCESS
 }

@@ -2,9 +2,11 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::io::{BufRead, BufReader};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use grafolean_bot_ping::{Host, PingBot, PingFault, Pinger};
 use grafolean_core::bot::{Anything, Bot, Context, HandOverError, JobSink, NewJob};
@@ -36,14 +38,18 @@ pub struct Scenario {
     pub threads: usize,
     /// How long is measured.
     pub seconds: u32,
-    /// Jobs that remain afterwards, and are measured for another 5 s; 0: none.
-    pub then: u32,
+    /// Jobs that remain afterwards, and then, each measured for another 5 s; 0: no such window.
+    pub then: [u32; 2],
+    /// Whether the age of values is looked at, which takes some processor time, too.
+    pub ages: bool,
 }
 
 impl Scenario {
     fn arguments(self) -> Vec<String> {
-        let Scenario { jobs, interval_s, values, spin, batch, threads, seconds, then } = self;
-        let numbers = [jobs, interval_s, values, spin, batch.into(), threads as u32, seconds, then];
+        let Scenario { jobs, interval_s, values, spin, batch, threads, seconds, then, ages } = self;
+        let [one, two] = then;
+        let numbers =
+            [jobs, interval_s, values, spin, batch.into(), threads as u32, seconds, one, two, ages.into()];
         numbers.map(|n| n.to_string()).to_vec()
     }
 
@@ -57,11 +63,13 @@ impl Scenario {
             batch: n[4] as u16,
             threads: n[5] as usize,
             seconds: n[6],
-            then: n[7],
+            then: [n[7], n[8]],
+            ages: n[9] == 1,
         }
     }
 
-    /// Runs it in a child against a backend of its own.
+    /// Runs it in a child against a backend of its own. The child is a copy of this program: of a file that two processes
+    /// have mapped, each would be told half.
     ///
     /// # Panics
     /// If it fails.
@@ -76,14 +84,25 @@ impl Scenario {
             ("/accounts/7/sensors", &sensors),
             ("/accounts/7/credentials", &credentials),
         ]);
-        let mut command = std::process::Command::new(std::env::current_exe().unwrap());
+        let me = std::env::current_exe().unwrap();
+        let copy = me.with_file_name(format!("bench-child-{}", std::process::id()));
+        std::fs::copy(me, &copy).unwrap();
+        let mut command = Command::new(&copy);
         command.arg("--child").arg(sink.address.port().to_string()).args(self.arguments());
-        let out = command.output().unwrap();
-        let text = String::from_utf8_lossy(&out.stdout).into_owned();
-        assert!(out.status.success(), "{self:?}: {text}{}", String::from_utf8_lossy(&out.stderr));
-        let pairs = text.lines().filter_map(|l| l.split_once('='));
-        let mut figures: Figures = pairs.filter_map(|(k, v)| Some((k.to_owned(), v.parse().ok()?))).collect();
-        figures.insert("requests_of_all".to_owned(), sink.requests() as f64);
+        let child = command.stdout(Stdio::piped()).spawn();
+        std::fs::remove_file(copy).unwrap();
+        let mut child = child.unwrap();
+        let mut figures = Figures::new();
+        for line in BufReader::new(child.stdout.take().unwrap()).lines().map_while(Result::ok) {
+            let Some((name, value)) = line.split_once('=') else { continue };
+            figures.insert(name.to_owned(), value.parse().unwrap());
+            // What the sink counts is told apart where a window begins and ends.
+            if let Some(prefix) = name.strip_suffix("window") {
+                let before = figures.get(&format!("{prefix}requests")).copied().unwrap_or(0.0);
+                figures.insert(format!("{prefix}requests"), sink.requests() as f64 - before);
+            }
+        }
+        assert!(child.wait().unwrap().success(), "{self:?}: {figures:?}");
         figures
     }
 }
@@ -269,13 +288,14 @@ pub fn child(arguments: &[String]) {
         }
         // First runs, growing memory.
         tokio::time::sleep(Duration::from_secs(3)).await;
-        window(&runner, &load, lateness, scenario.seconds, "").await;
+        window(&runner, &load, lateness, scenario, "").await;
         println!("pss_kb={}", memory_kb("Pss:"));
-        if scenario.then > 0 {
-            load.jobs.store(scenario.then, Relaxed);
+        println!("rss_kb={}", memory_kb("Rss:"));
+        for (jobs, prefix) in scenario.then.into_iter().zip(THEN).filter(|(jobs, _)| *jobs > 0) {
+            load.jobs.store(jobs, Relaxed);
             runner.refresh_soon();
-            tokio::time::sleep(Duration::from_secs(4)).await;
-            window(&runner, &load, lateness, 5, "then_").await;
+            tokio::time::sleep(CALM_DOWN).await;
+            window(&runner, &load, lateness, Scenario { seconds: 5, ..scenario }, prefix).await;
         }
     };
     runtime.block_on(async {
@@ -287,25 +307,81 @@ pub fn child(arguments: &[String]) {
     });
 }
 
-/// What happens in so many seconds.
-async fn window(runner: &Runner<Own>, load: &Load, lateness: &Lateness, seconds: u32, prefix: &str) {
+/// How long the bot has for it, once there are fewer jobs: to learn of it, to end what waits.
+pub const CALM_DOWN: Duration = Duration::from_secs(6);
+/// What the names of figures of [`Scenario::then`] begin with.
+pub const THEN: [&str; 2] = ["then_", "then2_"];
+
+fn unix() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap()
+}
+
+/// What happens in so many seconds. Jobs are due at whole ones: it begins and ends half a second off.
+async fn window(runner: &Runner<Own>, load: &Load, lateness: &Lateness, scenario: Scenario, prefix: &str) {
     let of_each = || load.runs.iter().map(|r| r.load(Relaxed)).collect::<Vec<_>>();
-    let (before, cpu, begin) = (runner.report(), cpu_s(), std::time::Instant::now());
+    let say = |name: &str, value: f64| println!("{prefix}{name}={value}");
+    tokio::time::sleep(Duration::from_millis(u64::from(1_500 - unix().subsec_millis()) % 1_000)).await;
+    say("window", 0.0);
+    let (before, cpu, begin) = (runner.report(), cpu_s(), unix());
     let first = of_each();
     lateness.clear();
-    tokio::time::sleep(Duration::from_secs(seconds.into())).await;
-    let (after, took) = (runner.report(), begin.elapsed().as_secs_f64());
+    let end = tokio::time::Instant::now() + Duration::from_secs(scenario.seconds.into());
+    let mut counts = vec![(unix(), before.ledger.collected, before.ledger.delivered)];
+    // For the age of values; else it only waits.
+    while scenario.ages && tokio::time::Instant::now() + AGE_STEP < end {
+        tokio::time::sleep(AGE_STEP).await;
+        let ledger = runner.report().ledger;
+        counts.push((unix(), ledger.collected, ledger.delivered));
+    }
+    tokio::time::sleep_until(end).await;
+    let (after, now) = (runner.report(), unix());
+    say("window", 1.0);
     let live = load.jobs.load(Relaxed) as usize;
-    let each: Vec<u32> = of_each().iter().zip(&first).map(|(now, then)| now - then).take(live).collect();
-    let say = |name: &str, value: f64| println!("{prefix}{name}={value}");
-    say("seconds", took);
+    let each: Vec<u32> = of_each().iter().zip(&first).map(|(now, then)| now - then).collect();
+    let ticks = now.as_secs() - begin.as_secs();
+    say("seconds", (now - begin).as_secs_f64());
     say("cpu_s", cpu_s() - cpu);
-    say("runs", f64::from(after.runs.runs - before.runs.runs));
+    let runs = after.runs.runs - before.runs.runs;
+    say("runs", runs.into());
+    say("of_due", f64::from(runs) / (live as f64 * ticks as f64));
     say("missed", f64::from(after.runs.missed - before.runs.missed));
-    say("delivered", (after.ledger.delivered - before.ledger.delivered) as f64);
-    say("dropped", (after.ledger.dropped_total() - before.ledger.dropped_total()) as f64);
-    say("runs_min", each.iter().min().copied().unwrap_or(0).into());
-    say("runs_max", each.iter().max().copied().unwrap_or(0).into());
+    let (old, new) = (&before.ledger, &after.ledger);
+    let delivered = new.delivered - old.delivered;
+    say("delivered", delivered as f64);
+    say("queued", new.queued as f64);
+    say("runs_min", each.iter().take(live).min().copied().unwrap_or(0).into());
+    say("runs_max", each.iter().take(live).max().copied().unwrap_or(0).into());
     say("late_p50_ms", lateness.percentile(0.5) as f64);
     say("late_p99_ms", lateness.percentile(0.99) as f64);
+    if scenario.values > 0 {
+        assert_eq!(new.dropped_total(), 0, "{new}");
+        // As the bot itself counts; threads may be within a run at either end.
+        let produced = each.iter().map(|n| u64::from(*n)).sum::<u64>() * u64::from(scenario.values);
+        let within = 2 * scenario.threads as u64 * u64::from(scenario.values);
+        let off = (delivered + new.queued).abs_diff(produced + old.queued);
+        assert!(off <= within, "{produced} values produced; {old}, then {new}");
+    }
+    if scenario.ages {
+        let ages = ages_ms(&counts);
+        say("age_p50_ms", ages[ages.len() / 2]);
+        say("age_p99_ms", ages[ages.len() * 99 / 100]);
+    }
+}
+
+/// How often values handed over and delivered are counted: their age is known as exactly.
+const AGE_STEP: Duration = Duration::from_millis(10);
+
+/// How long values waited for the answer to their request, ascending. From counts of those handed over and of those delivered: the
+/// outbox of one account is a queue.
+fn ages_ms(counts: &[(Duration, u64, u64)]) -> Vec<f64> {
+    let (first, last) = (counts[0], counts[counts.len() - 1]);
+    let when = |of: fn(&(Duration, u64, u64)) -> u64, n: u64| {
+        counts[counts.partition_point(|c| of(c) <= n).min(counts.len() - 1)].0
+    };
+    let values = first.1..last.2.max(first.1 + 1);
+    let step = ((values.end - values.start) / 10_000).max(1) as usize;
+    let age = |n| when(|c| c.2, n).saturating_sub(when(|c| c.1, n)).as_secs_f64() * 1e3;
+    let mut ages: Vec<f64> = values.step_by(step).map(age).collect();
+    ages.sort_by(f64::total_cmp);
+    ages
 }

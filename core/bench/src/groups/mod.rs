@@ -9,6 +9,7 @@ pub mod timer;
 pub mod values;
 pub mod wire;
 
+use crate::table::Table;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -31,6 +32,29 @@ impl Effort {
             Effort::Quick => 2,
             Effort::Full => 5,
         }
+    }
+}
+
+/// What was asked for, next to what was measured.
+#[derive(Debug)]
+pub struct Bounds(Table);
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Bounds(Table::new(&["bound", "measured", "met"]))
+    }
+}
+
+impl Bounds {
+    /// One more.
+    pub fn add(&mut self, bound: &str, measured: String, met: bool) {
+        self.0.row(vec![bound.to_owned(), measured, if met { "yes" } else { "**no**" }.to_owned()]);
+    }
+
+    /// Prints them.
+    pub fn print(&self) {
+        println!("## Bounds\n");
+        self.0.print();
     }
 }
 

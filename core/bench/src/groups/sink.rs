@@ -43,7 +43,7 @@ impl Sink {
         Sink { address, requests }
     }
 
-    /// Requests with a body so far.
+    /// PUTs and POSTs so far.
     #[must_use]
     pub fn requests(&self) -> u64 {
         self.requests.load(Ordering::Relaxed)
@@ -94,7 +94,8 @@ fn serve(
         match answers.get(path).filter(|_| head.starts_with("GET")) {
             Some(answer) => stream.write_all(answer)?,
             None => {
-                counter.fetch_add(1, Ordering::Relaxed);
+                let writes = head.starts_with("PUT ") || head.starts_with("POST ");
+                counter.fetch_add(writes.into(), Ordering::Relaxed);
                 stream.write_all(EMPTY)?;
             }
         }

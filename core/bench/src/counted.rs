@@ -103,11 +103,25 @@ pub const PEERS: &[Case] = &[];
 /// What others need for the same.
 #[cfg(feature = "peers")]
 pub const PEERS: &[Case] = {
-    use crate::groups::{json as peers, values as numbers};
+    use crate::groups::json::{self as peers, Simd};
+    use crate::groups::values as numbers;
+    use crate::json::{Entity, Recorded, by_serde_as, recorded_by_model};
     &[
-        case("json-serde_json", "byte", || json(|body| black(peers::serde_json(body)))),
-        case("json-serde-json-core", "byte", || json(|body| black(peers::serde_json_core(body)))),
-        case("json-simd-json", "byte", || json(|body| black(peers::simd_json(body)))),
+        case("json-serde_json", "byte", || json(|body| black(peers::serde_json::<Entity>(body)))),
+        case("json-serde-json-core", "byte", || json(|body| black(peers::serde_json_core::<Entity>(body)))),
+        case("json-simd-json", "byte", || {
+            let (body, mut simd) = (entities(300, 5), Simd::default());
+            // Its memory is there already, as it is from the second body on.
+            black(simd.decode::<Entity>(body.as_bytes()));
+            work(body.len(), move || black(simd.decode::<Entity>(body.as_bytes())))
+        }),
+        case("recorded-model", "byte", || recorded(|body| black(recorded_by_model(body, usize::MAX)))),
+        case("recorded-serde", "byte", || recorded(|body| black(by_serde_as::<Recorded>(body, usize::MAX)))),
+        case("recorded-frame", "byte", || recorded(|body| black(framed(body, usize::MAX)))),
+        case("recorded-serde_json", "byte", || recorded(|body| black(peers::serde_json::<Recorded>(body)))),
+        case("recorded-serde-json-core", "byte", || {
+            recorded(|body| black(peers::serde_json_core::<Recorded>(body)))
+        }),
         case("json-picojson", "byte", || json(|body| black(peers::picojson(body, 256)))),
         case("json-byte-scan", "byte", || json(|body| black(peers::byte_scan(body)))),
         case("values-std", "value", || number(|n| black(numbers::std_format(n)))),
@@ -179,6 +193,12 @@ fn black<T>(value: T) {
 
 fn json(take: fn(&[u8])) -> Box<dyn Load> {
     let body = entities(300, 5);
+    work(body.len(), move || take(std::hint::black_box(body.as_bytes())))
+}
+
+#[cfg(feature = "peers")]
+fn recorded(take: fn(&[u8])) -> Box<dyn Load> {
+    let body = crate::groups::json::recorded();
     work(body.len(), move || take(std::hint::black_box(body.as_bytes())))
 }
 

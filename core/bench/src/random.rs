@@ -23,4 +23,11 @@ impl Random {
     pub const fn below(&mut self, n: u32) -> u32 {
         (((self.bits() >> 32) * n as u64) >> 32) as u32
     }
+
+    /// All in another order (Fisher and Yates).
+    pub fn shuffle<T>(&mut self, items: &mut [T]) {
+        for i in (1..items.len()).rev() {
+            items.swap(i, self.below(i as u32 + 1) as usize);
+        }
+    }
 }

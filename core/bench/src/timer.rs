@@ -80,12 +80,15 @@ pub fn specs(n: usize, choice: &[u32]) -> Vec<Spec> {
     (0..n).map(&mut one).collect()
 }
 
-/// `n` jobs of one interval each, of which `distinct` are different: 60 s and more.
+/// `n` jobs of one interval each, of which `distinct` are different: 60 s and more, in random order.
 #[must_use]
 pub fn distinct_specs(n: usize, distinct: u32) -> Vec<Spec> {
     let mut random = Random::new(0x9e37_79b9_7f4a_7c15);
-    let one = |i| Spec { start: T0 - random.below(86_400), intervals: [60 + i as u32 % distinct, 0, 0, 0] };
-    (0..n).map(one).collect()
+    let mut one =
+        |i| Spec { start: T0 - random.below(86_400), intervals: [60 + i as u32 % distinct, 0, 0, 0] };
+    let mut specs: Vec<Spec> = (0..n).map(&mut one).collect();
+    random.shuffle(&mut specs);
+    specs
 }
 
 /// How many different intervals they have.

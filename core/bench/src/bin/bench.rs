@@ -10,7 +10,7 @@ use grafolean_bench::groups::{self, Bounds, Effort};
 type Group = (&'static str, fn(Effort, &mut Bounds));
 
 const GROUPS: [Group; 6] = [
-    ("timer", |effort, _| groups::timer::run(effort)),
+    ("timer", groups::timer::run),
     ("json", groups::json::run),
     ("values", |effort, _| groups::values::run(effort)),
     ("refresh", |effort, _| groups::refresh::run(effort)),

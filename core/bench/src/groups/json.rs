@@ -13,42 +13,36 @@ use crate::json::{
 };
 use crate::table::{Table, figure};
 
-/// Decodes the whole body.
-pub fn serde_json(body: &[u8]) -> Taken {
-    serde_json_as::<Entity>(body).unwrap()
-}
-
-/// Decodes the whole body.
-pub fn serde_json_core(body: &[u8]) -> Taken {
-    serde_json_core_as::<Entity>(body).unwrap()
-}
-
-/// Decodes the whole body.
-pub fn simd_json(body: &[u8]) -> Taken {
-    Simd::default().decode::<Entity>(body).unwrap()
-}
-
 /// What was taken, or why it can't be decoded.
-type Decoded = Result<Taken, String>;
+pub type Decoded = Result<Taken, String>;
 
-fn serde_json_as<E: Element>(body: &[u8]) -> Decoded {
+/// Decodes the whole body.
+pub fn serde_json<E: Element>(body: &[u8]) -> Decoded {
     serde_json::from_slice::<Folded<E>>(body).map(|f| f.0).map_err(|e| e.to_string())
 }
 
-fn serde_json_core_as<E: Element>(body: &[u8]) -> Decoded {
+/// Decodes the whole body.
+pub fn serde_json_core<E: Element>(body: &[u8]) -> Decoded {
     let decoded = serde_json_core::from_slice_escaped::<Folded<E>>(body, &mut [0; 128]);
     decoded.map(|f| f.0.0).map_err(|e| e.to_string())
 }
 
 /// It changes the body, so that it needs a copy. Its memory is kept from one body to the next.
 #[derive(Default)]
-struct Simd {
+pub struct Simd {
     copy: Vec<u8>,
     buffers: simd_json::Buffers,
 }
 
+impl std::fmt::Debug for Simd {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Simd")
+    }
+}
+
 impl Simd {
-    fn decode<E: Element>(&mut self, body: &[u8]) -> Decoded {
+    /// Decodes the whole body.
+    pub fn decode<E: Element>(&mut self, body: &[u8]) -> Decoded {
         self.copy.clear();
         self.copy.extend_from_slice(body);
         let decoded =
@@ -143,8 +137,8 @@ impl<'a> Row<'a> {
             decodes: true,
         };
         [
-            row("serde_json; whole", "serde_json", Box::new(move || serde_json_as::<E>(body))),
-            row("serde-json-core; whole", "serde-json-core", Box::new(move || serde_json_core_as::<E>(body))),
+            row("serde_json; whole", "serde_json", Box::new(move || serde_json::<E>(body))),
+            row("serde-json-core; whole", "serde-json-core", Box::new(move || serde_json_core::<E>(body))),
             row(
                 "simd-json; whole, and the copy of it that it needs",
                 "simd-json",
@@ -207,7 +201,8 @@ fn checked(body: &[u8], chunk: usize) -> Decoded {
 }
 
 /// The lists of entities in the recorded traffic of a real backend, one after the other: most hold the same.
-fn recorded() -> String {
+#[must_use]
+pub fn recorded() -> String {
     let transcript = include_str!("../../../../examples/stand-in/tests/recorded/transcript.jsonl");
     let list = |line: &str| {
         let exchange: serde_json::Value = serde_json::from_str(line).unwrap();

@@ -151,8 +151,9 @@ pub fn run(effort: Effort, bounds: &mut Bounds) {
     let (pss, rss) = (figure(f["pss_kb"]), figure(f["rss_kb"]));
     table.row(vec![format!("{jobs} idle jobs of 60 s"), pss, rss, figure(bytes), cpus]);
     let measured = format!("{jobs}: {} bytes each, {} missed", figure(bytes), f["missed"]);
-    let met = jobs >= 1_000_000 && f["missed"] == 0.0;
-    bounds.add("system: 1,000,000 jobs of 60 s in one process", measured, met);
+    if jobs == 1_000_000 {
+        bounds.add("system: 1,000,000 jobs of 60 s in one process", measured, f["missed"] == 0.0);
+    }
     let seconds = if quick { 10 } else { 90 };
     let f = Scenario { seconds, ..NO_OP }.measure();
     assert!(quick || f["runs"] >= 1_000.0, "{f:?}");

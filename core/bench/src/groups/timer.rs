@@ -10,7 +10,8 @@ use grafolean_core::schedule::{Entry, EntryFormat, Schedule, SmallEntry};
 use grafolean_core::time::{Millis, Tick};
 use hierarchical_hash_wheel_timer::wheels::quad_wheel::QuadWheelWithOverflow;
 
-use super::{CpuTime, Effort, heap, shortest};
+use super::{Bounds, CpuTime, Effort, heap, shortest};
+use crate::random::Random;
 use crate::table::{Table, figure, ns, times};
 use crate::timer::{Jobs, MIXED, SLOW, Sink, Spec, T0, Timer, by_division, distinct_specs, job, specs};
 
@@ -131,14 +132,14 @@ fn heapless_heap<const N: usize>(specs: &[Spec], seconds: u32) -> Took {
         },
         |(jobs, heap), sink| {
             for t in T0 + 1..=T0 + seconds {
-                while let Some(&(when, id)) = heap.peek() {
+                while let Some(mut first) = heap.peek_mut() {
+                    let (when, id) = *first;
                     if when > t {
                         break;
                     }
-                    heap.pop();
                     let job = &mut jobs[id as usize];
                     sink.emit(id, t, job.fire(t));
-                    let _ = heap.push((job.next(), id));
+                    *first = (job.next(), id);
                 }
             }
         },
@@ -316,7 +317,7 @@ fn memory_of_each(effort: Effort) -> Vec<(String, String, String)> {
     text.lines().filter_map(line).collect()
 }
 
-fn firings(effort: Effort) {
+fn firings(effort: Effort, bounds: &mut Bounds) {
     let memory = memory_of_each(effort);
     for (title, choice) in [("jobs with 1 to 4 of 15 intervals", &MIXED[..]), ("slow intervals only", &SLOW)]
     {
@@ -368,11 +369,46 @@ fn firings(effort: Effort) {
         python.resize(headings.len(), "-".to_owned());
         table.row(python);
         table.print();
+        println!(
+            "compared: which jobs are due at each tick, and by which of their intervals; peers also work out when each is due next, since they must insert it again by that\n"
+        );
+        if choice == MIXED {
+            bounds_of_firings(&rows, sizes, &memory, bounds);
+        }
     }
 }
 
+fn bounds_of_firings(
+    rows: &[Vec<f64>],
+    sizes: &[usize],
+    memory: &[(String, String, String)],
+    bounds: &mut Bounds,
+) {
+    let range = format!("{} to {} jobs", sizes[0], sizes[sizes.len() - 1]);
+    let schedule = &rows[0];
+    for (peer, at_least) in [("std BinaryHeap, PeekMut", 10.0), ("tokio-util DelayQueue", 30.0)] {
+        let of_it = &rows[CASES.iter().position(|c| c.0 == peer).unwrap()];
+        let least = of_it.iter().zip(schedule).map(|(peer, mine)| peer / mine).fold(f64::MAX, f64::min);
+        let bound = format!("timer: {at_least} times fewer ns per firing than {peer}");
+        bounds.add(&bound, format!("{}x at least, {range}", figure(least)), least >= at_least);
+    }
+    let growth = schedule[schedule.len() - 1] / schedule[0];
+    let measured = format!("{}x, {range}", figure(growth));
+    bounds.add("timer: a firing takes at most 1.5x as long with more jobs", measured, growth <= 1.5);
+    let of = |case: usize| memory.iter().find(|m| m.0 == CASES[case].0).unwrap();
+    for (case, what, most) in [(0, "28 bytes a job", 28.0), (1, "20 bytes a job with 16-bit ids", 20.0)] {
+        let bytes = &of(case).1;
+        let met = bytes.parse::<f64>().unwrap() <= most;
+        bounds.add(&format!("timer: at most {what}"), bytes.clone(), met);
+    }
+    let allocations: Vec<&str> = (0..4).map(|case| of(case).2.as_str()).collect();
+    let met = allocations.iter().all(|a| *a == "0.00");
+    let measured = format!("{} a firing", allocations.join(", "));
+    bounds.add("timer: no allocation between refreshes", measured, met);
+}
+
 /// Ticks without a firing, and ticks at which few of many distinct intervals fire.
-fn ticks(effort: Effort) {
+fn ticks(effort: Effort, bounds: &mut Bounds) {
     println!("ticks\n");
     let mut table = Table::new(&["what", "ns per tick"]);
     let ticks = if effort == Effort::Quick { 200_000u32 } else { 2_000_000 };
@@ -387,6 +423,7 @@ fn ticks(effort: Effort) {
     };
     table.row(vec!["nothing due".into(), figure(ns(shortest(effort, make, run), ticks.into()))]);
 
+    let mut of_a_class = 0.0f64;
     for (name, others) in [("one of 15 distinct intervals due", 14), ("one of 10,000 due", 9_999)] {
         let mut jobs: Vec<Spec> = (0..others).map(|i| day(80_000_000 + i)).collect();
         jobs.push(day(1));
@@ -401,7 +438,10 @@ fn ticks(effort: Effort) {
             },
         );
         table.row(vec![name.into(), figure(ns(took, ticks.into()))]);
+        of_a_class = of_a_class.max(ns(took, ticks.into()) / f64::from(others + 1));
     }
+    let measured = format!("{} ns", figure(of_a_class));
+    bounds.add("timer: a tick takes a few ns (5) for each distinct interval", measured, of_a_class <= 5.0);
     let jobs = distinct_specs(100_000, 10_000);
     let mut fired = 0;
     let seconds = 1_000;
@@ -414,15 +454,21 @@ fn ticks(effort: Effort) {
             fired = sink.firings;
         },
     );
-    let each = ns(took, fired);
-    let name = format!("100,000 jobs of 10,000 distinct intervals ({} ns per firing)", figure(each));
+    let each = figure(ns(took, fired));
+    let set_up = shortest(effort, || (), |()| _ = black_box(Timer::<Entry>::new(&jobs, 0)));
+    let set_up = figure(set_up.as_secs_f64() * 1e3);
+    let name = format!(
+        "100,000 jobs of 10,000 distinct intervals in random order ({each} ns per firing; set up in {set_up} ms)"
+    );
     table.row(vec![name, figure(ns(took, seconds.into()))]);
     table.print();
 }
 
 /// One job more or less, and refreshes.
-fn edits(effort: Effort) {
-    println!("edits; schedule alone, then the table of keyed jobs (a refresh names all jobs; no JSON)\n");
+fn edits(effort: Effort, bounds: &mut Bounds) {
+    println!(
+        "edits; schedule alone, then the table of keyed jobs (a refresh names all jobs, the first ones are changed; no JSON)\n"
+    );
     let sizes = sizes(effort);
     let mut headings = vec!["µs".to_owned()];
     headings.extend(sizes.iter().map(|n| format!("{n} jobs")));
@@ -434,7 +480,7 @@ fn edits(effort: Effort) {
         "jobs: refresh, nothing changed",
         "jobs: refresh, 1 % changed",
         "jobs: its commit alone",
-        "jobs: commit, 10,000 changed",
+        "jobs: 10,000 of all kinds changed, begin to commit",
     ]
     .map(|s| vec![s.to_owned()])
     .into();
@@ -464,7 +510,10 @@ fn edits(effort: Effort) {
         let mut table = Jobs::<Entry>::new(jobs, changed);
         let mut same = Duration::MAX;
         let mut one_percent = (Duration::MAX, Duration::MAX);
-        let mut many = Duration::MAX;
+        let mut many = [Duration::MAX; 2];
+        let mut picked: Vec<u32> = (0..n as u32).collect();
+        Random::new(0x0123_4567_89ab_cdef).shuffle(&mut picked);
+        picked.truncate(10_000);
         for _ in 0..effort.repetitions() {
             same = same.min(refresh(&mut table, jobs, 0, None).0);
             for to in [Some(7_777), None] {
@@ -472,15 +521,21 @@ fn edits(effort: Effort) {
                 one_percent = one_percent.min(took);
             }
             if n >= 100_000 {
-                for to in [Some(7_777), None] {
-                    many = many.min(refresh(&mut table, jobs, 10_000, to).1);
+                for (least, other) in many.iter_mut().zip([true, false]) {
+                    *least = edit(&mut table, jobs, &picked, other).min(*least);
                 }
             }
         }
         rows[2].push(micros(same, 1));
         rows[3].push(micros(one_percent.0, 1));
         rows[4].push(micros(one_percent.1, 1));
+        // To other intervals or back, whichever takes longer.
+        let many = many[0].max(many[1]);
         rows[5].push(if many == Duration::MAX { "-".to_owned() } else { micros(many, 1) });
+        if n == 1_000_000 {
+            let bound = "timer: 10,000 jobs changed among a million, begin to commit, under 0.2 s";
+            bounds.add(bound, format!("{:.3} s", many.as_secs_f64()), many < Duration::from_millis(200));
+        }
     }
     for row in rows {
         table.row(row);
@@ -508,13 +563,34 @@ fn refresh(jobs: &mut Jobs, specs: &[Spec], changed: usize, to: Option<u32>) -> 
     (all, all - staged)
 }
 
+/// How long it takes to give those `picked` other intervals, of all that there are, or their own again, and to commit that.
+fn edit(jobs: &mut Jobs, specs: &[Spec], picked: &[u32], other: bool) -> Duration {
+    let mut table = jobs.table();
+    let now = Millis(u64::from(T0) * 1000);
+    let one = |k: usize| [MIXED[k % MIXED.len()], 0, 0, 0];
+    let begin = CpuTime::now();
+    table.begin();
+    for (k, &id) in picked.iter().enumerate() {
+        let mut spec = specs[id as usize];
+        if other {
+            spec.intervals = if spec.intervals == one(k) { one(k + 1) } else { one(k) };
+        }
+        table.upsert(job(id, &spec)).unwrap();
+    }
+    table.keep_where(|_| true);
+    let done = table.commit(now, |_| false, |_| {});
+    let took = begin.elapsed();
+    assert_eq!((done.changed as usize, done.added, done.removed), (picked.len(), 0, 0));
+    took
+}
+
 /// Prints all of it.
-pub fn run(effort: Effort) {
+pub fn run(effort: Effort, bounds: &mut Bounds) {
     println!("## Timer core\n");
     on_a_large_stack(|| {
         check();
-        firings(effort);
-        ticks(effort);
-        edits(effort);
+        firings(effort, bounds);
+        ticks(effort, bounds);
+        edits(effort, bounds);
     });
 }

@@ -382,13 +382,7 @@ impl<B: Bot> Lender for Shared<B> {
         path: &str,
         number: &NumberText,
     ) -> Result<(), HandOverError> {
-        let now = self.now();
-        let mut collector = self.lock();
-        // Values come in bursts: the clocks are not looked at again within the millisecond in which it was told of them.
-        if collector.now() < now {
-            collector.handle_time(now);
-            collector.handle_system_clock(UnixMillis(system_unix_ms()));
-        }
+        let mut collector = self.present();
         let Some(kept) = &self.keeper else { return collector.handle_value(account, time, path, number) };
         let mut keeper = kept.lock();
         let result = keeper.hand_over(&mut collector, account, time, path, number);
@@ -417,13 +411,21 @@ impl<B: Bot> Shared<B> {
         self.keeper.as_ref().map(|k| k.lock())
     }
 
-    /// Calls the collector at the present time.
-    fn with<R>(&self, call: impl FnOnce(&mut Collector<B, Heap<B>>) -> R) -> R {
+    /// The collector at the present time. Runs and values come in bursts: within a millisecond of which it knows there is nothing to
+    /// tell.
+    fn present(&self) -> MutexGuard<'_, Collector<B, Heap<B>>> {
         let now = self.now();
         let mut collector = self.lock();
-        collector.handle_time(now);
-        collector.handle_system_clock(UnixMillis(system_unix_ms()));
-        call(&mut collector)
+        if collector.now() < now {
+            collector.handle_time(now);
+            collector.handle_system_clock(UnixMillis(system_unix_ms()));
+        }
+        collector
+    }
+
+    /// Calls the collector at the present time.
+    fn with<R>(&self, call: impl FnOnce(&mut Collector<B, Heap<B>>) -> R) -> R {
+        call(&mut self.present())
     }
 
     /// A bot's own request has got on, or there is room for more of its answer.

@@ -2,7 +2,6 @@
 
 use core::future::Future;
 use core::time::Duration;
-use std::collections::HashMap;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -76,18 +75,53 @@ async fn perform<B: Bot>(shared: &Shared<B>, due: Due, abort: AbortRegistration)
     due.run
 }
 
+/// Something for each run under way, found by its place in the running set. A place is free for the next run when its run has ended,
+/// which is noticed here later: the next one's takes the place of it.
+struct ByPlace<T>(Vec<Option<(RunId, T)>>);
+
+impl<T> ByPlace<T> {
+    const EMPTY: Self = ByPlace(Vec::new());
+
+    fn insert(&mut self, run: RunId, of_it: T) {
+        let place = run.place as usize;
+        if self.0.len() <= place {
+            self.0.resize_with(place + 1, || None);
+        }
+        if let Some(entry) = self.0.get_mut(place) {
+            *entry = Some((run, of_it));
+        }
+    }
+
+    fn get(&self, run: RunId) -> Option<&T> {
+        let (of, of_it) = self.0.get(run.place as usize)?.as_ref()?;
+        (*of == run).then_some(of_it)
+    }
+
+    fn remove(&mut self, run: RunId) {
+        if self.get(run).is_some()
+            && let Some(entry) = self.0.get_mut(run.place as usize)
+        {
+            *entry = None;
+        }
+    }
+
+    fn all(&self) -> impl Iterator<Item = &T> {
+        self.0.iter().flatten().map(|(_, of_it)| of_it)
+    }
+}
+
 /// Runs as futures of the task that polls this.
 struct OneTask<'a, B: Bot, F, M: Fn(&'a Shared<B>, Due, AbortRegistration) -> F> {
     shared: &'a Shared<B>,
     runs: FuturesUnordered<F>,
-    aborts: HashMap<RunId, AbortHandle>,
+    aborts: ByPlace<AbortHandle>,
     /// [`perform`], whose future has no name.
     make: M,
 }
 
 /// Performs runs in the calling task.
 pub(super) fn one_task<B: Bot>(shared: &Shared<B>) -> impl Workers {
-    OneTask { shared, runs: FuturesUnordered::new(), aborts: HashMap::new(), make: perform }
+    OneTask { shared, runs: FuturesUnordered::new(), aborts: ByPlace::EMPTY, make: perform }
 }
 
 impl<'a, B, F, M> OneTask<'a, B, F, M>
@@ -99,7 +133,7 @@ where
     /// The next run that ends; never if there is none.
     async fn ended(&mut self) -> RunId {
         let Some(run) = self.runs.next().await else { return core::future::pending().await };
-        self.aborts.remove(&run);
+        self.aborts.remove(run);
         run
     }
 }
@@ -118,13 +152,13 @@ where
 
     fn cancel(&mut self, run: RunId) {
         // One that has just ended is no longer there.
-        if let Some(abort) = self.aborts.get(&run) {
+        if let Some(abort) = self.aborts.get(run) {
             abort.abort();
         }
     }
 
     fn cancel_all(&mut self) {
-        self.aborts.values().for_each(AbortHandle::abort);
+        self.aborts.all().for_each(AbortHandle::abort);
     }
 
     async fn next(&mut self) {
@@ -132,7 +166,7 @@ where
         for _ in 1..ENDS_AT_ONCE {
             // Not to be woken by this is harmless: it is asked again before anything is waited for.
             let Some(Some(run)) = self.runs.next().now_or_never() else { return };
-            self.aborts.remove(&run);
+            self.aborts.remove(run);
         }
     }
 }
@@ -146,7 +180,8 @@ enum Order {
 /// Runs on N threads, each with a runtime of its own.
 pub(super) struct Threads {
     orders: Vec<(mpsc::UnboundedSender<Order>, Arc<AtomicUsize>)>,
-    placed: HashMap<RunId, usize>,
+    /// On which thread.
+    placed: ByPlace<usize>,
     ended: mpsc::UnboundedReceiver<RunId>,
     handles: Vec<std::thread::JoinHandle<()>>,
 }
@@ -158,7 +193,7 @@ impl Threads {
         Collector<B, Heap<B>>: Send,
     {
         let (tell, ended) = mpsc::unbounded_channel();
-        let mut this = Threads { orders: Vec::new(), placed: HashMap::new(), ended, handles: Vec::new() };
+        let mut this = Threads { orders: Vec::new(), placed: ByPlace::EMPTY, ended, handles: Vec::new() };
         for n in 0..threads.max(1) {
             let (sender, orders) = mpsc::unbounded_channel();
             let busy = Arc::new(AtomicUsize::new(0));
@@ -196,7 +231,7 @@ async fn worker<B: Bot>(
     tell: &mpsc::UnboundedSender<RunId>,
     busy: &AtomicUsize,
 ) {
-    let mut here = OneTask { shared, runs: FuturesUnordered::new(), aborts: HashMap::new(), make: perform };
+    let mut here = OneTask { shared, runs: FuturesUnordered::new(), aborts: ByPlace::EMPTY, make: perform };
     let mut breather = Breather::new();
     loop {
         tokio::select! {
@@ -229,7 +264,7 @@ impl Workers for Threads {
     }
 
     fn cancel(&mut self, run: RunId) {
-        if let Some((orders, _)) = self.placed.get(&run).and_then(|n| self.orders.get(*n)) {
+        if let Some((orders, _)) = self.placed.get(run).and_then(|n| self.orders.get(*n)) {
             let _ = orders.send(Order::Cancel(run));
         }
     }
@@ -242,9 +277,29 @@ impl Workers for Threads {
 
     async fn next(&mut self) {
         let Some(run) = self.ended.recv().await else { return core::future::pending().await };
-        self.placed.remove(&run);
+        self.placed.remove(run);
         while let Ok(run) = self.ended.try_recv() {
-            self.placed.remove(&run);
+            self.placed.remove(run);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_run_that_is_noticed_late_takes_nothing_from_the_next_one_in_its_place() {
+        let run = |run, place| RunId { slot: 1, generation: 1, run, place };
+        let mut names = ByPlace::EMPTY;
+        names.insert(run(1, 2), "first");
+        names.insert(run(2, 0), "other");
+        assert_eq!((names.get(run(1, 2)), names.get(run(9, 7))), (Some(&"first"), None));
+        names.insert(run(3, 2), "next");
+        names.remove(run(1, 2));
+        names.remove(run(9, 7));
+        assert_eq!((names.get(run(1, 2)), names.get(run(3, 2))), (None, Some(&"next")));
+        names.remove(run(2, 0));
+        assert_eq!(names.all().collect::<Vec<_>>(), [&"next"]);
     }
 }

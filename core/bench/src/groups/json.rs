@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::hint::black_box;
 use std::time::Duration;
 
+use grafolean_core::json::Framer;
 use picojson::{ChunkReader, Event, PullParser, StreamParser};
 
 use super::{Bounds, CpuTime, Effort, instructions};
@@ -200,7 +201,7 @@ fn checked(body: &[u8], chunk: usize) -> Decoded {
     Ok(Taken::default())
 }
 
-/// The lists of entities in the recorded traffic of a real backend, one after the other: most hold the same.
+/// The lists of entities in the recorded traffic of a real backend, one after the other, thrice: most hold the same.
 #[must_use]
 pub fn recorded() -> String {
     let transcript = include_str!("../../../../examples/stand-in/tests/recorded/transcript.jsonl");
@@ -212,7 +213,7 @@ pub fn recorded() -> String {
         (target.contains("/entities") && !items.is_empty()).then(|| items.to_owned())
     };
     let lists = transcript.lines().filter_map(list).collect::<Vec<_>>().join(",");
-    format!("{{\"list\":[{lists}]}}")
+    format!("{{\"list\":[{}]}}", vec![lists; 3].join(","))
 }
 
 /// Prints it.
@@ -239,7 +240,11 @@ pub fn run(effort: Effort, bounds: &mut Bounds) {
         Ok(Taken::default())
     };
     rows.push(Row::new("a byte scan; checks and decodes nothing", "json-byte-scan", false, scan));
-    println!("## JSON\n\na list of 300 entities x 5 sensors, made, {} bytes\n", body.len());
+    println!(
+        "## JSON\n\na list of 300 entities x 5 sensors, made, {} bytes; the framer's own memory: {} bytes\n",
+        body.len(),
+        size_of::<Framer>()
+    );
     let speeds = measure(effort, body, rows);
 
     let times = |of: fn(&str) -> String, peer: &str| {

@@ -2,15 +2,19 @@
 
 use std::collections::HashMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpListener};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
 /// A backend on loopback, until the program ends.
 #[derive(Debug)]
 pub struct Sink {
     /// Where it is.
     pub address: SocketAddr,
+    /// Whom its clients must trust, if it speaks TLS: PEM.
+    pub certificate: Option<String>,
     requests: Arc<AtomicU64>,
 }
 
@@ -19,6 +23,24 @@ impl Sink {
     /// all else is answered by 204.
     #[must_use]
     pub fn start(lists: &[(&str, &str)]) -> Self {
+        Self::listen(lists, None, None)
+    }
+
+    /// With TLS, and no lists.
+    #[must_use]
+    pub fn start_tls() -> Self {
+        let made = rcgen::generate_simple_self_signed(["127.0.0.1".to_owned()]).unwrap();
+        let key = made.signing_key.serialize_der().try_into().unwrap();
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::ring::default_provider()))
+            .with_safe_default_protocol_versions()
+            .unwrap()
+            .with_no_client_auth()
+            .with_single_cert(vec![made.cert.der().clone()], key)
+            .unwrap();
+        Self::listen(&[], Some(Arc::new(config)), Some(made.cert.pem()))
+    }
+
+    fn listen(lists: &[(&str, &str)], tls: Option<Arc<ServerConfig>>, certificate: Option<String>) -> Self {
         let answer = |(path, body): &(&str, &str)| {
             let head = format!(
                 "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n",
@@ -33,14 +55,19 @@ impl Sink {
         let counter = Arc::clone(&requests);
         std::thread::spawn(move || {
             for stream in listener.incoming().map_while(Result::ok) {
-                let (answers, counter) = (Arc::clone(&answers), Arc::clone(&counter));
-                std::thread::spawn(move || {
-                    // The client may end as it likes.
-                    let _ = serve(stream, &answers, &counter);
+                let (answers, counter, tls) = (Arc::clone(&answers), Arc::clone(&counter), tls.clone());
+                stream.set_nodelay(true).unwrap();
+                // The client may end as it likes.
+                std::thread::spawn(move || match tls {
+                    None => serve(stream, &answers, &counter),
+                    Some(config) => {
+                        let connection = ServerConnection::new(config).map_err(std::io::Error::other)?;
+                        serve(StreamOwned::new(connection, stream), &answers, &counter)
+                    }
                 });
             }
         });
-        Sink { address, requests }
+        Sink { address, certificate, requests }
     }
 
     /// PUTs and POSTs so far.
@@ -53,11 +80,10 @@ impl Sink {
 const EMPTY: &[u8] = b"HTTP/1.1 204 No Content\r\n\r\n";
 
 fn serve(
-    mut stream: TcpStream,
+    mut stream: impl Read + Write,
     answers: &HashMap<String, Vec<u8>>,
     counter: &AtomicU64,
 ) -> std::io::Result<()> {
-    stream.set_nodelay(true)?;
     let mut buffer = vec![0; 512 << 10];
     let mut have = 0;
     loop {

@@ -40,14 +40,15 @@ const HEADINGS: [&str; 8] = [
     "runs of one job",
 ];
 
-/// Each job ran at each tick.
+/// Each job ran for each tick; more than once where runs of the tick before the window were that late.
 fn is_clean(f: &Figures) -> bool {
-    f["of_due"] == 1.0 && f["missed"] == 0.0
+    f["of_due"] >= 1.0 && f["missed"] == 0.0
 }
 
 /// Of several ways to run the same, the cleanest.
 fn best(of_each: &[Figures]) -> (String, bool) {
-    let best = of_each.iter().max_by(|a, b| a["of_due"].total_cmp(&b["of_due"])).unwrap();
+    let off = |f: &Figures| f["missed"] + (f["of_due"] - 1.0).abs();
+    let best = of_each.iter().min_by(|a, b| off(a).total_cmp(&off(b))).unwrap();
     let text = format!(
         "{} runs/s, {:.2} % of those due, {} missed",
         figure(best["runs"] / best["seconds"]),
@@ -107,7 +108,7 @@ pub fn run(effort: Effort, bounds: &mut Bounds) {
     table.row(python("10 values: Python library, at most", "600", "1360"));
     table.print();
     println!(
-        "their values: none dropped, delivered + waiting = produced (or this ends); age: from hand-over to the answer, in steps of 10 ms\n"
+        "their values: none dropped, delivered + waiting = produced (or this ends); age: from hand-over to the answer, looked at every 10 ms as far as the loop has time for it\n"
     );
     let mut table = Table::new(&["jobs", "values/s delivered", "waiting at the end", "age p50 / p99 ms"]);
     ages.into_iter().for_each(|row| table.row(row));

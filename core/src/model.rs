@@ -456,6 +456,9 @@ impl<'a> ListedEntity<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
+    use std::borrow::ToOwned;
+    use std::string::String;
     use std::{format, vec, vec::Vec};
 
     fn interval(json: &str) -> GivenInterval {
@@ -500,6 +503,70 @@ mod tests {
         assert!(head.protocol(element, "netflow").unwrap().is_none());
         assert!(EntityHead::read(br#"{"id":7} "#).is_ok());
         assert_eq!(EntityHead::read(br#"{"id":7}, {}"#).map(|_| ()).map_err(|e| e.offset), Err(8));
+    }
+
+    /// An object of some of these members in any order, some of them twice, with this between tokens.
+    fn object(
+        keys: &'static [&'static str],
+        value: impl Strategy<Value = String> + 'static,
+    ) -> impl Strategy<Value = String> {
+        let blank = prop::sample::select(vec!["", "", " ", "\n\t"]);
+        let members = prop::collection::vec((prop::sample::select(keys), value), 0..6);
+        (blank, members).prop_map(|(blank, members)| {
+            let members: Vec<_> = members
+                .iter()
+                .map(|(key, value)| format!("{blank}\"{key}\"{blank}:{blank}{value}{blank}"))
+                .collect();
+            format!("{{{}}}", members.join(","))
+        })
+    }
+
+    fn any_value() -> impl Strategy<Value = String> {
+        let values = [
+            "7",
+            "0",
+            "-1",
+            "1.5e2",
+            "null",
+            "true",
+            "\"8\"",
+            "\"\"",
+            "\"d\\u0065vice\"",
+            "\"a}]\\\"{\"",
+            "[]",
+            "{}",
+            "[{\"sensor\":1,\"interval\":60},{}]",
+            "{\"ping\":7}",
+            "18446744073709551616",
+        ];
+        prop::sample::select(values.to_vec()).prop_map(str::to_owned)
+    }
+
+    proptest! {
+        #[test]
+        fn an_entity_that_was_framed_is_read_in_one_pass_as_it_is_when_checked_in_two(
+            element in object(
+                &["id", "name", "entity_type", "parent", "details", "protocols", "i\\u0064", "new"],
+                prop_oneof![
+                    3 => any_value(),
+                    1 => object(
+                        &["ping", "p\\u0069ng", "snmp"],
+                        prop_oneof![any_value(), object(&["credential", "sensors", "bot", "new"], any_value())],
+                    ),
+                ],
+            ),
+        ) {
+            let checked = EntityHead::read(element.as_bytes());
+            let framed = EntityHead::read_framed(element.as_bytes(), "ping");
+            match (checked, framed) {
+                (Ok(head), Ok((same, entry))) => {
+                    let two = (head, head.protocol(element.as_bytes(), "ping").map_err(|_| ()));
+                    prop_assert_eq!(format!("{two:?}"), format!("{:?}", (same, entry.map_err(|_| ()))), "{}", element);
+                }
+                (Err(a), Err(b)) => prop_assert_eq!(a.offset, b.offset, "{}", element),
+                (a, b) => prop_assert!(false, "{element}: checked {a:?}, framed {b:?}"),
+            }
+        }
     }
 
     #[test]

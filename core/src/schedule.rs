@@ -28,10 +28,11 @@
 //! for a batch of any size plus sorting the classes that have grown by more than eight; a new distinct interval
 //! costs O(distinct intervals).
 //!
-//! Memory: 8 bytes for each interval of each slot ([`Entry`]), or 6 ([`SmallEntry`]) where slots are fewer than 16,384;
+//! Memory: 8 bytes for each interval of each slot ([`Entry`]), or 6 ([`SmallEntry`]) for up to 16,384 slots;
 //! 40 for each distinct interval, 16 for each extra run.
 //!
-//! Errors: [`ScheduleError`] when one of the three has no room, or a slot no number; nothing is touched then.
+//! Errors: [`ScheduleError`] when one of the three has no room, or a slot no number; nothing is touched then (but for
+//! [`Schedule::insert_reserved`], which adds all others).
 
 use crate::interval::Intervals;
 use crate::sort;

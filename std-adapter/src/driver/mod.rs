@@ -227,7 +227,7 @@ pub trait Observer: Send + Sync {
     fn run_began(&self, due: &Due) {
         let _ = due;
     }
-    /// A value was handed over and taken.
+    /// A value was handed over and taken. `number.as_str()` is its text as it is sent, made for those who ask for it.
     fn value(&self, due: &Due, path: &str, number: &NumberText) {
         let _ = (due, path, number);
     }
@@ -346,6 +346,12 @@ struct Shared<B: Bot> {
     run_faults: Mutex<RunFaults>,
 }
 
+/// Both clocks are told together: within a millisecond that the collector knows of, its wall clock is right too.
+fn tell_time<B: Bot>(collector: &mut Collector<B, Heap<B>>, now: Millis) {
+    collector.handle_time(now);
+    collector.handle_system_clock(UnixMillis(system_unix_ms()));
+}
+
 impl<B: Bot> Lender for Shared<B> {
     type Bot = B;
     type Storage = Heap<B>;
@@ -417,8 +423,7 @@ impl<B: Bot> Shared<B> {
         let now = self.now();
         let mut collector = self.lock();
         if collector.now() < now {
-            collector.handle_time(now);
-            collector.handle_system_clock(UnixMillis(system_unix_ms()));
+            tell_time(&mut collector, now);
         }
         collector
     }
@@ -593,8 +598,7 @@ impl<B: Bot> Runner<B> {
         let keeper = match store {
             None => None,
             Some(store) => {
-                collector.handle_time(Millis(clock.now()));
-                collector.handle_system_clock(UnixMillis(system_unix_ms()));
+                tell_time(&mut collector, Millis(clock.now()));
                 let keeper = disk(store)
                     .map_err(|error| OpenError::Disk { doing: "make the directory", error })
                     .and_then(|disk| Keeper::open(disk, store.settings, &mut collector))

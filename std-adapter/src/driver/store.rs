@@ -146,6 +146,7 @@ impl<D: Disk> Keeper<D> {
         number: &NumberText,
     ) -> Result<(), HandOverError> {
         let now = c.now();
+        debug_assert!(c.wall().is_some(), "a host's clock is told with the time");
         let (Some(unix), ValueTime::Unix(time)) = (c.wall(), c.value_time(time)) else {
             return c.handle_value(account, time, path, number);
         };

@@ -67,8 +67,9 @@ async fn main(spawner: Spawner) {
     let (clock, data, dma) = (p.PIN_29, p.PIN_24, dma::Channel::new(p.DMA_CH0, Irqs));
     let divider = DEFAULT_CLOCK_DIVIDER;
     let bus = PioSpi::new(&mut pio.common, pio.sm0, divider, pio.irq0, chip_select, data, clock, dma);
-    static STATE: ConstStaticCell<State> = ConstStaticCell::new(State::new());
-    let state = STATE.take();
+    // It is not all zeros: as a constant it would be in flash, with all its packets.
+    static STATE: StaticCell<State> = StaticCell::new();
+    let state = STATE.init_with(State::new);
     let (device, mut radio_control, runner) =
         cyw43::new(state, power, bus, radio::FIRMWARE, radio::NVRAM).await;
     start(&spawner, drive_radio(runner));
